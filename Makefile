@@ -1,0 +1,91 @@
+# Makefile: everything a developer runs. `make help` lists the targets.
+#
+# All tools live in .venv; their versions stand in pyproject.toml under [dependency-groups]. The C++
+# library, its tests and the Python extension share one build tree, build/. Files named .venv/.<group>
+# and build/.installed record what is done, so that a second call only does what is new.
+
+VENV := .venv
+BUILD := build
+BIN := $(VENV)/bin
+PY := $(BIN)/python
+PIP := $(PY) -m pip --disable-pip-version-check
+# Where nothing else is given: the first interpreter that is new enough.
+PYTHON ?= $(shell for p in python3 python3.14 python3.13 python3.12 python3.11 python3.10 python; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 10))' 2>/dev/null && echo $$p && break; done)
+JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
+
+SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
+	-not -name '*.pyc' 2>/dev/null)
+CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+unexport PYTHONPATH PYTHONHOME
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.PHONY: help demo test cpp-test python-test build lint format docs clean distclean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
+
+demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw the learning curves
+	$(PY) examples/digits.py
+
+test: cpp-test python-test ## build and run every test
+
+build: $(BUILD)/.installed ## build the package and install it into .venv
+
+cpp-test: $(BUILD)/.installed ## run the C++ tests
+	@sh tools/ensure_gtest.sh
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
+	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
+
+python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
+	$(PY) -m pytest --durations=10 $(ARGS)
+
+lint: $(VENV)/.lint $(VENV)/.test $(BUILD)/.installed ## check formatting, style, spelling and types
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
+	$(BIN)/codespell
+	$(BIN)/mypy
+
+format: $(VENV)/.lint ## format Python and C++ files in place
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CPP_FILES)
+
+docs: $(BUILD)/.installed ## write the generated parts of the documentation
+	$(PY) tools/rules_table.py --write
+
+clean: ## remove what was built
+	rm -rf $(BUILD) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find python tests examples tools -name __pycache__ -type d -exec rm -rf {} +
+
+distclean: clean ## remove the environment too
+	rm -rf $(VENV)
+
+# The environment ----------------------------------------------------------------------------------
+
+$(VENV)/.pip:
+	@test -n "$(PYTHON)" || { echo "make: Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
+	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
+		echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
+	$(PIP) install --upgrade 'pip>=25.1'
+	@touch $@
+
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.pip
+	$(PIP) install --group $*
+	@touch $@
+
+# The tests need torch to the exact version, but run without it and then say what they left out.
+$(VENV)/.torch: pyproject.toml $(VENV)/.pip
+	@echo "$(PIP) install --group torch"; \
+	if $(PIP) install --group torch; then touch $@; \
+	else echo "make: torch could not be installed here; tests that need it are skipped, each with its reason" >&2; fi
+
+# The package: no isolation and a fixed build tree, so that ninja compiles only what has changed.
+$(BUILD)/.installed: $(VENV)/.build $(SOURCES)
+	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) .
+	@touch $@

@@ -1,0 +1,75 @@
+// optimiser.hpp: the optimiser of a list of leaves: state, hyperparameters, and one update over all of them.
+// Every check runs before the first write: a call that throws has changed nothing.
+#pragma once
+#include <memory>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "optimisers/array.hpp"
+#include "optimisers/program.hpp"
+
+namespace optimisers {
+
+struct LeafSpec {
+  std::string name;  // its path, for messages
+  std::vector<std::int64_t> shape;
+  DType dtype;
+  Program program;
+};
+
+// One leaf in one call. Gradients beyond the first (of a tied leaf) form a list through `more`.
+struct LeafUpdate {
+  std::uint32_t leaf;
+  std::int32_t more = -1;  // index into the call's further gradients
+  ArrayView x;
+  ArrayView dx;  // not present: missing
+};
+struct FurtherGradient {
+  ArrayView dx;
+  std::int32_t more = -1;
+};
+
+// A slot's memory: contiguous, in the leaf's shape and C order. Lives as long as the optimiser.
+struct SlotView {
+  const char* name;
+  std::byte* data;
+  DType dtype;
+};
+
+class Optimiser {
+ public:
+  using Leaf = std::uint32_t;
+
+  // `x` are the leaves' arrays now: master copies are taken from them. Shapes and dtypes must be the specs'.
+  Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x);
+  Optimiser(const Optimiser&);  // deep: hyperparameters, clocks, slots, frozen marks
+  ~Optimiser();
+
+  std::size_t size() const;
+  const LeafSpec& spec(Leaf leaf) const;  // as set up; rule() has the hyperparameters now
+  RuleValue rule(Leaf leaf, int stage) const;
+  std::span<double> clock(Leaf leaf, int stage);
+  std::vector<SlotView> slots(Leaf leaf, int stage);
+  std::optional<SlotView> master(Leaf leaf);
+  bool frozen(Leaf leaf) const;
+  void set_frozen(std::span<const Leaf> leaves, bool frozen);
+
+  // Sets the fields by name in every stage of these leaves that has them.
+  void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields);
+
+  // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.
+  void update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {});
+
+  // The same, but writes what would be subtracted to `out` (contiguous, of the leaf's dtype) and leaves x alone.
+  // False: nothing came out (AccumGrad is still collecting). Leaves with a master copy are refused.
+  bool apply(const LeafUpdate& leaf, std::byte* out);
+
+  struct State;  // state.hpp, inside the library
+
+ private:
+  std::unique_ptr<State> state_;
+};
+
+}  // namespace optimisers

@@ -1,0 +1,24 @@
+// program.hpp: a chain built at run time: the stages one leaf goes through in one sweep over memory.
+#pragma once
+#include <optional>
+#include <vector>
+
+#include "optimisers/registry.hpp"
+
+namespace optimisers {
+
+struct Program {
+  std::vector<RuleValue> stages;  // empty: dx is subtracted as it comes
+  std::optional<DType> master;    // MixedPrecision: float32 or float64; leaves already as wide get no copy
+
+  // The type arithmetic runs in for a leaf of this dtype, and whether it has a master copy.
+  DType compute(DType leaf) const {
+    const DType own = compute_dtype(leaf);
+    if (!master) return own;
+    const DType wide = is_complex_dtype(leaf) ? complex_dtype(*master) : *master;
+    return size_of(wide) > size_of(own) ? wide : own;
+  }
+  bool has_master(DType leaf) const { return master && compute(leaf) != leaf; }
+};
+
+}  // namespace optimisers

@@ -1,0 +1,94 @@
+// registry.hpp: the rules of rules/all.hpp with their types erased: what bindings, programs and tables read.
+#pragma once
+#include <array>
+#include <cstddef>
+#include <optional>
+#include <span>
+#include <string>
+#include <string_view>
+#include <variant>
+
+#include "optimisers/error.hpp"
+#include "optimisers/rule.hpp"
+
+namespace optimisers {
+
+// A hyperparameter's value as it comes from outside; integers come as doubles, enums by name.
+using Value = std::variant<double, Pair, bool, std::string>;
+
+enum class FieldKind : std::uint8_t { number, pair, count, boolean, scope };
+std::string_view name_of(FieldKind kind);
+std::string_view text_of(Range range);  // "[0, inf)"
+
+struct FieldInfo {
+  const char* name;
+  FieldKind kind;
+  Range range;
+  const char* doc;
+  bool structural;
+  int offset;  // in the rule's bytes
+};
+
+struct SlotInfo {
+  const char* name;
+  bool real;
+  int start;  // offset of the double it starts at, -1: zero
+};
+
+struct RuleInfo {
+  int id;  // position in AllRules
+  Text text;
+  int size, clock_size;  // bytes; doubles
+  std::span<const FieldInfo> fields;
+  std::span<const SlotInfo> slots;  // all, conditional ones last
+  std::span<const char* const> clock;
+  std::array<std::byte, 64> defaults;
+  std::array<double, 4> clock_start;
+  const char* refuses_complex;  // reason, or null
+  int (*slot_count)(const void* rule);
+  bool (*equal)(const void*, const void*);
+
+  // Indexed by the real type of the step's scalars: 0 float, 1 double.
+  std::array<int, 2> step_size;
+  void (*tick[2])(const void* rule, double* clock, void* step);
+  // Gating rules, null otherwise.
+  bool (*open)(const double* clock);
+  bool (*miss[2])(const void* rule, double* clock, void* step);
+  // Reducing rules, null otherwise.
+  Norm (*norm)(const void* rule);
+  bool (*rejects)(const void* rule, double norm);
+  void (*finish[2])(const void* rule, void* step, double norm);
+
+  const FieldInfo* field(std::string_view name) const;
+  bool gating() const { return open != nullptr; }
+  bool reducing() const { return norm != nullptr; }
+};
+
+std::span<const RuleInfo> rule_registry();
+const RuleInfo* find_rule(std::string_view name);  // null: there is none
+
+// A value of any rule.
+class RuleValue {
+ public:
+  explicit RuleValue(const RuleInfo& info) : info_(&info), bytes_(info.defaults) {}
+  const RuleInfo& info() const { return *info_; }
+  const void* data() const { return bytes_.data(); }
+  int slot_count() const { return info_->slot_count(bytes_.data()); }
+
+  Value get(const FieldInfo& field) const;
+  // Throws Error(value or type) with rule, field, range and what came; the value is unchanged then.
+  void set(const FieldInfo& field, const Value& value);
+  void load(const void* bytes);  // the bytes of a rule of this type
+  // Throws for the first field out of range (a required one that was never set).
+  void check() const;
+
+  friend bool operator==(const RuleValue& a, const RuleValue& b) {
+    return a.info_ == b.info_ && a.info_->equal(a.bytes_.data(), b.bytes_.data());
+  }
+
+ private:
+  const RuleInfo* info_;
+  alignas(8) std::array<std::byte, 64> bytes_;
+};
+
+}  // namespace optimisers

@@ -1,0 +1,195 @@
+// rule.hpp: THE contract. A rule is a small aggregate of hyperparameters that describes itself completely;
+// kernels, argument checks, language bindings, tables in the docs and parameter lists of tests derive from it.
+//
+//   struct Descent {
+//     double eta = 0.1;                                          // defaults stand here and nowhere else
+//     static constexpr Text text{.name = "Descent", ...};
+//     static constexpr std::tuple fields{Field{"eta", &Descent::eta, Range::nonnegative, "learning rate"}};
+//     static constexpr std::array<Slot<Descent>, 0> slots{};     // per-element state
+//     template <class R> struct Step { R eta; };                 // scalars of one step, derived in double
+//     template <class R> Step<R> tick(NoClock&) const { return {R(eta)}; }
+//     template <class T> OPT_FN static void apply(const Step<real_t<T>>& k, T x, T& dx) { dx = k.eta * dx; }
+//   };
+//
+// apply() is one element: values and references, no pointers, no loops. dx comes in as the gradient and leaves as
+// what is to be subtracted; one reference per slot follows, of type T or, for Slot::real, real_t<T>.
+// Optional members:  struct Clock (doubles only) with a constexpr array `clock` of their names;
+//   reducing rules:  Norm norm() const;  bool rejects(double) const;  finish(Step<R>&, double norm) const;
+//   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const   (see accum_grad.hpp);
+//   refuses_complex: reason why a complex leaf is an error at setup.
+#pragma once
+#include <array>
+#include <concepts>
+#include <cstdint>
+#include <tuple>
+#include <type_traits>
+#include <utility>
+
+#include "optimisers/dtype.hpp"
+#include "optimisers/math.hpp"
+
+namespace optimisers {
+
+struct Text {
+  const char* name;
+  const char* summary;    // one sentence
+  const char* update;     // the update in at most four lines of maths
+  const char* notes;      // deviation from the paper, Optimisers.jl and PyTorch
+  const char* reference;  // where it comes from
+};
+
+enum class Range : std::uint8_t {
+  nonnegative,  // [0, inf)
+  positive,     // (0, inf)
+  unit,         // [0, 1)
+  factors,      // 0 < first <= 1 <= second
+  ordered,      // 0 <= first <= second
+  count,        // integers >= 1
+  norm_order,   // any real but 0, and +-inf
+  choice,       // booleans and enums: every value of the type
+};
+
+enum class Scope : std::uint8_t { leaf, global };
+
+// A hyperparameter. `structural` ones decide which slots exist: adjust() refuses them.
+template <class Rule, class T>
+struct Field {
+  const char* name;
+  T Rule::* member;
+  Range range;
+  const char* doc;
+  bool structural = false;
+};
+template <class Rule, class T>
+Field(const char*, T Rule::*, Range, const char*) -> Field<Rule, T>;
+template <class Rule, class T>
+Field(const char*, T Rule::*, Range, const char*, bool) -> Field<Rule, T>;
+
+// One per-element state array. Conditional slots (`when`) stand last, so a rule's slots are a prefix of the list.
+template <class Rule>
+struct Slot {
+  const char* name;
+  bool real = false;               // real-valued for a complex leaf (second moments, step sizes)
+  double Rule::* start = nullptr;  // starts at this hyperparameter; zero otherwise
+  bool Rule::* when = nullptr;     // exists only if this hyperparameter is true
+};
+
+struct NoClock {};
+
+// What a reducing rule wants measured of dx before it can go on.
+struct Norm {
+  double p;
+  Scope scope;
+};
+
+namespace detail {
+template <class R>
+struct ClockOf {
+  using type = NoClock;
+};
+template <class R>
+  requires requires { typename R::Clock; }
+struct ClockOf<R> {
+  using type = typename R::Clock;
+};
+
+struct Anything {
+  template <class T>
+  constexpr operator T() const;
+};
+template <class R, class... A>
+constexpr int arity() {
+  if constexpr (requires { R{A{}..., Anything{}}; }) return arity<R, A..., Anything>();
+  else return sizeof...(A);
+}
+}  // namespace detail
+
+template <class R>
+using clock_t = typename detail::ClockOf<R>::type;
+template <class R>
+inline constexpr int clock_size = std::is_empty_v<clock_t<R>> ? 0 : int(sizeof(clock_t<R>) / sizeof(double));
+
+template <class R>
+inline constexpr int max_slots = int(R::slots.size());
+template <class R>
+inline constexpr int min_slots = [] {
+  int n = 0;
+  for (const auto& s : R::slots) n += s.when == nullptr;
+  return n;
+}();
+// How many slots this value of the rule has.
+template <class R>
+constexpr int slot_count(const R& rule) {
+  int n = 0;
+  for (const auto& s : R::slots) n += s.when == nullptr || rule.*s.when;
+  return n;
+}
+// The element type of slot I for elements of type T.
+template <class R, int I, class T>
+using slot_t = std::conditional_t<R::slots[I].real, real_t<T>, T>;
+
+namespace detail {
+template <class R, class T, int... I>
+constexpr bool applies(std::integer_sequence<int, I...>) {
+  return requires(const typename R::template Step<real_t<T>>& k, T x, T& dx, slot_t<R, I, T>&... s) {
+    R::template apply<T>(k, x, dx, s...);
+  };
+}
+template <class R>
+constexpr bool conditional_slots_last() {
+  bool seen = false;
+  for (const auto& s : R::slots) {
+    if (seen && s.when == nullptr) return false;
+    seen |= s.when != nullptr;
+  }
+  return true;
+}
+}  // namespace detail
+
+template <class R>
+concept GatingRule = requires(const R r, clock_t<R>& c, typename R::template Step<float>& k) {
+  { R::open(c) } -> std::same_as<bool>;
+  { r.template miss<float>(c, k) } -> std::same_as<bool>;
+};
+
+template <class R>
+concept ReducingRule = requires(const R r, typename R::template Step<float>& k) {
+  { r.norm() } -> std::same_as<Norm>;
+  { r.rejects(1.0) } -> std::same_as<bool>;
+  r.template finish<float>(k, 1.0);
+};
+
+template <class R>
+concept RefusesComplex = requires { R::refuses_complex; };
+
+// The concept every entry of rules/all.hpp is held to. A failure names the line that does not hold.
+template <class R>
+concept Rule = std::is_trivially_copyable_v<R> && std::is_aggregate_v<R> && std::equality_comparable<R> &&
+               std::same_as<const Text, decltype(R::text)> && requires(const R r, clock_t<R>& c) {
+                 { r.template tick<float>(c) } -> std::same_as<typename R::template Step<float>>;
+                 { r.template tick<double>(c) } -> std::same_as<typename R::template Step<double>>;
+               } && std::is_trivially_copyable_v<typename R::template Step<double>>;
+
+template <class R>
+constexpr bool check_rule() {
+  static_assert(Rule<R>, "the rule does not meet the contract of rule.hpp");
+  static_assert(detail::arity<R>() == int(std::tuple_size_v<decltype(R::fields)>),
+                "every hyperparameter needs its line in `fields`");
+  static_assert(sizeof(R) <= 64, "rules are small values: at most 64 bytes");
+  static_assert(sizeof(typename R::template Step<double>) <= 96, "a step's scalars fit in 96 bytes");
+  static_assert(max_slots<R> <= 4, "kernels carry at most four slots");
+  static_assert(detail::conditional_slots_last<R>(), "conditional slots stand last");
+  static_assert(detail::applies<R, float>(std::make_integer_sequence<int, max_slots<R>>{}),
+                "apply() takes (step, x, dx, one reference per slot)");
+  static_assert(detail::applies<R, float>(std::make_integer_sequence<int, min_slots<R>>{}),
+                "apply() needs an overload without the conditional slots");
+  if constexpr (!RefusesComplex<R>)
+    static_assert(detail::applies<R, Complex<double>>(std::make_integer_sequence<int, max_slots<R>>{}),
+                  "apply() takes complex elements, or the rule says refuses_complex");
+  if constexpr (clock_size<R> > 0)
+    static_assert(R::clock.size() == clock_size<R> && sizeof(clock_t<R>) == clock_size<R> * sizeof(double),
+                  "Clock holds doubles only, each named in `clock`");
+  return true;
+}
+
+}  // namespace optimisers

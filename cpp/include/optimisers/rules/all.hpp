@@ -1,0 +1,38 @@
+// all.hpp: the one list of rules. A new rule is its header and one line here.
+#pragma once
+#include <tuple>
+
+#include "optimisers/rules/accum_grad.hpp"
+#include "optimisers/rules/adabelief.hpp"
+#include "optimisers/rules/adadelta.hpp"
+#include "optimisers/rules/adagrad.hpp"
+#include "optimisers/rules/adam.hpp"
+#include "optimisers/rules/adamax.hpp"
+#include "optimisers/rules/adamw.hpp"
+#include "optimisers/rules/amsgrad.hpp"
+#include "optimisers/rules/clip_grad.hpp"
+#include "optimisers/rules/clip_norm.hpp"
+#include "optimisers/rules/descent.hpp"
+#include "optimisers/rules/lion.hpp"
+#include "optimisers/rules/momentum.hpp"
+#include "optimisers/rules/nadam.hpp"
+#include "optimisers/rules/nesterov.hpp"
+#include "optimisers/rules/oadam.hpp"
+#include "optimisers/rules/radam.hpp"
+#include "optimisers/rules/rmsprop.hpp"
+#include "optimisers/rules/rprop.hpp"
+#include "optimisers/rules/sign_decay.hpp"
+#include "optimisers/rules/weight_decay.hpp"
+
+namespace optimisers {
+
+using AllRules = std::tuple<
+    Descent, Momentum, Nesterov, Rprop, RMSProp,
+    Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
+    AdaGrad, AdaDelta, Lion,
+    WeightDecay, SignDecay, ClipGrad, ClipNorm, AccumGrad>;
+inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
+
+static_assert([]<class... R>(std::tuple<R...>*) { return (check_rule<R>() && ...); }(static_cast<AllRules*>(nullptr)));
+
+}  // namespace optimisers

@@ -1,0 +1,60 @@
+// arena.cpp: anonymous pages where there is mmap, aligned heap memory elsewhere.
+#include "arena.hpp"
+
+#include <cstdlib>
+#include <cstring>
+#include <new>
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <sys/mman.h>
+#define OPTIMISERS_MMAP
+#endif
+
+namespace optimisers {
+namespace {
+constexpr std::size_t alignment = 64;
+constexpr std::size_t huge_page = std::size_t(2) << 20;
+// Arrays swept together must not start at the same offset within a page: their lines would compete for the same
+// cache sets, and loads would wait for stores they only seem to overlap.
+constexpr std::size_t stagger = 17 * alignment;
+constexpr std::size_t stagger_period = 3;
+constexpr std::size_t mapped_from = std::size_t(1) << 20;  // below, a mapping of its own wastes more than it saves
+}  // namespace
+
+Arena::Arena(std::size_t bytes, int index) : bytes_(bytes) {
+  if (bytes == 0) return;
+  const std::size_t offset = (1 + static_cast<std::size_t>(index) % stagger_period) * stagger;
+  const std::size_t total = bytes + offset + alignment;
+#ifdef OPTIMISERS_MMAP
+  if (bytes >= mapped_from) {
+    block_bytes_ = (total + 2 * huge_page - 1) / huge_page * huge_page;
+    block_ = mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (block_ == MAP_FAILED) {
+      block_ = nullptr;
+      throw std::bad_alloc();
+    }
+#ifdef MADV_HUGEPAGE
+    madvise(block_, block_bytes_, MADV_HUGEPAGE);
+#endif
+  }
+#endif
+  if (block_ == nullptr) {
+    block_bytes_ = 0;
+    block_ = std::calloc(total, 1);
+    if (block_ == nullptr) throw std::bad_alloc();
+  }
+  const auto start = reinterpret_cast<std::uintptr_t>(block_) + offset;
+  data_ = reinterpret_cast<std::byte*>((start + alignment - 1) / alignment * alignment);
+}
+
+Arena::~Arena() {
+#ifdef OPTIMISERS_MMAP
+  if (block_bytes_ != 0) {
+    munmap(block_, block_bytes_);
+    return;
+  }
+#endif
+  std::free(block_);
+}
+
+}  // namespace optimisers

@@ -1,0 +1,339 @@
+// executor.cpp: the loops over leaves, blocks and stages. Kernels see contiguous blocks of the compute type;
+// whatever does not look like that in memory is converted at the edges of a block.
+#include "cpu/executor.hpp"
+
+#include <algorithm>
+#include <cstring>
+#include <limits>
+
+#include "cpu/convert.hpp"
+#include "cpu/kernels.hpp"
+#include "optimisers/threads.hpp"
+#include "overlap.hpp"
+
+namespace optimisers::cpu {
+namespace {
+
+constexpr std::int64_t block = 512;          // elements a chain carries through its stages at a time
+constexpr std::int64_t chunk = 32768;        // elements whose norm is one partial result, on every machine
+constexpr std::int64_t sweep_grain = 4096;   // threads share a leaf at multiples of this
+constexpr std::int64_t job_overhead = 128;   // what starting on a leaf costs, in elements
+constexpr std::int64_t worth_a_thread = 50'000;
+constexpr int largest_element = 16;
+
+struct alignas(64) Buffers {
+  std::byte x[block * largest_element];
+  std::byte dx[block * largest_element];
+  std::byte more[block * largest_element];
+  std::byte slots[4][block * largest_element];
+};
+
+// ---- conversions at the edge
+
+template <class To, class From>
+void load_run(const std::byte* p, std::int64_t stride, std::int64_t n, std::byte* to) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    From a;
+    std::memcpy(&a, p + i * stride, sizeof a);
+    const To b = convert<To>(a);
+    std::memcpy(to + i * std::int64_t(sizeof b), &b, sizeof b);
+  }
+}
+template <class To, class From>
+void store_run(const std::byte* from, std::int64_t stride, std::int64_t n, std::byte* p) {
+  for (std::int64_t i = 0; i < n; ++i) {
+    From a;
+    std::memcpy(&a, from + i * std::int64_t(sizeof a), sizeof a);
+    const To b = convert<To>(a);
+    std::memcpy(p + i * stride, &b, sizeof b);
+  }
+}
+
+template <class F>
+void with_compute(DType d, F&& f) {
+  switch (d) {
+    case DType::float32: return f(float{});
+    case DType::float64: return f(double{});
+    case DType::complex64: return f(Complex<float>{});
+    default: return f(Complex<double>{});
+  }
+}
+template <class F>
+void with_dtype(DType d, F&& f) {
+  switch (d) {
+    case DType::float16: return f(Half{});
+    case DType::bfloat16: return f(BHalf{});
+    case DType::boolean: return f(bool{});
+    case DType::int8: return f(std::int8_t{});
+    case DType::int16: return f(std::int16_t{});
+    case DType::int32: return f(std::int32_t{});
+    case DType::int64: return f(std::int64_t{});
+    case DType::uint8: return f(std::uint8_t{});
+    case DType::uint16: return f(std::uint16_t{});
+    case DType::uint32: return f(std::uint32_t{});
+    case DType::uint64: return f(std::uint64_t{});
+    default: return with_compute(d, f);
+  }
+}
+
+bool aligned(const std::byte* p, DType d) {
+  return reinterpret_cast<std::uintptr_t>(p) % static_cast<std::uintptr_t>(size_of(real_dtype(d))) == 0;
+}
+// Position of a real dtype in the kernel table; complex arrays go as twice as many reals.
+int real_index(DType d) { return static_cast<int>(real_dtype(d)); }
+bool same_domain(DType a, DType b) { return is_trainable(a) && is_complex_dtype(a) == is_complex_dtype(b); }
+int reals(DType d) { return is_complex_dtype(d) ? 2 : 1; }
+
+void load(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute, std::byte* to) {
+  const std::byte* p = a.data + begin * size_of(a.dtype);
+  if (contiguous && aligned(a.data, a.dtype) && same_domain(a.dtype, compute)) {
+    kernels().widen[real_index(a.dtype)][real_index(compute) - 2](p, to, n * reals(compute));
+    return;
+  }
+  with_compute(compute, [&](auto c) {
+    with_dtype(a.dtype, [&](auto s) {
+      using C = decltype(c);
+      using S = decltype(s);
+      if constexpr (is_complex<C> || !is_complex<S>)
+        for_each_run(a, begin, n, [&](const std::byte* run, std::int64_t stride, std::int64_t count) {
+          load_run<C, S>(run, stride, count, to);
+          to += count * std::int64_t(sizeof(C));
+        });
+    });
+  });
+}
+
+void store(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute, const std::byte* from) {
+  if (contiguous && aligned(a.data, a.dtype)) {
+    kernels().narrow[real_index(compute) - 2][real_index(a.dtype)](from, a.data + begin * size_of(a.dtype),
+                                                                   n * reals(compute));
+    return;
+  }
+  with_compute(compute, [&](auto c) {
+    with_dtype(a.dtype, [&](auto s) {
+      using C = decltype(c);
+      using S = decltype(s);
+      if constexpr (!std::is_integral_v<S> && is_complex<C> == is_complex<S>)
+        for_each_run(a, begin, n, [&](std::byte* run, std::int64_t stride, std::int64_t count) {
+          store_run<S, C>(from, stride, count, run);
+          from += count * std::int64_t(sizeof(C));
+        });
+    });
+  });
+}
+
+// ---- one leaf
+
+const std::byte* step_of(const Job& job, const Stage& stage) { return job.steps + stage.step_offset; }
+
+void slot_pointers(const Group& group, const Stage& stage, std::int64_t element, void** to) {
+  for (int i = 0; i < stage.slot_count; ++i) {
+    const auto slot = std::size_t(stage.first_slot + i);
+    to[i] = group.arenas[slot].data() + element * size_of(group.slots[slot].dtype);
+  }
+}
+
+// A range of one leaf, block by block.
+class Range {
+ public:
+  Range(const Job& job, std::span<const FurtherGradient> further, Buffers& buffers)
+      : job_(job), group_(*job.group), further_(further), buffers_(buffers), size_(size_of(group_.compute)) {}
+
+  void sweep(std::int64_t begin, std::int64_t end) {
+    const bool whole = job_.x_direct && job_.dx_direct && job_.writes && job_.out == nullptr && job_.end - job_.first <= 1 &&
+                       !job_.no_gradient;
+    const std::int64_t length = whole ? end - begin : block;
+    for (std::int64_t b = begin; b < end; b += length) sweep_block(b, std::min(length, end - b));
+  }
+
+  // dx as it reaches `stage`, into the lanes.
+  void measure(std::int64_t begin, std::int64_t end, int stage, MeasureFn f, const MeasureArgs& args, double* lane) {
+    const bool whole = job_.dx_direct && stage == job_.first && !job_.no_gradient;
+    const std::int64_t length = whole ? end - begin : block;
+    for (std::int64_t b = begin; b < end; b += length) {
+      const std::int64_t n = std::min(length, end - b);
+      const std::byte* dx = gradient(b, n);
+      std::byte* x = stage > job_.first ? parameter(b, n, false) : nullptr;
+      for (int s = job_.first; s < stage; ++s) {
+        void* slots[4];
+        copied_slots(group_.stages[std::size_t(s)], b, n, slots);
+        dx = middle(group_.stages[std::size_t(s)], x, dx, slots, n);
+      }
+      f(lane, dx, args, n);
+    }
+  }
+
+ private:
+  void sweep_block(std::int64_t b, std::int64_t n) {
+    const std::byte* dx = gradient(b, n);
+    std::byte* x = parameter(b, n, true);
+    const bool subtracts = job_.writes && job_.out == nullptr;
+    for (int s = job_.first; s < job_.end; ++s) {
+      const Stage& stage = group_.stages[std::size_t(s)];
+      void* slots[4];
+      slot_pointers(group_, stage, job_.offset + b, slots);
+      if (subtracts && s + 1 == job_.end) stage.kernels.last(step_of(job_, stage), x, dx, nullptr, slots, n);
+      else dx = middle(stage, x, dx, slots, n);
+    }
+    if (subtracts && job_.first == job_.end) subtract(x, dx, n);
+    if (subtracts && !job_.x_direct) store(job_.arrays->x, job_.x_contiguous, b, n, group_.compute, x);
+    if (job_.writes && job_.out != nullptr) {
+      ArrayView out{.data = job_.out, .dtype = group_.storage};
+      store(out, true, b, n, group_.compute, dx);
+    }
+  }
+
+  const std::byte* middle(const Stage& stage, std::byte* x, const std::byte* dx, void* const* slots, std::int64_t n) {
+    stage.kernels.middle(step_of(job_, stage), x, dx, buffers_.dx, slots, n);
+    return buffers_.dx;
+  }
+
+  // An empty chain is Descent(1): the subtraction lives in a kernel like any other.
+  void subtract(std::byte* x, const std::byte* dx, std::int64_t n) {
+    constexpr int descent = 0;
+    static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
+    const Descent::Step<float> one{1};
+    const Descent::Step<double> one_double{1};
+    const void* step = group_.real == 0 ? static_cast<const void*>(&one) : &one_double;
+    kernels().stage[descent][0][compute_index(group_.compute)].last(step, x, dx, nullptr, nullptr, n);
+  }
+
+  const std::byte* gradient(std::int64_t b, std::int64_t n) {
+    if (job_.no_gradient) {
+      std::memset(buffers_.dx, 0, std::size_t(n * size_));
+      return buffers_.dx;
+    }
+    const ArrayView& dx = job_.arrays->dx;
+    if (job_.dx_direct) return dx.data + b * size_;
+    load(dx, job_.dx_contiguous, b, n, group_.compute, buffers_.dx);
+    for (int i = job_.arrays->more; i >= 0; i = further_[std::size_t(i)].more) {
+      const ArrayView& more = further_[std::size_t(i)].dx;
+      load(more, is_contiguous(more), b, n, group_.compute, buffers_.more);
+      kernels().add[group_.real](buffers_.dx, buffers_.more, n * reals(group_.compute));
+    }
+    return buffers_.dx;
+  }
+
+  // x as the stages see it: the array itself, its master copy, or a converted block.
+  std::byte* parameter(std::int64_t b, std::int64_t n, bool may_write) {
+    const ArrayView& x = job_.arrays->x;
+    if (group_.master) {
+      std::byte* master = group_.masters.data() + (job_.offset + b) * size_;
+      if (!may_write) master = static_cast<std::byte*>(std::memcpy(buffers_.x, master, std::size_t(n * size_)));
+      take_edits(x, b, n, master);
+      return master;
+    }
+    if (job_.x_direct) return x.data + b * size_;
+    load(x, job_.x_contiguous, b, n, group_.compute, buffers_.x);
+    return buffers_.x;
+  }
+
+  void take_edits(const ArrayView& x, std::int64_t b, std::int64_t n, std::byte* master) {
+    const std::byte* stored = x.data + b * size_of(x.dtype);
+    if (!job_.x_contiguous || !aligned(x.data, x.dtype)) {  // gather the storage bytes first
+      std::byte* to = buffers_.more;
+      for_each_run(x, b, n, [&](const std::byte* p, std::int64_t stride, std::int64_t count) {
+        for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype)) std::memcpy(to, p + i * stride, std::size_t(size_of(x.dtype)));
+      });
+      stored = buffers_.more;
+    }
+    kernels().take_edits[real_index(x.dtype)][group_.real](stored, master, n * reals(x.dtype));
+  }
+
+  void copied_slots(const Stage& stage, std::int64_t b, std::int64_t n, void** slots) {
+    slot_pointers(group_, stage, job_.offset + b, slots);
+    for (int i = 0; i < stage.slot_count; ++i) {
+      const int item = size_of(group_.slots[std::size_t(stage.first_slot + i)].dtype);
+      slots[i] = std::memcpy(buffers_.slots[i], slots[i], std::size_t(n * item));
+    }
+  }
+
+  const Job& job_;
+  const Group& group_;
+  std::span<const FurtherGradient> further_;
+  Buffers& buffers_;
+  const std::int64_t size_;
+};
+
+// ---- all leaves
+
+// Splits items of the given sizes into parts of about equal work, inside an item at multiples of `grain`, and
+// calls run(item, begin, end) for each piece, on all threads.
+template <class SizeOf, class Run>
+void share(std::size_t items, std::int64_t grain, SizeOf&& size_of_item, Run&& run) {
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < items; ++i) total += size_of_item(i) + job_overhead;
+  const int parts = int(std::clamp<std::int64_t>(total / worth_a_thread, 1, get_num_threads()));
+  const auto part = [&](int index) {
+    const std::int64_t lo = total / parts * index, hi = index + 1 == parts ? total : total / parts * (index + 1);
+    Buffers buffers;
+    std::int64_t start = 0;
+    for (std::size_t i = 0; i < items && start < hi; ++i) {
+      const std::int64_t n = size_of_item(i);
+      const auto cut = [&](std::int64_t at) { return at >= n ? n : std::max<std::int64_t>(at, 0) / grain * grain; };
+      const std::int64_t begin = cut(lo - start), end = cut(hi - start);
+      if (begin < end) run(i, begin, end, buffers);
+      start += n + job_overhead;
+    }
+  };
+  if (parts == 1) part(0);
+  else parallel(parts, part);
+}
+
+double combine(Measure m, double a, double b) {
+  if (m == Measure::max_abs) return maximum(a, b);
+  if (m == Measure::min_abs) return minimum(a, b);
+  return a + b;
+}
+double neutral(Measure m) { return m == Measure::min_abs ? std::numeric_limits<double>::infinity() : 0; }
+
+}  // namespace
+
+void describe_arrays(Job& job) {
+  const ArrayView &x = job.arrays->x, &dx = job.arrays->dx;
+  job.x_contiguous = is_contiguous(x);
+  job.x_direct = job.x_contiguous && x.dtype == job.group->compute && aligned(x.data, x.dtype);
+  job.dx_contiguous = dx.present && is_contiguous(dx);
+  job.dx_direct = job.dx_contiguous && dx.dtype == job.group->compute && aligned(dx.data, dx.dtype) && job.arrays->more < 0;
+}
+
+void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
+  share(
+      jobs.size(), sweep_grain, [&](std::size_t i) { return jobs[i].size; },
+      [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
+        Range(jobs[i], further, buffers).sweep(begin, end);
+      });
+}
+
+void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further) {
+  // One partial result per chunk, wherever its thread; summed in order afterwards.
+  std::vector<std::size_t> first(measurements.size() + 1, 0);
+  for (std::size_t i = 0; i < measurements.size(); ++i)
+    first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
+  std::vector<double> partial(first.back());
+  share(
+      measurements.size(), chunk, [&](std::size_t i) { return measurements[i].job->size; },
+      [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
+        const Measurement& m = measurements[i];
+        const MeasureFn f = kernels().measure[compute_index(m.job->group->compute)][int(m.measure)];
+        for (std::int64_t b = begin; b < end; b += chunk) {
+          double lane[lanes];
+          std::fill_n(lane, lanes, neutral(m.measure));
+          Range(*m.job, further, buffers).measure(b, std::min(b + chunk, end), m.stage, f, m.args, lane);
+          for (int width = lanes / 2; width > 0; width /= 2)
+            for (int l = 0; l < width; ++l) lane[l] = combine(m.measure, lane[l], lane[l + width]);
+          partial[first[i] + std::size_t(b / chunk)] = lane[0];
+        }
+      });
+  for (std::size_t i = 0; i < measurements.size(); ++i) {
+    double sum = neutral(measurements[i].measure);
+    for (std::size_t c = first[i]; c < first[i + 1]; ++c) sum = combine(measurements[i].measure, sum, partial[c]);
+    measurements[i].result = sum;
+  }
+}
+
+void load_all(const ArrayView& array, DType compute, std::byte* to) {
+  load(array, is_contiguous(array), 0, size_of(array), compute, to);
+}
+
+}  // namespace optimisers::cpu

@@ -1,0 +1,45 @@
+// executor.hpp: runs the stages of leaves over memory, in blocks, on all threads. Knows no rule and no tree.
+#pragma once
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "group.hpp"
+#include "optimisers/optimiser.hpp"
+
+namespace optimisers::cpu {
+
+// One leaf's work in one call.
+struct Job {
+  const Group* group;
+  const LeafUpdate* arrays;
+  const std::byte* steps;  // scalars of each stage, filled by tick
+  std::int64_t offset;     // first element in the group's arenas
+  std::int64_t size;
+  std::byte* out = nullptr;          // write dx here, in the leaf's dtype, and leave x alone
+  std::uint16_t first = 0, end = 0;  // the stages that run
+  bool no_gradient = false;          // the first stage starts from dx = 0
+  bool writes = true;                // dx is subtracted in the end (false: a stage has not opened)
+  bool x_contiguous = true, x_direct = true;    // direct: contiguous, aligned, of the compute type
+  bool dx_contiguous = true, dx_direct = true;
+};
+
+void describe_arrays(Job& job);  // sets the four flags above
+
+// All stages of all jobs, with writes.
+void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further);
+
+// What a leaf's dx measures when it reaches a stage; nothing is written.
+struct Measurement {
+  const Job* job;
+  int stage;
+  Measure measure;
+  MeasureArgs args;
+  double result = 0;  // filled in
+};
+void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
+
+// The leaf's elements in the group's compute type, contiguous.
+void load_all(const ArrayView& array, DType compute, std::byte* to);
+
+}  // namespace optimisers::cpu

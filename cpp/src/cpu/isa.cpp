@@ -1,0 +1,75 @@
+// isa.cpp: chooses one of the kernel tables that were built, once, by what the processor has.
+#include "optimisers/isa.hpp"
+
+#include <cstdlib>
+
+#include "cpu/kernels.hpp"
+#include "optimisers/error.hpp"
+
+namespace optimisers {
+namespace cpu {
+#ifdef OPTIMISERS_X86_LEVELS
+extern const KernelTable kernels_v2, kernels_v3, kernels_v4;
+#else
+extern const KernelTable kernels_baseline;
+#endif
+}  // namespace cpu
+
+namespace {
+
+struct Level {
+  const cpu::KernelTable* table;
+  bool here;
+};
+
+std::vector<Level> levels() {
+#ifdef OPTIMISERS_X86_LEVELS
+  __builtin_cpu_init();
+  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
+                  __builtin_cpu_supports("bmi2");
+  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                  __builtin_cpu_supports("avx512vl");
+  return {{&cpu::kernels_v2, true}, {&cpu::kernels_v3, v3}, {&cpu::kernels_v4, v4}};
+#else
+  return {{&cpu::kernels_baseline, true}};
+#endif
+}
+
+struct Choice {
+  IsaChoice described;
+  const cpu::KernelTable* table;
+
+  Choice() {
+    const char* wish = std::getenv("OPTIMISERS_ISA");
+    std::string wanted = wish == nullptr ? "" : wish, known;
+    bool found = wanted.empty();
+    for (const Level& level : levels()) {
+      known += (known.empty() ? "" : ", ") + std::string(level.table->level);
+      found |= wanted == level.table->level;
+      if (level.here) described.available.emplace_back(level.table->level);
+    }
+    if (!found)
+      throw Error(ErrorKind::value, "OPTIMISERS_ISA must be one of " + known + ", got \"" + wanted + "\"");
+    for (const Level& level : levels()) {
+      if (!level.here) continue;
+      table = level.table;
+      if (wanted == level.table->level) break;
+    }
+    described.chosen = table->level;
+    if (!wanted.empty() && wanted != described.chosen)
+      described.note = "OPTIMISERS_ISA asks for " + wanted + ", which this machine lacks";
+  }
+};
+
+const Choice& choice() {
+  static const Choice once;
+  return once;
+}
+
+}  // namespace
+
+const IsaChoice& isa_choice() { return choice().described; }
+const cpu::KernelTable& cpu::kernels() { return *choice().table; }
+
+}  // namespace optimisers

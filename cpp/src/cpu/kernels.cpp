@@ -1,0 +1,167 @@
+// kernels.cpp: every rule's stage as a vectorised loop, and the few other loops over elements.
+// Compiled once per instruction set; all but the table is local to this file, and what it calls is always inlined.
+#include "cpu/kernels.hpp"
+
+#include "cpu/convert.hpp"
+
+namespace optimisers::cpu {
+namespace {
+
+template <bool Last, class R, class T, class... Slots>
+OPT_FN void sweep(const typename R::template Step<real_t<T>>& step, T* x, const T* in, T* out, std::int64_t n,
+                  Slots*... slot) {
+  const auto k = step;  // a copy of its own, so that no store can alias it
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) {
+    T dx = in[i];
+    const T before = x[i];
+    [&](Slots... s) {
+      R::template apply<T>(k, before, dx, s...);
+      ((slot[i] = s), ...);
+    }(slot[i]...);
+    if constexpr (Last) x[i] = before - dx;
+    else out[i] = dx;
+  }
+}
+
+template <bool Last, class R, class T, int... I>
+void stage(const void* step, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
+  sweep<Last, R, T>(*static_cast<const typename R::template Step<real_t<T>>*>(step), static_cast<T*>(x),
+                    static_cast<const T*>(in), static_cast<T*>(out), n,
+                    static_cast<slot_t<R, I, T>*>(slots[I])...);
+}
+
+template <class R, class T, int... I>
+constexpr StageKernels stages(std::integer_sequence<int, I...>) {
+  return {stage<false, R, T, I...>, stage<true, R, T, I...>};
+}
+
+template <class R, class T>
+constexpr void fill_rule(StageKernels (&variants)[2][compute_count], int compute) {
+  if constexpr (!(is_complex<T> && RefusesComplex<R>)) {
+    variants[0][compute] = stages<R, T>(std::make_integer_sequence<int, min_slots<R>>{});
+    if constexpr (max_slots<R> > min_slots<R>)
+      variants[1][compute] = stages<R, T>(std::make_integer_sequence<int, max_slots<R>>{});
+  }
+}
+
+template <class... R>
+constexpr void fill_rules(KernelTable& t, std::tuple<R...>*) {
+  static_assert(((max_slots<R> - min_slots<R> <= 1) && ...), "one conditional slot a rule");
+  int id = 0;
+  ((fill_rule<R, float>(t.stage[id], 0), fill_rule<R, double>(t.stage[id], 1),
+    fill_rule<R, Complex<float>>(t.stage[id], 2), fill_rule<R, Complex<double>>(t.stage[id], 3), ++id),
+   ...);
+}
+
+// ---- norms
+
+template <class T>
+OPT_FN double square(T a, double k) {
+  if constexpr (is_complex<T>) return square(a.re, k) + square(a.im, k);
+  else return (k * double(a)) * (k * double(a));
+}
+template <class T>
+OPT_FN double size_in_double(T a, double k) {
+  if constexpr (is_complex<T>) return root(square(a, k));
+  else return magnitude(k * double(a));
+}
+
+template <Measure M, class T>
+OPT_FN double accumulate(double so_far, T a, const MeasureArgs& args) {
+  if constexpr (M == Measure::sum_squares) return so_far + square(a, args.inverse_scale);
+  else if constexpr (M == Measure::sum_abs) return so_far + size_in_double(a, args.inverse_scale);
+  else if constexpr (M == Measure::sum_power) return so_far + std::pow(size_in_double(a, args.inverse_scale), args.p);
+  else if constexpr (M == Measure::max_abs) return maximum(so_far, size_in_double(a, args.inverse_scale));
+  else return minimum(so_far, size_in_double(a, args.inverse_scale));
+}
+
+template <Measure M, class T>
+void measure(double* lane, const void* dx, const MeasureArgs& given, std::int64_t n) {
+  const T* a = static_cast<const T*>(dx);
+  const MeasureArgs args = given;
+  double sum[lanes];
+  for (int l = 0; l < lanes; ++l) sum[l] = lane[l];
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int l = 0; l < lanes; ++l) sum[l] = accumulate<M>(sum[l], a[i + l], args);
+  for (int l = 0; i + l < n; ++l) sum[l] = accumulate<M>(sum[l], a[i + l], args);
+  for (int l = 0; l < lanes; ++l) lane[l] = sum[l];
+}
+
+template <class T>
+constexpr void fill_measures(MeasureFn (&m)[measure_count]) {
+  m[int(Measure::sum_squares)] = measure<Measure::sum_squares, T>;
+  m[int(Measure::sum_abs)] = measure<Measure::sum_abs, T>;
+  m[int(Measure::sum_power)] = measure<Measure::sum_power, T>;
+  m[int(Measure::max_abs)] = measure<Measure::max_abs, T>;
+  m[int(Measure::min_abs)] = measure<Measure::min_abs, T>;
+}
+
+// ---- conversions
+
+template <class To, class From>
+void convert_all(const void* in, void* out, std::int64_t n) {
+  const From* a = static_cast<const From*>(in);
+  To* b = static_cast<To*>(out);
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) b[i] = convert<To>(a[i]);
+}
+
+template <class Storage, class C>
+void take_edits(const void* x, void* master, std::int64_t n) {
+  const Storage* a = static_cast<const Storage*>(x);
+  C* m = static_cast<C*>(master);
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) {
+    const C kept = m[i];
+    m[i] = bits_of(convert<Storage>(kept)) == bits_of(a[i]) ? kept : convert<C>(a[i]);
+  }
+}
+
+template <class C>
+void add(void* a, const void* b, std::int64_t n) {
+  C* to = static_cast<C*>(a);
+  const C* from = static_cast<const C*>(b);
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) to[i] = to[i] + from[i];
+}
+
+template <class Storage>
+constexpr void fill_conversions(KernelTable& t, int storage) {
+  t.widen[storage][0] = convert_all<float, Storage>;
+  t.widen[storage][1] = convert_all<double, Storage>;
+  t.narrow[0][storage] = convert_all<Storage, float>;
+  t.narrow[1][storage] = convert_all<Storage, double>;
+  t.take_edits[storage][0] = take_edits<Storage, float>;
+  t.take_edits[storage][1] = take_edits<Storage, double>;
+}
+
+#define OPTIMISERS_TEXT_(x) #x
+#define OPTIMISERS_TEXT(x) OPTIMISERS_TEXT_(x)
+
+constexpr KernelTable make_table() {
+  KernelTable t{};
+  t.level = OPTIMISERS_TEXT(OPTIMISERS_LEVEL);
+  fill_rules(t, static_cast<AllRules*>(nullptr));
+  fill_measures<float>(t.measure[0]);
+  fill_measures<double>(t.measure[1]);
+  fill_measures<Complex<float>>(t.measure[2]);
+  fill_measures<Complex<double>>(t.measure[3]);
+  fill_conversions<Half>(t, 0);
+  fill_conversions<BHalf>(t, 1);
+  fill_conversions<float>(t, 2);
+  fill_conversions<double>(t, 3);
+  t.add[0] = add<float>;
+  t.add[1] = add<double>;
+  return t;
+}
+
+}  // namespace
+
+#define OPTIMISERS_JOIN_(a, b) a##b
+#define OPTIMISERS_JOIN(a, b) OPTIMISERS_JOIN_(a, b)
+extern const KernelTable OPTIMISERS_JOIN(kernels_, OPTIMISERS_LEVEL);
+constinit const KernelTable OPTIMISERS_JOIN(kernels_, OPTIMISERS_LEVEL) = make_table();
+
+}  // namespace optimisers::cpu

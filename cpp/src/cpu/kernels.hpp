@@ -1,0 +1,46 @@
+// kernels.hpp: the table of kernels that kernels.cpp fills once per instruction set.
+// All arrays are contiguous and aligned to their element type. `in` and `out` may be the same array.
+#pragma once
+#include <cstdint>
+
+#include "optimisers/rules/all.hpp"
+
+namespace optimisers::cpu {
+
+// One stage over n elements: reads dx from `in`; `middle` writes dx to `out`, `last` subtracts it from x.
+using StageFn = void (*)(const void* step, void* x, const void* in, void* out, void* const* slots, std::int64_t n);
+struct StageKernels {
+  StageFn middle = nullptr, last = nullptr;
+};
+
+// Norms are accumulated in double over a fixed number of lanes: element i goes to lane i % lanes on every
+// instruction set, so the result never depends on the vector width. Calls continue one another's lanes, each
+// call but the last with a multiple of `lanes` elements.
+inline constexpr int lanes = 16;
+enum class Measure : std::uint8_t { sum_squares, sum_abs, sum_power, max_abs, min_abs };
+inline constexpr int measure_count = 5;
+struct MeasureArgs {
+  double inverse_scale = 1;  // elements are multiplied by it first
+  double p = 2;              // exponent of sum_power
+};
+using MeasureFn = void (*)(double* lane, const void* dx, const MeasureArgs& args, std::int64_t n);
+
+using ConvertFn = void (*)(const void* in, void* out, std::int64_t n);
+// Where x is not the rounded master, the master takes x.
+using TakeEditsFn = void (*)(const void* x, void* master, std::int64_t n);
+
+inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; complex arrays are twice as many reals
+struct KernelTable {
+  const char* level;
+  StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
+  MeasureFn measure[compute_count][measure_count];
+  ConvertFn widen[real_dtypes][2];    // from a real dtype to float32, float64
+  ConvertFn narrow[2][real_dtypes];   // from float32, float64, rounding to nearest even
+  TakeEditsFn take_edits[real_dtypes][2];
+  // a += b, for the gradients of tied leaves.
+  void (*add[2])(void* a, const void* b, std::int64_t n);
+};
+
+const KernelTable& kernels();  // of the chosen level (isa.cpp)
+
+}  // namespace optimisers::cpu

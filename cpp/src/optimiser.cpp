@@ -1,0 +1,212 @@
+// optimiser.cpp: the optimiser's state and the calls on it.
+#include "optimisers/optimiser.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "state.hpp"
+
+namespace optimisers {
+namespace {
+
+constexpr std::int64_t alignment = 64;  // bytes: every leaf's slots start on a cache line
+
+void check_spec(const LeafSpec& spec) {
+  if (!is_trainable(spec.dtype))
+    throw Error(ErrorKind::type, "setup: leaf \"" + spec.name + "\" is " + std::string(name_of(spec.dtype)) +
+                                     "; leaves are real or complex floating point");
+  for (const RuleValue& rule : spec.program.stages) {
+    rule.check();
+    if (rule.info().refuses_complex && is_complex_dtype(spec.dtype))
+      throw Error(ErrorKind::value, std::string("setup: ") + rule.info().text.name + " at \"" + spec.name +
+                                        "\" cannot train " + std::string(name_of(spec.dtype)) + ": " +
+                                        rule.info().refuses_complex);
+  }
+}
+
+void write_row(const Group& group, const Program& program, std::byte* row) {
+  for (std::size_t s = 0; s < group.stages.size(); ++s) {
+    const Stage& stage = group.stages[s];
+    std::memcpy(row + stage.rule_offset, program.stages[s].data(), std::size_t(stage.info->size));
+    std::memcpy(row + stage.clock_offset, stage.info->clock_start.data(), std::size_t(stage.info->clock_size) * sizeof(double));
+  }
+}
+
+template <class T>
+void fill_with(std::byte* to, std::int64_t n, double value) {
+  std::fill_n(reinterpret_cast<T*>(to), n, from_real<T>(static_cast<real_t<T>>(value)));
+}
+
+void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
+  if (value == 0) return;  // arenas start at zero
+  switch (dtype) {
+    case DType::float32: return fill_with<float>(to, n, value);
+    case DType::float64: return fill_with<double>(to, n, value);
+    case DType::complex64: return fill_with<Complex<float>>(to, n, value);
+    default: return fill_with<Complex<double>>(to, n, value);
+  }
+}
+
+}  // namespace
+
+Optimiser::State::State(std::vector<LeafSpec> given) : specs(std::move(given)), leaves(specs.size()) {
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const LeafSpec& spec = specs[i];
+    check_spec(spec);
+    std::uint32_t g = 0;
+    while (g < groups.size() && !groups[g].holds(spec.program, spec.dtype)) ++g;
+    if (g == groups.size()) groups.emplace_back(spec.program, spec.dtype);
+    Group& group = groups[g];
+    std::int64_t size = 1;
+    for (auto n : spec.shape) size *= n;
+    leaves[i] = {.group = g, .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
+                 .size = size, .offset = group.elements};
+    group.rows.resize(group.rows.size() + std::size_t(group.row_size));
+    write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
+    const std::int64_t step = alignment / size_of(real_dtype(group.compute));
+    group.elements += (size + step - 1) / step * step;
+  }
+  for (Group& group : groups) {
+    for (const GroupSlot& slot : group.slots)
+      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)), int(group.arenas.size()));
+    if (group.master)
+      group.masters = Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()));
+  }
+}
+
+RuleValue Optimiser::State::rule(Leaf leaf, int stage) const {
+  const Stage& s = groups[leaves[leaf].group].stages[std::size_t(stage)];
+  RuleValue value(*s.info);
+  value.load(row_of(leaf) + s.rule_offset);
+  return value;
+}
+
+Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x)
+    : state_(std::make_unique<State>(std::move(leaves))) {
+  State& s = *state_;
+  for (Leaf i = 0; i < s.leaves.size(); ++i) {
+    const LeafRecord& leaf = s.leaves[i];
+    Group& group = s.group_of(i);
+    for (std::size_t k = 0; k < group.slots.size(); ++k) {
+      const GroupSlot& slot = group.slots[k];
+      if (slot.start < 0) continue;
+      double value;
+      std::memcpy(&value, s.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start, sizeof value);
+      fill_slot(group.arenas[k].data() + leaf.offset * size_of(slot.dtype), leaf.size, slot.dtype, value);
+    }
+    if (group.master && leaf.size > 0)
+      cpu::load_all(x[i], group.compute, group.masters.data() + leaf.offset * size_of(group.compute));
+  }
+}
+
+Optimiser::Optimiser(const Optimiser& other) : state_(std::make_unique<State>(other.state_->specs)) {
+  const State& from = *other.state_;
+  for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
+  for (std::size_t g = 0; g < from.groups.size(); ++g) {
+    Group& to = state_->groups[g];
+    to.rows = from.groups[g].rows;
+    const auto copy = [](Arena& a, const Arena& b) {
+      if (b.bytes()) std::memcpy(a.data(), b.data(), b.bytes());
+    };
+    for (std::size_t k = 0; k < to.arenas.size(); ++k) copy(to.arenas[k], from.groups[g].arenas[k]);
+    copy(to.masters, from.groups[g].masters);
+  }
+}
+
+Optimiser::~Optimiser() = default;
+
+std::size_t Optimiser::size() const { return state_->leaves.size(); }
+const LeafSpec& Optimiser::spec(Leaf leaf) const { return state_->specs[leaf]; }
+RuleValue Optimiser::rule(Leaf leaf, int stage) const { return state_->rule(leaf, stage); }
+bool Optimiser::frozen(Leaf leaf) const { return state_->leaves[leaf].frozen; }
+
+void Optimiser::set_frozen(std::span<const Leaf> leaves, bool frozen) {
+  for (Leaf leaf : leaves) state_->leaves[leaf].frozen = frozen;
+}
+
+std::span<double> Optimiser::clock(Leaf leaf, int stage) {
+  const Stage& s = state_->group_of(leaf).stages[std::size_t(stage)];
+  return {clock_of(s, state_->row_of(leaf)), std::size_t(s.info->clock_size)};
+}
+
+std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
+  Group& group = state_->group_of(leaf);
+  const Stage& s = group.stages[std::size_t(stage)];
+  std::vector<SlotView> views;
+  for (int i = 0; i < s.slot_count; ++i) {
+    const auto k = std::size_t(s.first_slot + i);
+    const GroupSlot& slot = group.slots[k];
+    views.push_back({slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype});
+  }
+  return views;
+}
+
+std::optional<SlotView> Optimiser::master(Leaf leaf) {
+  Group& group = state_->group_of(leaf);
+  if (!group.master) return std::nullopt;
+  return SlotView{"master", group.masters.data() + state_->leaves[leaf].offset * size_of(group.compute), group.compute};
+}
+
+void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields) {
+  struct Change {
+    Leaf leaf;
+    int stage;
+    RuleValue value;
+  };
+  std::vector<Change> changes;
+  std::vector<bool> found(fields.size(), false);
+  std::vector<std::string> known;
+  for (Leaf leaf : leaves) {
+    const auto& stages = state_->group_of(leaf).stages;
+    for (int s = 0; s < int(stages.size()); ++s) {
+      const RuleInfo& info = *stages[std::size_t(s)].info;
+      Change change{leaf, s, state_->rule(leaf, s)};
+      bool changed = false;
+      for (const FieldInfo& f : info.fields) {
+        if (std::find(known.begin(), known.end(), f.name) == known.end()) known.emplace_back(f.name);
+        for (std::size_t i = 0; i < fields.size(); ++i) {
+          if (fields[i].first != f.name) continue;
+          if (f.structural)
+            throw Error(ErrorKind::value, std::string("adjust: ") + f.name + " of " + info.text.name + " at \"" +
+                                              spec(leaf).name + "\" decides which state arrays exist and cannot be "
+                                              "changed; call setup with a new rule");
+          change.value.set(f, fields[i].second);
+          found[i] = changed = true;
+        }
+      }
+      if (changed) changes.push_back(change);
+    }
+  }
+  std::sort(known.begin(), known.end());
+  for (std::size_t i = 0; i < fields.size(); ++i) {
+    if (found[i]) continue;
+    std::string names;
+    for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
+    throw Error(ErrorKind::value, "adjust: no rule here has a field \"" + fields[i].first + "\"; fields are " + names);
+  }
+  for (const Change& c : changes) {
+    const Stage& s = state_->group_of(c.leaf).stages[std::size_t(c.stage)];
+    std::memcpy(state_->row_of(c.leaf) + s.rule_offset, c.value.data(), std::size_t(s.info->size));
+  }
+}
+
+void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  check_arrays(*state_, leaves, further, true);
+  schedule(*state_, leaves, further);
+  cpu::sweep(state_->jobs, further);
+}
+
+bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
+  if (state_->group_of(leaf.leaf).master)
+    throw Error(ErrorKind::value, "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
+                                  "writes back; use setup and update_");
+  check_arrays(*state_, {&leaf, 1}, {}, false);
+  schedule(*state_, {&leaf, 1}, {});
+  if (state_->jobs.empty()) return false;
+  cpu::Job& job = state_->jobs.front();
+  job.out = out;
+  cpu::sweep(state_->jobs, {});
+  return job.writes;
+}
+
+}  // namespace optimisers

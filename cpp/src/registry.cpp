@@ -1,0 +1,267 @@
+// registry.cpp: derives the type-erased description of every rule from its header.
+#include "optimisers/registry.hpp"
+
+#include <cmath>
+#include <cstdio>
+#include <cstring>
+
+#include "optimisers/rules/all.hpp"
+
+namespace optimisers {
+namespace {
+
+template <class T>
+constexpr FieldKind kind_of() {
+  if constexpr (std::is_same_v<T, double>) return FieldKind::number;
+  else if constexpr (std::is_same_v<T, Pair>) return FieldKind::pair;
+  else if constexpr (std::is_same_v<T, std::int64_t>) return FieldKind::count;
+  else if constexpr (std::is_same_v<T, bool>) return FieldKind::boolean;
+  else {
+    static_assert(std::is_same_v<T, Scope>, "a hyperparameter of a type the registry does not know");
+    return FieldKind::scope;
+  }
+}
+
+template <class R, class T>
+int offset_of(T R::* member) {
+  static const R rule{};
+  return static_cast<int>(reinterpret_cast<const char*>(&(rule.*member)) - reinterpret_cast<const char*>(&rule));
+}
+
+template <class R>
+std::span<const FieldInfo> fields_of() {
+  static const auto fields = std::apply(
+      [](const auto&... f) {
+        return std::array<FieldInfo, sizeof...(f)>{
+            FieldInfo{f.name, kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(), f.range, f.doc, f.structural,
+                      offset_of(f.member)}...};
+      },
+      R::fields);
+  return fields;
+}
+
+template <class R>
+std::span<const SlotInfo> slots_of() {
+  static const auto slots = [] {
+    std::array<SlotInfo, max_slots<R>> a{};
+    for (std::size_t i = 0; i < a.size(); ++i)
+      a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1};
+    return a;
+  }();
+  return slots;
+}
+
+template <class R>
+const R& as(const void* rule) {
+  return *static_cast<const R*>(rule);
+}
+
+template <class R, class F>
+void tick(const void* rule, double* clock, void* step) {
+  if constexpr (clock_size<R> == 0) {
+    NoClock none;
+    *static_cast<typename R::template Step<F>*>(step) = as<R>(rule).template tick<F>(none);
+  } else {
+    *static_cast<typename R::template Step<F>*>(step) =
+        as<R>(rule).template tick<F>(*reinterpret_cast<clock_t<R>*>(clock));
+  }
+}
+
+template <class R, class F>
+bool miss(const void* rule, double* clock, void* step) {
+  return as<R>(rule).template miss<F>(*reinterpret_cast<clock_t<R>*>(clock),
+                                      *static_cast<typename R::template Step<F>*>(step));
+}
+
+template <class R, class F>
+void finish(const void* rule, void* step, double norm) {
+  as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
+}
+
+template <class R>
+RuleInfo describe(int id) {
+  RuleInfo info{};
+  info.id = id;
+  info.text = R::text;
+  info.size = sizeof(R);
+  info.clock_size = clock_size<R>;
+  info.fields = fields_of<R>();
+  info.slots = slots_of<R>();
+  const R rule{};
+  std::memcpy(info.defaults.data(), &rule, sizeof(R));
+  if constexpr (clock_size<R> > 0) {
+    info.clock = R::clock;
+    const clock_t<R> clock{};
+    static_assert(sizeof clock <= sizeof info.clock_start);
+    std::memcpy(info.clock_start.data(), &clock, sizeof clock);
+  }
+  if constexpr (RefusesComplex<R>) info.refuses_complex = R::refuses_complex;
+  info.slot_count = [](const void* r) { return slot_count(as<R>(r)); };
+  info.equal = [](const void* a, const void* b) { return as<R>(a) == as<R>(b); };
+  info.step_size = {sizeof(typename R::template Step<float>), sizeof(typename R::template Step<double>)};
+  info.tick[0] = tick<R, float>;
+  info.tick[1] = tick<R, double>;
+  if constexpr (GatingRule<R>) {
+    info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_t<R>*>(clock)); };
+    info.miss[0] = miss<R, float>;
+    info.miss[1] = miss<R, double>;
+  }
+  if constexpr (ReducingRule<R>) {
+    info.norm = [](const void* r) { return as<R>(r).norm(); };
+    info.rejects = [](const void* r, double norm) { return as<R>(r).rejects(norm); };
+    info.finish[0] = finish<R, float>;
+    info.finish[1] = finish<R, double>;
+  }
+  return info;
+}
+
+template <class... R>
+std::array<RuleInfo, sizeof...(R)> describe_all(std::tuple<R...>*) {
+  int id = 0;
+  return {describe<R>(id++)...};
+}
+
+// ---- values
+
+std::string number_text(double a) {
+  char s[32];
+  for (int digits = 1; digits <= 17; ++digits) {  // the shortest that reads back as the same number
+    std::snprintf(s, sizeof s, "%.*g", digits, a);
+    if (std::strtod(s, nullptr) == a) break;
+  }
+  return s;
+}
+
+std::string value_text(const Value& value) {
+  if (const auto* d = std::get_if<double>(&value)) return number_text(*d);
+  if (const auto* p = std::get_if<Pair>(&value)) return "(" + number_text(p->first) + ", " + number_text(p->second) + ")";
+  if (const auto* b = std::get_if<bool>(&value)) return *b ? "True" : "False";
+  return "\"" + std::get<std::string>(value) + "\"";
+}
+
+bool in_range(Range range, double a) {
+  switch (range) {
+    case Range::nonnegative: return std::isfinite(a) && a >= 0;
+    case Range::positive: return std::isfinite(a) && a > 0;
+    case Range::unit: return a >= 0 && a < 1;
+    case Range::count: return a >= 1 && a <= 0x1p53 && a == std::floor(a);
+    case Range::norm_order: return a != 0 && !std::isnan(a);
+    default: return true;
+  }
+}
+
+bool in_range(Range range, Pair a) {
+  if (!std::isfinite(a.first) || !std::isfinite(a.second)) return false;
+  if (range == Range::factors) return 0 < a.first && a.first <= 1 && 1 <= a.second;
+  if (range == Range::ordered) return 0 <= a.first && a.first <= a.second;
+  return in_range(range, a.first) && in_range(range, a.second);
+}
+
+std::string expectation(const FieldInfo& f) {
+  switch (f.kind) {
+    case FieldKind::number: return "a number in " + std::string(text_of(f.range));
+    case FieldKind::pair:
+      return f.range == Range::unit ? "a pair of numbers in [0, 1)" : "a pair with " + std::string(text_of(f.range));
+    case FieldKind::count: return "an integer >= 1";
+    case FieldKind::boolean: return "True or False";
+    case FieldKind::scope: return "\"leaf\" or \"global\"";
+  }
+  return {};
+}
+
+template <class T>
+void write(std::byte* at, T value) {
+  std::memcpy(at, &value, sizeof value);
+}
+template <class T>
+T read(const std::byte* at) {
+  T value;
+  std::memcpy(&value, at, sizeof value);
+  return value;
+}
+
+}  // namespace
+
+std::string_view name_of(FieldKind kind) {
+  constexpr std::string_view names[] = {"number", "pair", "count", "boolean", "scope"};
+  return names[static_cast<int>(kind)];
+}
+
+std::string_view text_of(Range range) {
+  constexpr std::string_view texts[] = {"[0, inf)", "(0, inf)", "[0, 1)", "0 < first <= 1 <= second",
+                                        "0 <= first <= second", "1, 2, ...", "any real number but 0, or ±inf", ""};
+  return texts[static_cast<int>(range)];
+}
+
+std::span<const RuleInfo> rule_registry() {
+  static const auto all = describe_all(static_cast<AllRules*>(nullptr));
+  return all;
+}
+
+const RuleInfo* find_rule(std::string_view name) {
+  for (const RuleInfo& rule : rule_registry())
+    if (name == rule.text.name) return &rule;
+  return nullptr;
+}
+
+const FieldInfo* RuleInfo::field(std::string_view name) const {
+  for (const FieldInfo& f : fields)
+    if (name == f.name) return &f;
+  return nullptr;
+}
+
+Value RuleValue::get(const FieldInfo& f) const {
+  const std::byte* at = bytes_.data() + f.offset;
+  switch (f.kind) {
+    case FieldKind::number: return read<double>(at);
+    case FieldKind::pair: return read<Pair>(at);
+    case FieldKind::count: return static_cast<double>(read<std::int64_t>(at));
+    case FieldKind::boolean: return read<bool>(at);
+    case FieldKind::scope: return std::string(read<Scope>(at) == Scope::leaf ? "leaf" : "global");
+  }
+  return {};
+}
+
+void RuleValue::set(const FieldInfo& f, const Value& value) {
+  const auto fail = [&](ErrorKind kind) {
+    throw Error(kind, std::string(info_->text.name) + ": " + f.name + " must be " + expectation(f) + ", got " +
+                          value_text(value));
+  };
+  std::byte* at = bytes_.data() + f.offset;
+  const auto* number = std::get_if<double>(&value);
+  switch (f.kind) {
+    case FieldKind::number:
+      if (!number) fail(ErrorKind::type);
+      if (!in_range(f.range, *number)) fail(ErrorKind::value);
+      return write(at, *number);
+    case FieldKind::count:
+      if (!number) fail(ErrorKind::type);
+      if (!in_range(f.range, *number)) fail(ErrorKind::value);
+      return write(at, static_cast<std::int64_t>(*number));
+    case FieldKind::pair: {
+      const auto* pair = std::get_if<Pair>(&value);
+      if (!pair) fail(ErrorKind::type);
+      if (!in_range(f.range, *pair)) fail(ErrorKind::value);
+      return write(at, *pair);
+    }
+    case FieldKind::boolean: {
+      const auto* flag = std::get_if<bool>(&value);
+      if (!flag) fail(ErrorKind::type);
+      return write(at, *flag);
+    }
+    case FieldKind::scope: {
+      const auto* name = std::get_if<std::string>(&value);
+      if (!name) fail(ErrorKind::type);
+      if (*name != "leaf" && *name != "global") fail(ErrorKind::value);
+      return write(at, *name == "leaf" ? Scope::leaf : Scope::global);
+    }
+  }
+}
+
+void RuleValue::load(const void* bytes) { std::memcpy(bytes_.data(), bytes, static_cast<std::size_t>(info_->size)); }
+
+void RuleValue::check() const {
+  for (const FieldInfo& f : info_->fields) RuleValue(*this).set(f, get(f));
+}
+
+}  // namespace optimisers

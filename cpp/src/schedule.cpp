@@ -1,0 +1,310 @@
+// schedule.cpp: advances the clocks of a call's leaves, measures what reducing stages ask for, and leaves jobs.
+#include <algorithm>
+#include <cmath>
+#include <cstring>
+
+#include "optimisers/error.hpp"
+#include "state.hpp"
+
+namespace optimisers {
+namespace {
+
+using cpu::Job;
+using cpu::Measure;
+
+// Runs the clocks of one leaf. False: nothing is to be done for it in this call.
+bool tick(Job& job, std::byte* row, std::byte* steps) {
+  const Group& group = *job.group;
+  const auto& stages = group.stages;
+  std::size_t s = 0;
+  if (!job.arrays->dx.present) {  // only a gating stage takes note of a missing gradient
+    while (s < stages.size() && !stages[s].info->gating()) ++s;
+    if (s == stages.size()) return false;
+    if (!stages[s].info->miss[group.real](row + stages[s].rule_offset, clock_of(stages[s], row), steps + stages[s].step_offset))
+      return false;
+    job.no_gradient = true;
+    job.first = std::uint16_t(s++);
+  }
+  job.end = std::uint16_t(stages.size());
+  for (; s < stages.size(); ++s) {
+    const Stage& stage = stages[s];
+    double* clock = clock_of(stage, row);
+    stage.info->tick[group.real](row + stage.rule_offset, clock, steps + stage.step_offset);
+    if (stage.info->gating() && !stage.info->open(clock)) {
+      job.end = std::uint16_t(s + 1);
+      job.writes = false;
+      break;
+    }
+  }
+  return true;
+}
+
+// Neighbouring leaves mostly have the same rule and the same clock: what one tick gave serves them all.
+class TickCache {
+ public:
+  explicit TickCache(std::vector<std::byte>& scratch) : before_(scratch) {}
+
+  bool matches(const Job& job, const std::byte* row) const {
+    return known_ && job.group == ticked_.group && job.arrays->dx.present == present_ &&
+           std::memcmp(before_.data(), row, std::size_t(job.group->row_size)) == 0;
+  }
+  bool reuse(Job& job, std::byte* row) const {
+    std::memcpy(row, after_, std::size_t(job.group->row_size));
+    job.steps = ticked_.steps;
+    job.first = ticked_.first;
+    job.end = ticked_.end;
+    job.no_gradient = ticked_.no_gradient;
+    job.writes = ticked_.writes;
+    return active_;
+  }
+  bool tick_and_remember(Job& job, std::byte* row, std::byte* steps) {
+    before_.assign(row, row + job.group->row_size);
+    active_ = tick(job, row, steps);
+    ticked_ = job;
+    present_ = job.arrays->dx.present;
+    after_ = row;
+    known_ = true;
+    return active_;
+  }
+
+ private:
+  std::vector<std::byte>& before_;
+  Job ticked_{};
+  const std::byte* after_ = nullptr;
+  bool known_ = false, present_ = false, active_ = false;
+};
+
+// ---- norms
+
+// How far a job has come through its reducing stages.
+struct Progress {
+  std::size_t job;
+  std::size_t next = 0;  // position in group.reducers
+  double total = 0;      // measured at that stage
+  double scale = 1;      // total is of elements multiplied by this
+  bool measured = false;
+};
+
+Measure measure_of(double p) {
+  if (p == 2) return Measure::sum_squares;
+  if (p == 1) return Measure::sum_abs;
+  if (std::isinf(p)) return p > 0 ? Measure::max_abs : Measure::min_abs;
+  return Measure::sum_power;
+}
+
+bool is_sum(Measure m) { return m != Measure::max_abs && m != Measure::min_abs; }
+
+double norm_of(double p, double total, double scale) {
+  if (std::isinf(p)) return total;
+  if (p == 2) return std::sqrt(total) / scale;
+  if (p == 1) return total / scale;
+  return std::pow(total, 1 / p) / scale;
+}
+
+class Reductions {
+ public:
+  Reductions(Optimiser::State& state, std::span<const FurtherGradient> further) : state_(state), further_(further) {
+    for (std::size_t j = 0; j < state.jobs.size(); ++j) {
+      Progress p{.job = j};
+      skip(p, state.jobs[j].first);
+      if (has_stage(p)) progress_.push_back(p);
+    }
+  }
+
+  void run() {
+    while (!progress_.empty()) {
+      measure_all();
+      for (Progress& p : progress_)
+        if (norm(p).scope == Scope::leaf) finish(p, leaf_norm(p), p);
+      finish_global();
+      std::erase_if(progress_, [&](const Progress& p) { return !has_stage(p); });
+    }
+  }
+
+ private:
+  const Job& job(const Progress& p) const { return state_.jobs[p.job]; }
+  int stage_index(const Progress& p) const { return job(p).group->reducers[p.next]; }
+  const Stage& stage(const Progress& p) const { return job(p).group->stages[std::size_t(stage_index(p))]; }
+  bool has_stage(const Progress& p) const {
+    return p.next < job(p).group->reducers.size() && stage_index(p) < job(p).end;
+  }
+  void skip(Progress& p, int first) const {
+    while (p.next < job(p).group->reducers.size() && stage_index(p) < first) ++p.next;
+  }
+  const std::byte* rule_at(const Progress& p, const Stage& s) const {
+    return state_.row_of(job(p).arrays->leaf) + s.rule_offset;
+  }
+  Norm norm(const Progress& p) const { return stage(p).info->norm(rule_at(p, stage(p))); }
+
+  // Which of the leaf's global stages the next one is, if it is one.
+  int order(const Progress& p) const {
+    int k = 0;
+    for (std::size_t r = 0; r < p.next; ++r) {
+      const Stage& s = job(p).group->stages[std::size_t(job(p).group->reducers[r])];
+      k += s.info->norm(rule_at(p, s)).scope == Scope::global;
+    }
+    return k;
+  }
+
+  void measure_all() {
+    std::vector<cpu::Measurement> m;
+    std::vector<Progress*> of;
+    for (Progress& p : progress_) {
+      if (p.measured) continue;
+      const double order = norm(p).p;
+      m.push_back({&job(p), stage_index(p), measure_of(order), {1, order}});
+      of.push_back(&p);
+    }
+    cpu::measure(m, further_);
+    for (std::size_t i = 0; i < m.size(); ++i) {
+      *of[i] = {of[i]->job, of[i]->next, m[i].result, 1, true};
+      if (is_sum(m[i].measure) && !std::isfinite(m[i].result)) rescale(*of[i], m[i]);
+    }
+  }
+
+  // The plain sum overflowed, or there is an infinity or NaN: measure again with the largest element at about 1.
+  void rescale(Progress& p, cpu::Measurement m) {
+    cpu::Measurement extreme = m;
+    extreme.measure = m.args.p < 0 ? Measure::min_abs : Measure::max_abs;
+    cpu::measure({&extreme, 1}, further_);
+    if (!std::isfinite(extreme.result) || extreme.result == 0) return;
+    m.args.inverse_scale = std::ldexp(1.0, std::max(-std::ilogb(extreme.result), -1021));
+    cpu::measure({&m, 1}, further_);
+    p.total = m.result;
+    p.scale = m.args.inverse_scale;
+  }
+
+  double leaf_norm(const Progress& p) const { return norm_of(norm(p).p, p.total, p.scale); }
+
+  void finish(Progress& p, double norm_value, const Progress& blamed) {
+    const Stage& s = stage(p);
+    if (s.info->rejects(rule_at(p, s), norm_value)) {
+      const std::string& name = state_.specs[job(blamed).arrays->leaf].name;
+      throw Error(ErrorKind::non_finite,
+                  std::string("update: ") + s.info->text.name + " expects a finite norm of the gradient, got " +
+                      (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
+                      "\"; nothing was written. Skip this step, or use throw=False");
+    }
+    std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
+    s.info->finish[job(p).group->real](rule_at(p, s), step, norm_value);
+    p.measured = false;
+    ++p.next;
+  }
+
+  void finish_global() {
+    for (std::size_t i = 0; i < progress_.size(); ++i) {
+      const Progress& lead = progress_[i];
+      if (!lead.measured) continue;
+      const int k = order(lead);
+      const double p = norm(lead).p;
+      if (!all_have_arrived(k, p)) continue;
+      std::vector<Progress*> members;
+      for (Progress& q : progress_)
+        if (q.measured && order(q) == k && norm(q).p == p) members.push_back(&q);
+      const double shared = shared_norm(p, members);
+      const Progress* blamed = members.front();
+      for (const Progress* q : members)
+        if (!std::isfinite(leaf_norm(*q))) {
+          blamed = q;
+          break;
+        }
+      const Progress guilty = *blamed;
+      for (Progress* q : members) finish(*q, shared, guilty);
+    }
+  }
+
+  // No leaf that has a k-th global stage of this order is still on its way to it.
+  bool all_have_arrived(int k, double p) const {
+    return std::all_of(progress_.begin(), progress_.end(), [&](Progress q) {
+      if (q.measured && order(q) == k && norm(q).p == p) return true;
+      for (; has_stage(q); ++q.next)
+        if (norm(q).scope == Scope::global && order(q) == k && norm(q).p == p) return false;
+      return true;
+    });
+  }
+
+  static double shared_norm(double p, const std::vector<Progress*>& members) {
+    const bool plain = std::all_of(members.begin(), members.end(), [](const Progress* q) { return q->scale == 1; });
+    if (std::isinf(p)) {
+      double extreme = members.front()->total;
+      for (const Progress* q : members) extreme = p > 0 ? maximum(extreme, q->total) : minimum(extreme, q->total);
+      return extreme;
+    }
+    double sum = 0;
+    for (const Progress* q : members) sum += q->total;
+    if (plain && std::isfinite(sum)) return norm_of(p, sum, 1);
+    // Some leaf was measured scaled: combine the leaves' norms, scaled by the one that dominates.
+    double dominant = norm_of(p, members.front()->total, members.front()->scale);
+    for (const Progress* q : members) {
+      const double n = norm_of(p, q->total, q->scale);
+      dominant = p > 0 ? maximum(dominant, n) : minimum(dominant, n);
+    }
+    if (!std::isfinite(dominant) || dominant == 0) return dominant;
+    sum = 0;
+    for (const Progress* q : members) sum += std::pow(norm_of(p, q->total, q->scale) / dominant, p);
+    return dominant * std::pow(sum, 1 / p);
+  }
+
+  Optimiser::State& state_;
+  std::span<const FurtherGradient> further_;
+  std::vector<Progress> progress_;
+};
+
+}  // namespace
+
+void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  std::size_t steps = 0, rows = 0;
+  bool reduces = false;
+  for (const LeafUpdate& u : leaves) {
+    const Group& group = state.group_of(u.leaf);
+    steps += std::size_t(group.step_size);
+    rows += std::size_t(group.row_size);
+    reduces |= !group.reducers.empty();
+  }
+  if (state.steps.size() < steps) state.steps.resize(steps);
+  state.jobs.clear();
+  state.jobs.reserve(leaves.size());
+  if (reduces) {  // a norm may yet refuse the call: keep the clocks as they were
+    state.backup.clear();
+    state.backup.reserve(rows);
+    for (const LeafUpdate& u : leaves) {
+      const std::byte* row = state.row_of(u.leaf);
+      state.backup.insert(state.backup.end(), row, row + state.group_of(u.leaf).row_size);
+    }
+  }
+
+  TickCache cache(state.scratch_row);
+  std::byte* step = state.steps.data();
+  for (const LeafUpdate& u : leaves) {
+    const LeafRecord& leaf = state.leaves[u.leaf];
+    if (leaf.frozen) continue;
+    const Group& group = state.groups[leaf.group];
+    std::byte* row = state.row_of(u.leaf);
+    Job& job = state.jobs.emplace_back(Job{.group = &group, .arrays = &u, .steps = step, .offset = leaf.offset, .size = leaf.size});
+    const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
+    bool active;
+    if (shares && cache.matches(job, row)) {
+      active = cache.reuse(job, row);
+    } else {
+      active = cache.tick_and_remember(job, row, step);
+      step += group.step_size;
+    }
+    if (active) describe_arrays(job);
+    else state.jobs.pop_back();
+  }
+
+  if (!reduces) return;
+  try {
+    Reductions(state, further).run();
+  } catch (...) {
+    const std::byte* saved = state.backup.data();
+    for (const LeafUpdate& u : leaves) {
+      const std::size_t n = std::size_t(state.group_of(u.leaf).row_size);
+      std::memcpy(state.row_of(u.leaf), saved, n);
+      saved += n;
+    }
+    throw;
+  }
+}
+
+}  // namespace optimisers

@@ -1,0 +1,128 @@
+// test_optimiser.cpp: one update through the C++ API: values, threads, failure that changes nothing.
+#include <cmath>
+
+#include "optimisers/error.hpp"
+#include "optimisers/threads.hpp"
+#include "support.hpp"
+
+namespace optimisers::test {
+namespace {
+
+TEST(Optimiser, AdamTakesTheStepOfItsFormula) {
+  Vector<double> x(std::vector{1.0, -2.0}), g(std::vector{0.5, -0.25});
+  Optimiser opt({leaf("x", x, {rule("Adam")})}, std::vector{x.view()});
+  LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+  opt.update({&u, 1});
+  for (int i = 0; i < 2; ++i) {  // first step: m̂ = g, v̂ = g²
+    const double expected = (i == 0 ? 1.0 : -2.0) - 1e-3 * g.values[std::size_t(i)] / (std::abs(g.values[std::size_t(i)]) + 1e-8);
+    EXPECT_NEAR(x.values[std::size_t(i)], expected, 1e-15);
+  }
+  EXPECT_DOUBLE_EQ(opt.clock(0, 0)[0], 0.9);
+}
+
+TEST(Optimiser, MissingGradientLeavesEverythingAndDoesNotStopTheNextLeaf) {
+  Vector<float> a(10, 1.f), b(10, 1.f), g(10, 1.f);
+  Optimiser opt({leaf("a", a, {rule("Adam")}), leaf("b", b, {rule("Adam")})}, std::vector{a.view(), b.view()});
+  std::vector<LeafUpdate> u{{.leaf = 0, .x = a.view(), .dx = {}}, {.leaf = 1, .x = b.view(), .dx = g.view()}};
+  opt.update(u);
+  EXPECT_EQ(a.values[0], 1.f);
+  EXPECT_LT(b.values[0], 1.f);
+  EXPECT_EQ(opt.clock(0, 0)[0], 1.0);
+  EXPECT_EQ(opt.clock(1, 0)[0], 0.9);
+}
+
+TEST(Optimiser, SameBitsForAnyNumberOfThreads) {
+  const std::size_t n = 300'001;
+  std::vector<std::vector<float>> results;
+  for (int threads : {1, 2, 7}) {
+    set_num_threads(threads);
+    Vector<float> x(n, 1.f), g(n, 0.f);
+    for (std::size_t i = 0; i < n; ++i) g.values[i] = float(int(i % 1001) - 500) / 300.f;
+    Optimiser opt({leaf("x", x, {rule("ClipNorm", {{"omega", 1.0}}), rule("AdamW", {{"lambda", 0.1}})})}, std::vector{x.view()});
+    LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+    for (int step = 0; step < 3; ++step) opt.update({&u, 1});
+    results.push_back(x.values);
+  }
+  set_num_threads(2);
+  EXPECT_EQ(results[0], results[1]);
+  EXPECT_EQ(results[0], results[2]);
+}
+
+TEST(Optimiser, ANormThatIsNotFiniteChangesNothing) {
+  Vector<float> x(100, 1.f), g(100, 1.f);
+  Optimiser opt({leaf("layer.w", x, {rule("Adam"), rule("ClipNorm")})}, std::vector{x.view()});
+  LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+  opt.update({&u, 1});
+  const auto before = x.values;
+  const double clock = opt.clock(0, 0)[0];
+  const auto m = reinterpret_cast<float*>(opt.slots(0, 0)[0].data)[7];
+  g.values[99] = INFINITY;
+  try {
+    opt.update({&u, 1});
+    FAIL() << "an infinite gradient went through";
+  } catch (const Error& e) {
+    EXPECT_EQ(e.kind(), ErrorKind::non_finite);
+    EXPECT_NE(std::string(e.what()).find("layer.w"), std::string::npos);
+  }
+  EXPECT_EQ(x.values, before);
+  EXPECT_EQ(opt.clock(0, 0)[0], clock);
+  EXPECT_EQ(reinterpret_cast<float*>(opt.slots(0, 0)[0].data)[7], m);
+}
+
+TEST(Optimiser, GlobalNormIsSharedByTheLeavesOfTheCall) {
+  Vector<double> a(9, 1.0), b(16, 1.0), ga(9, 1.0), gb(16, 1.0);
+  const auto stages = [] { return std::vector{rule("ClipNorm", {{"omega", 1.0}, {"scope", std::string("global")}})}; };
+  Optimiser opt({leaf("a", a, stages()), leaf("b", b, stages())}, std::vector{a.view(), b.view()});
+  std::vector<LeafUpdate> u{{.leaf = 0, .x = a.view(), .dx = ga.view()}, {.leaf = 1, .x = b.view(), .dx = gb.view()}};
+  opt.update(u);
+  EXPECT_DOUBLE_EQ(a.values[3], 1 - 0.2);  // the norm of 25 ones is 5
+  EXPECT_DOUBLE_EQ(b.values[3], 1 - 0.2);
+}
+
+TEST(Optimiser, AccumGradCollectsAndCountsAMissingGradientAsZero) {
+  Vector<double> x(3, 1.0), g(3, 3.0);
+  Optimiser opt({leaf("x", x, {rule("AccumGrad", {{"n", 3.0}}), rule("Descent", {{"eta", 1.0}})})}, std::vector{x.view()});
+  LeafUpdate with{.leaf = 0, .x = x.view(), .dx = g.view()}, without{.leaf = 0, .x = x.view(), .dx = {}};
+  opt.update({&with, 1});
+  opt.update({&without, 1});
+  EXPECT_EQ(x.values[0], 1.0);
+  opt.update({&without, 1});  // the third call opens the stage although it brings no gradient
+  EXPECT_DOUBLE_EQ(x.values[0], 0.0);
+  for (int i = 0; i < 3; ++i) opt.update({&without, 1});
+  EXPECT_DOUBLE_EQ(x.values[0], 0.0);  // missing in all three: untouched
+}
+
+TEST(Optimiser, GradientThatOverlapsAnotherParameterIsRefused) {
+  Vector<float> x(20, 1.f);
+  std::int64_t ten = 10;
+  ArrayView low = x.view(), high = x.view(), middle = x.view();
+  low.shape = high.shape = middle.shape = &ten;
+  high.data += 40;
+  middle.data += 20;
+  std::vector<LeafSpec> specs{{"low", {10}, DType::float32, {{rule("Descent")}, {}}}, {"high", {10}, DType::float32, {{rule("Descent")}, {}}}};
+  Optimiser opt(specs, std::vector{low, high});
+  std::vector<LeafUpdate> own{{.leaf = 0, .x = low, .dx = low}, {.leaf = 1, .x = high, .dx = high}};
+  opt.update(own);  // its own array is as good as a copy
+  EXPECT_FLOAT_EQ(x.values[0], 0.9f);
+  std::vector<LeafUpdate> bad{{.leaf = 0, .x = low, .dx = middle}, {.leaf = 1, .x = high, .dx = high}};
+  EXPECT_THROW(opt.update(bad), Error);
+  EXPECT_FLOAT_EQ(x.values[0], 0.9f);
+}
+
+TEST(Optimiser, AdjustNamesTheFieldsThereAre) {
+  Vector<float> x(4, 1.f);
+  Optimiser opt({leaf("x", x, {rule("Adam")})}, std::vector{x.view()});
+  const Optimiser::Leaf all[] = {0};
+  const std::vector<std::pair<std::string, Value>> wrong{{"betta", 0.5}}, right{{"eta", 0.5}};
+  try {
+    opt.adjust(all, wrong);
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "adjust: no rule here has a field \"betta\"; fields are beta, epsilon, eta");
+  }
+  opt.adjust(all, right);
+  EXPECT_EQ(std::get<double>(opt.rule(0, 0).get(*find_rule("Adam")->field("eta"))), 0.5);
+}
+
+}  // namespace
+}  // namespace optimisers::test
