@@ -12,45 +12,62 @@ std::string quoted(const std::string& name) { return "\"" + name + "\""; }
 
 [[noreturn]] void refuse(const std::string& message, ErrorKind kind = ErrorKind::value) { throw Error(kind, message); }
 
-bool same_shape(const ArrayView& a, const LeafSpec& spec) {
-  return std::size_t(a.ndim) == spec.shape.size() && std::equal(spec.shape.begin(), spec.shape.end(), a.shape);
+// Compares with the leaf's shape and finds out whether the array is contiguous, in one walk over the axes.
+struct Layout {
+  bool same_shape, contiguous;
+};
+Layout layout_of(const ArrayView& a, const LeafRecord& leaf) {
+  if (a.ndim != leaf.ndim) return {false, false};
+  std::int64_t expected = size_of(a.dtype);
+  bool same = true, contiguous = true;
+  for (int i = a.ndim - 1; i >= 0; --i) {
+    const std::int64_t n = leaf.shape[i];
+    same &= a.shape[i] == n;
+    contiguous &= a.strides == nullptr || n == 1 || a.strides[i] * a.stride_unit == expected;
+    expected *= n;
+  }
+  return {same, contiguous || leaf.size == 0};
+}
+
+bool same_strides(const ArrayView& a, const std::int64_t* strides) {
+  for (int i = 0; i < a.ndim; ++i)
+    if (a.strides[i] * a.stride_unit != strides[i]) return false;
+  return true;
+}
+
+bool aligned(const ArrayView& a) {
+  return (reinterpret_cast<std::uintptr_t>(a.data) & std::uintptr_t(size_of(real_dtype(a.dtype)) - 1)) == 0;
 }
 
 std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size_t(a.ndim)}); }
 
-void check_parameter(const ArrayView& x, const LeafSpec& spec, bool writes_x) {
+[[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec) {
   if (x.dtype != spec.dtype)
     refuse("update: parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
            ", but its state was set up for " + std::string(name_of(spec.dtype)) + "; call setup again for the new array");
-  if (!same_shape(x, spec))
-    refuse("update: parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
-           shape_text(spec.shape) + "; call setup again for the new array");
-  if (writes_x && !x.writable)
-    refuse("update_: parameter at " + quoted(spec.name) + " is read-only; use update, which returns new arrays");
+  refuse("update: parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
+         shape_text(spec.shape) + "; call setup again for the new array");
 }
 
-void check_gradient(const ArrayView& dx, const LeafSpec& spec) {
-  if (!same_shape(dx, spec))
-    refuse("update: gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
-           shape_text(spec.shape));
+[[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec) {
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(spec.dtype))
     refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) + ", parameter is real (" +
            std::string(name_of(spec.dtype)) + "); pass its real part");
+  refuse("update: gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
+         shape_text(spec.shape));
+}
+
+// True: contiguous.
+bool check_gradient(const ArrayView& dx, const LeafRecord& leaf, const LeafSpec& spec) {
+  const Layout layout = layout_of(dx, leaf);
+  if (!layout.same_shape || (is_complex_dtype(dx.dtype) && !is_complex_dtype(leaf.dtype))) refuse_gradient(dx, spec);
+  return layout.contiguous;
 }
 
 // ---- shared memory
 
 // All arrays written in this call are disjoint: decided once, and again only when one of them is another array.
-void check_written(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
-  bool known = true;
-  std::uint64_t epoch = leaves.empty() ? 0 : state.leaves[leaves[0].leaf].epoch;
-  for (const LeafUpdate& u : leaves) {
-    const LeafRecord& leaf = state.leaves[u.leaf];
-    known &= leaf.epoch == state.epoch && leaf.epoch == epoch && leaf.checked == u.x.data &&
-             (leaf.checked_contiguous && is_contiguous(u.x));
-  }
-  if (known) return;
-
+void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
   WrittenMemory written;
   std::vector<ArrayView> views;
   std::vector<std::string> names;
@@ -90,7 +107,7 @@ void check_written(Optimiser::State& state, std::span<const LeafUpdate> leaves) 
     LeafRecord& leaf = state.leaves[u.leaf];
     leaf.epoch = state.epoch;
     leaf.checked = u.x.data;
-    leaf.checked_contiguous = is_contiguous(u.x);
+    for (int i = 0; i < u.x.ndim; ++i) state.strides_of(leaf)[i] = u.x.strides ? u.x.strides[i] * u.x.stride_unit : 0;
   }
 }
 
@@ -117,9 +134,11 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
                     std::span<const FurtherGradient> further) {
   const auto& written = state.written.extents;
   std::size_t hint = 0;  // gradients often lie in memory in the order of the leaves
-  const auto check = [&](const ArrayView& dx, const LeafUpdate& u) {
-    const Extent e = extent_of(dx);
-    if (e.lo == e.hi || written.empty()) return;
+  if (written.empty()) return;
+  const auto check = [&](const ArrayView& dx, const LeafUpdate& u, bool contiguous) {
+    const auto start = reinterpret_cast<std::uintptr_t>(dx.data);
+    const Extent e = contiguous ? Extent{start, start + std::uintptr_t(state.leaves[u.leaf].size * size_of(dx.dtype))} : extent_of(dx);
+    if (e.lo == e.hi) return;
     // First written extent that ends behind the gradient's start.
     if (!(hint < written.size() && written[hint].hi > e.lo && (hint == 0 || written[hint - 1].hi <= e.lo)) &&
         !(hint == written.size() && written.back().hi <= e.lo))
@@ -128,9 +147,10 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
                          written.begin());
     if (hint < written.size() && written[hint].lo < e.hi) refuse_overlap(state, dx, u);
   };
-  for (const LeafUpdate& u : leaves) {
-    if (u.dx.present) check(u.dx, u);
-    for (int i = u.more; i >= 0; i = further[std::size_t(i)].more) check(further[std::size_t(i)].dx, u);
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const LeafUpdate& u = leaves[i];
+    if (u.dx.present) check(u.dx, u, state.flags[i].dx_contiguous);
+    for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) check(further[std::size_t(k)].dx, u, false);
   }
 }
 
@@ -138,13 +158,29 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
 
 void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                   bool writes_x) {
-  for (const LeafUpdate& u : leaves) {
-    const LeafSpec& spec = state.specs[u.leaf];
-    check_parameter(u.x, spec, writes_x && !state.leaves[u.leaf].frozen);
-    if (u.dx.present) check_gradient(u.dx, spec);
-    for (int i = u.more; i >= 0; i = further[std::size_t(i)].more) check_gradient(further[std::size_t(i)].dx, spec);
+  state.flags.resize(leaves.size());
+  const std::uint32_t epoch = state.epoch;
+  bool compared = true;
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const LeafUpdate& u = leaves[i];
+    const LeafRecord& leaf = state.leaves[u.leaf];
+    cpu::ArrayFlags& flags = state.flags[i];
+    const DType compute = state.groups[leaf.group].compute;
+
+    const Layout x = layout_of(u.x, leaf);
+    if (!x.same_shape || u.x.dtype != leaf.dtype) refuse_parameter(u.x, state.specs[u.leaf]);
+    if (writes_x && !u.x.writable && !leaf.frozen)
+      refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) + " is read-only; use update, which returns new arrays");
+    flags.x_contiguous = x.contiguous;
+    flags.x_direct = x.contiguous && leaf.dtype == compute && aligned(u.x);
+    compared &= leaf.epoch == epoch && leaf.checked == u.x.data && (x.contiguous || same_strides(u.x, state.strides_of(leaf)));
+
+    flags.dx_contiguous = u.dx.present && check_gradient(u.dx, leaf, state.specs[u.leaf]);
+    flags.dx_direct = flags.dx_contiguous && u.dx.dtype == compute && u.more < 0 && aligned(u.dx);
+    for (int k = u.more; k >= 0; k = further[std::size_t(k)].more)
+      check_gradient(further[std::size_t(k)].dx, leaf, state.specs[u.leaf]);
   }
-  check_written(state, leaves);
+  if (!compared || epoch == 0) compare_written(state, leaves);
   check_overlaps(state, leaves, further);
 }
 

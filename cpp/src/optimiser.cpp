@@ -50,6 +50,10 @@ void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
 }  // namespace
 
 Optimiser::State::State(std::vector<LeafSpec> given) : specs(std::move(given)), leaves(specs.size()) {
+  std::size_t axes = 0;
+  for (const LeafSpec& spec : specs) axes += spec.shape.size();
+  shapes.reserve(axes);  // records point into it
+  strides.resize(axes);
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const LeafSpec& spec = specs[i];
     check_spec(spec);
@@ -59,8 +63,10 @@ Optimiser::State::State(std::vector<LeafSpec> given) : specs(std::move(given)), 
     Group& group = groups[g];
     std::int64_t size = 1;
     for (auto n : spec.shape) size *= n;
-    leaves[i] = {.group = g, .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
-                 .size = size, .offset = group.elements};
+    leaves[i] = {.shape = shapes.data() + shapes.size(), .size = size, .offset = group.elements, .group = g,
+                 .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
+                 .ndim = std::int32_t(spec.shape.size()), .dtype = spec.dtype};
+    shapes.insert(shapes.end(), spec.shape.begin(), spec.shape.end());
     group.rows.resize(group.rows.size() + std::size_t(group.row_size));
     write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
     const std::int64_t step = alignment / size_of(real_dtype(group.compute));

@@ -42,11 +42,11 @@ bool tick(Job& job, std::byte* row, std::byte* steps) {
 // Neighbouring leaves mostly have the same rule and the same clock: what one tick gave serves them all.
 class TickCache {
  public:
-  explicit TickCache(std::vector<std::byte>& scratch) : before_(scratch) {}
+  explicit TickCache(std::vector<std::uint64_t>& scratch) : before_(scratch) {}
 
   bool matches(const Job& job, const std::byte* row) const {
     return known_ && job.group == ticked_.group && job.arrays->dx.present == present_ &&
-           std::memcmp(before_.data(), row, std::size_t(job.group->row_size)) == 0;
+           std::equal(before_.begin(), before_.end(), words(row));
   }
   bool reuse(Job& job, std::byte* row) const {
     std::memcpy(row, after_, std::size_t(job.group->row_size));
@@ -58,7 +58,7 @@ class TickCache {
     return active_;
   }
   bool tick_and_remember(Job& job, std::byte* row, std::byte* steps) {
-    before_.assign(row, row + job.group->row_size);
+    before_.assign(words(row), words(row) + job.group->row_size / 8);
     active_ = tick(job, row, steps);
     ticked_ = job;
     present_ = job.arrays->dx.present;
@@ -68,7 +68,9 @@ class TickCache {
   }
 
  private:
-  std::vector<std::byte>& before_;
+  static const std::uint64_t* words(const std::byte* row) { return reinterpret_cast<const std::uint64_t*>(row); }
+
+  std::vector<std::uint64_t>& before_;
   Job ticked_{};
   const std::byte* after_ = nullptr;
   bool known_ = false, present_ = false, active_ = false;
@@ -275,12 +277,14 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
 
   TickCache cache(state.scratch_row);
   std::byte* step = state.steps.data();
-  for (const LeafUpdate& u : leaves) {
+  for (std::size_t i = 0; i < leaves.size(); ++i) {
+    const LeafUpdate& u = leaves[i];
     const LeafRecord& leaf = state.leaves[u.leaf];
     if (leaf.frozen) continue;
     const Group& group = state.groups[leaf.group];
     std::byte* row = state.row_of(u.leaf);
-    Job& job = state.jobs.emplace_back(Job{.group = &group, .arrays = &u, .steps = step, .offset = leaf.offset, .size = leaf.size});
+    Job& job = state.jobs.emplace_back(Job{.group = &group, .arrays = &u, .steps = step, .offset = leaf.offset, .size = leaf.size,
+                                          .flags = state.flags[i]});
     const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
     bool active;
     if (shares && cache.matches(job, row)) {
@@ -289,8 +293,7 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
       active = cache.tick_and_remember(job, row, step);
       step += group.step_size;
     }
-    if (active) describe_arrays(job);
-    else state.jobs.pop_back();
+    if (!active) state.jobs.pop_back();
   }
 
   if (!reduces) return;

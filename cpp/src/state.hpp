@@ -6,13 +6,16 @@
 
 namespace optimisers {
 
+// Hot: one per leaf, read by every update.
 struct LeafRecord {
-  std::uint32_t group, index;  // index: row in the group
-  std::int64_t size, offset;   // elements; offset in the group's arenas
+  const std::int64_t* shape;             // in State::shapes
+  std::int64_t size, offset;             // elements; offset in the group's arenas
+  const std::byte* checked = nullptr;    // its array when it was last compared with the others,
+  std::uint32_t epoch = 0;               // and the call in which that was
+  std::uint32_t group, index;            // index: row in the group
+  std::int32_t ndim;
+  DType dtype;
   bool frozen = false;
-  std::uint64_t epoch = 0;               // call in which its array was last checked against the others
-  const std::byte* checked = nullptr;    // that array's first byte
-  bool checked_contiguous = false;
 };
 
 // Memory that is written in a call: sorted, disjoint, with the arrays behind it for exact answers.
@@ -28,19 +31,24 @@ struct Optimiser::State {
   std::vector<LeafRecord> leaves;
   std::vector<Group> groups;
 
-  std::uint64_t epoch = 0;
+  std::vector<std::int64_t> shapes;   // of all leaves, one after the other
+  std::vector<std::int64_t> strides;  // of the arrays that were last compared, in bytes, at the same places
+  std::uint32_t epoch = 0;
   WrittenMemory written;
 
+  std::vector<cpu::ArrayFlags> flags;  // of the call's leaves
   std::vector<cpu::Job> jobs;
-  std::vector<std::byte> steps, backup, scratch_row;
+  std::vector<std::byte> steps, backup;
+  std::vector<std::uint64_t> scratch_row;
 
   Group& group_of(Leaf leaf) { return groups[leaves[leaf].group]; }
   std::byte* row_of(Leaf leaf) { return group_of(leaf).row(leaves[leaf].index); }
   const std::byte* row_of(Leaf leaf) const { return groups[leaves[leaf].group].row(leaves[leaf].index); }
+  std::int64_t* strides_of(const LeafRecord& leaf) { return strides.data() + (leaf.shape - shapes.data()); }
   RuleValue rule(Leaf leaf, int stage) const;
 };
 
-// checks.cpp: every reason to refuse a call, before anything is written.
+// checks.cpp: every reason to refuse a call, before anything is written. Fills state.flags.
 void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                   bool writes_x);
 

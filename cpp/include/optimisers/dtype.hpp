@@ -26,7 +26,14 @@ inline constexpr std::array<DTypeInfo, dtype_count> dtype_table{{
 }};
 
 constexpr std::string_view name_of(DType d) { return dtype_table[static_cast<int>(d)].name; }
-constexpr int size_of(DType d) { return dtype_table[static_cast<int>(d)].size; }
+namespace detail {
+inline constexpr auto dtype_sizes = [] {  // apart from the names: hot loops read it
+  std::array<std::uint8_t, dtype_count> sizes{};
+  for (int i = 0; i < dtype_count; ++i) sizes[i] = static_cast<std::uint8_t>(dtype_table[i].size);
+  return sizes;
+}();
+}
+constexpr int size_of(DType d) { return detail::dtype_sizes[static_cast<int>(d)]; }
 constexpr bool is_trainable(DType d) { return d <= DType::complex128; }
 constexpr bool is_complex_dtype(DType d) { return d == DType::complex64 || d == DType::complex128; }
 constexpr std::optional<DType> dtype_from_name(std::string_view name) {

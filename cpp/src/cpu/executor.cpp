@@ -140,7 +140,7 @@ class Range {
       : job_(job), group_(*job.group), further_(further), buffers_(buffers), size_(size_of(group_.compute)) {}
 
   void sweep(std::int64_t begin, std::int64_t end) {
-    const bool whole = job_.x_direct && job_.dx_direct && job_.writes && job_.out == nullptr && job_.end - job_.first <= 1 &&
+    const bool whole = job_.flags.x_direct && job_.flags.dx_direct && job_.writes && job_.out == nullptr && job_.end - job_.first <= 1 &&
                        !job_.no_gradient;
     const std::int64_t length = whole ? end - begin : block;
     for (std::int64_t b = begin; b < end; b += length) sweep_block(b, std::min(length, end - b));
@@ -148,7 +148,7 @@ class Range {
 
   // dx as it reaches `stage`, into the lanes.
   void measure(std::int64_t begin, std::int64_t end, int stage, MeasureFn f, const MeasureArgs& args, double* lane) {
-    const bool whole = job_.dx_direct && stage == job_.first && !job_.no_gradient;
+    const bool whole = job_.flags.dx_direct && stage == job_.first && !job_.no_gradient;
     const std::int64_t length = whole ? end - begin : block;
     for (std::int64_t b = begin; b < end; b += length) {
       const std::int64_t n = std::min(length, end - b);
@@ -176,7 +176,7 @@ class Range {
       else dx = middle(stage, x, dx, slots, n);
     }
     if (subtracts && job_.first == job_.end) subtract(x, dx, n);
-    if (subtracts && !job_.x_direct) store(job_.arrays->x, job_.x_contiguous, b, n, group_.compute, x);
+    if (subtracts && !job_.flags.x_direct) store(job_.arrays->x, job_.flags.x_contiguous, b, n, group_.compute, x);
     if (job_.writes && job_.out != nullptr) {
       ArrayView out{.data = job_.out, .dtype = group_.storage};
       store(out, true, b, n, group_.compute, dx);
@@ -204,8 +204,8 @@ class Range {
       return buffers_.dx;
     }
     const ArrayView& dx = job_.arrays->dx;
-    if (job_.dx_direct) return dx.data + b * size_;
-    load(dx, job_.dx_contiguous, b, n, group_.compute, buffers_.dx);
+    if (job_.flags.dx_direct) return dx.data + b * size_;
+    load(dx, job_.flags.dx_contiguous, b, n, group_.compute, buffers_.dx);
     for (int i = job_.arrays->more; i >= 0; i = further_[std::size_t(i)].more) {
       const ArrayView& more = further_[std::size_t(i)].dx;
       load(more, is_contiguous(more), b, n, group_.compute, buffers_.more);
@@ -223,14 +223,14 @@ class Range {
       take_edits(x, b, n, master);
       return master;
     }
-    if (job_.x_direct) return x.data + b * size_;
-    load(x, job_.x_contiguous, b, n, group_.compute, buffers_.x);
+    if (job_.flags.x_direct) return x.data + b * size_;
+    load(x, job_.flags.x_contiguous, b, n, group_.compute, buffers_.x);
     return buffers_.x;
   }
 
   void take_edits(const ArrayView& x, std::int64_t b, std::int64_t n, std::byte* master) {
     const std::byte* stored = x.data + b * size_of(x.dtype);
-    if (!job_.x_contiguous || !aligned(x.data, x.dtype)) {  // gather the storage bytes first
+    if (!job_.flags.x_contiguous || !aligned(x.data, x.dtype)) {  // gather the storage bytes first
       std::byte* to = buffers_.more;
       for_each_run(x, b, n, [&](const std::byte* p, std::int64_t stride, std::int64_t count) {
         for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype)) std::memcpy(to, p + i * stride, std::size_t(size_of(x.dtype)));
@@ -288,14 +288,6 @@ double combine(Measure m, double a, double b) {
 double neutral(Measure m) { return m == Measure::min_abs ? std::numeric_limits<double>::infinity() : 0; }
 
 }  // namespace
-
-void describe_arrays(Job& job) {
-  const ArrayView &x = job.arrays->x, &dx = job.arrays->dx;
-  job.x_contiguous = is_contiguous(x);
-  job.x_direct = job.x_contiguous && x.dtype == job.group->compute && aligned(x.data, x.dtype);
-  job.dx_contiguous = dx.present && is_contiguous(dx);
-  job.dx_direct = job.dx_contiguous && dx.dtype == job.group->compute && aligned(dx.data, dx.dtype) && job.arrays->more < 0;
-}
 
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
   share(

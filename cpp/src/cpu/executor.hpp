@@ -9,6 +9,12 @@
 
 namespace optimisers::cpu {
 
+// How the arrays of one leaf lie in memory. Direct: contiguous, aligned, of the compute type.
+struct ArrayFlags {
+  bool x_contiguous = true, x_direct = true;
+  bool dx_contiguous = true, dx_direct = true;
+};
+
 // One leaf's work in one call.
 struct Job {
   const Group* group;
@@ -20,11 +26,8 @@ struct Job {
   std::uint16_t first = 0, end = 0;  // the stages that run
   bool no_gradient = false;          // the first stage starts from dx = 0
   bool writes = true;                // dx is subtracted in the end (false: a stage has not opened)
-  bool x_contiguous = true, x_direct = true;    // direct: contiguous, aligned, of the compute type
-  bool dx_contiguous = true, dx_direct = true;
+  ArrayFlags flags = {};
 };
-
-void describe_arrays(Job& job);  // sets the four flags above
 
 // All stages of all jobs, with writes.
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further);
