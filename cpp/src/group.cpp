@@ -1,14 +1,42 @@
 // group.cpp: lays out a group's rows, steps and slots for a program.
 #include "group.hpp"
 
-#include <cstring>
+#include <algorithm>
 
 namespace optimisers {
+namespace {
+
+StageKernels kernels_of(const RuleInfo& info, int slot_count, DType compute) {
+  const auto c = std::size_t(compute_index(compute));
+  const auto variant = std::size_t(slot_count > info.min_slots);
+  return info.id < 0 ? info.own_kernels[variant][c] : cpu::kernels().stage[info.id][variant][c];
+}
+
+template <class... R>
+bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<R...>*) {
+  if (at + sizeof...(R) > stages.size()) return false;
+  return ((stages[at++].info == find_rule(R::text.name)) && ...);
+}
+
+// The stages as passes: common chains fused, the others alone.
+template <class... C>
+std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, std::tuple<C...>*) {
+  std::vector<Pass> passes;
+  for (std::size_t s = 0; s < stages.size();) {
+    int chain = 0, length = 0;
+    ((length == 0 && (begins_with(stages, s, static_cast<C*>(nullptr)) ? (length = C::length) : (++chain, 0))), ...);
+    const StageKernels kernels = length ? cpu::kernels().chain[chain][compute_index(compute)] : stages[s].kernels;
+    passes.push_back({int(s), int(s) + std::max(length, 1), kernels});
+    s += std::size_t(std::max(length, 1));
+  }
+  return passes;
+}
+
+}  // namespace
 
 Group::Group(const Program& program, DType storage_dtype)
     : storage(storage_dtype), compute(program.compute(storage_dtype)), master(program.has_master(storage_dtype)),
       real(size_of(real_dtype(compute)) == 8 ? 1 : 0) {
-  const auto& kernels = cpu::kernels();
   for (const RuleValue& rule : program.stages) {
     const RuleInfo& info = rule.info();
     Stage stage{&info, row_size, 0, step_size, int(slots.size()), rule.slot_count(), {}};
@@ -20,12 +48,11 @@ Group::Group(const Program& program, DType storage_dtype)
       const SlotInfo& slot = info.slots[std::size_t(i)];
       slots.push_back({slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start});
     }
-    const bool has_variant = kernels.stage[info.id][1][compute_index(compute)].last != nullptr;
-    const int variant = has_variant && stage.slot_count == int(info.slots.size()) ? 1 : 0;
-    stage.kernels = kernels.stage[info.id][variant][compute_index(compute)];
+    stage.kernels = kernels_of(info, stage.slot_count, compute);
     if (info.reducing()) reducers.push_back(int(stages.size()));
     stages.push_back(stage);
   }
+  passes = passes_of(stages, compute, static_cast<cpu::CommonChains*>(nullptr));
 }
 
 bool Group::holds(const Program& program, DType dtype) const {

@@ -13,7 +13,13 @@ struct Stage {
   const RuleInfo* info;
   int rule_offset, clock_offset, step_offset;  // bytes
   int first_slot, slot_count;
-  cpu::StageKernels kernels;
+  StageKernels kernels;
+};
+
+// Neighbouring stages that one kernel runs.
+struct Pass {
+  int first, end;
+  StageKernels kernels;
 };
 
 struct GroupSlot {
@@ -31,6 +37,7 @@ struct Group {
   bool master;
   int real;  // the compute type's real type: 0 float, 1 double
   std::vector<Stage> stages;
+  std::vector<Pass> passes;   // all stages, in order
   std::vector<int> reducers;  // stages that measure
   std::vector<GroupSlot> slots;
   int row_size = 0, step_size = 0;  // bytes

@@ -94,6 +94,8 @@ Measure measure_of(double p) {
   return Measure::sum_power;
 }
 
+constexpr double smallest_sum = 1e-280;  // below, some of the terms may have lost digits
+
 bool is_sum(Measure m) { return m != Measure::max_abs && m != Measure::min_abs; }
 
 double norm_of(double p, double total, double scale) {
@@ -160,17 +162,17 @@ class Reductions {
     cpu::measure(m, further_);
     for (std::size_t i = 0; i < m.size(); ++i) {
       *of[i] = {of[i]->job, of[i]->next, m[i].result, 1, true};
-      if (is_sum(m[i].measure) && !std::isfinite(m[i].result)) rescale(*of[i], m[i]);
+      if (is_sum(m[i].measure) && !(m[i].result >= smallest_sum && std::isfinite(m[i].result))) rescale(*of[i], m[i]);
     }
   }
 
-  // The plain sum overflowed, or there is an infinity or NaN: measure again with the largest element at about 1.
+  // The plain sum over- or underflowed, or there is an infinity or NaN: measure again, the largest element at about 1.
   void rescale(Progress& p, cpu::Measurement m) {
     cpu::Measurement extreme = m;
     extreme.measure = m.args.p < 0 ? Measure::min_abs : Measure::max_abs;
     cpu::measure({&extreme, 1}, further_);
     if (!std::isfinite(extreme.result) || extreme.result == 0) return;
-    m.args.inverse_scale = std::ldexp(1.0, std::max(-std::ilogb(extreme.result), -1021));
+    m.args.inverse_scale = std::ldexp(1.0, std::clamp(-std::ilogb(extreme.result), -1021, 1021));
     cpu::measure({&m, 1}, further_);
     p.total = m.result;
     p.scale = m.args.inverse_scale;

@@ -9,7 +9,7 @@
 #include <variant>
 
 #include "optimisers/error.hpp"
-#include "optimisers/rule.hpp"
+#include "optimisers/kernel.hpp"
 
 namespace optimisers {
 
@@ -18,6 +18,7 @@ using Value = std::variant<double, Pair, bool, std::string>;
 
 enum class FieldKind : std::uint8_t { number, pair, count, boolean, scope };
 std::string_view name_of(FieldKind kind);
+std::string_view name_of(Range range);  // "nonnegative"
 std::string_view text_of(Range range);  // "[0, inf)"
 
 struct FieldInfo {
@@ -36,9 +37,10 @@ struct SlotInfo {
 };
 
 struct RuleInfo {
-  int id;  // position in AllRules
+  int id;  // position in AllRules; -1: a program's own rule
   Text text;
   int size, clock_size;  // bytes; doubles
+  int min_slots;         // slots it has whatever its value
   std::span<const FieldInfo> fields;
   std::span<const SlotInfo> slots;  // all, conditional ones last
   std::span<const char* const> clock;
@@ -58,6 +60,9 @@ struct RuleInfo {
   Norm (*norm)(const void* rule);
   bool (*rejects)(const void* rule, double norm);
   void (*finish[2])(const void* rule, void* step, double norm);
+
+  // Of a program's own rule: [all slots?][compute type].
+  std::array<std::array<StageKernels, compute_count>, 2> own_kernels;
 
   const FieldInfo* field(std::string_view name) const;
   bool gating() const { return open != nullptr; }

@@ -20,6 +20,7 @@ constexpr std::int64_t sweep_grain = 4096;   // threads share a leaf at multiple
 constexpr std::int64_t job_overhead = 128;   // what starting on a leaf costs, in elements
 constexpr std::int64_t worth_a_thread = 50'000;
 constexpr int largest_element = 16;
+constexpr int max_pass_slots = 16;
 
 struct alignas(64) Buffers {
   std::byte x[block * largest_element];
@@ -137,13 +138,22 @@ void slot_pointers(const Group& group, const Stage& stage, std::int64_t element,
 class Range {
  public:
   Range(const Job& job, std::span<const FurtherGradient> further, Buffers& buffers)
-      : job_(job), group_(*job.group), further_(further), buffers_(buffers), size_(size_of(group_.compute)) {}
+      : job_(job), group_(*job.group), further_(further), buffers_(buffers), size_(size_of(group_.compute)),
+        subtracts_(job.writes && job.out == nullptr) {}
 
   void sweep(std::int64_t begin, std::int64_t end) {
-    const bool whole = job_.flags.x_direct && job_.flags.dx_direct && job_.writes && job_.out == nullptr && job_.end - job_.first <= 1 &&
-                       !job_.no_gradient;
+    // A leaf that an earlier stage stops or that starts in the middle runs stage by stage.
+    const bool all = job_.first == 0 && job_.end == int(group_.stages.size()) && !job_.no_gradient;
+    const bool whole = all && group_.passes.size() <= 1 && job_.flags.x_direct && job_.flags.dx_direct && subtracts_;
     const std::int64_t length = whole ? end - begin : block;
-    for (std::int64_t b = begin; b < end; b += length) sweep_block(b, std::min(length, end - b));
+    for (std::int64_t b = begin; b < end; b += length) {
+      const std::int64_t n = std::min(length, end - b);
+      const std::byte* dx = gradient(b, n);
+      std::byte* x = parameter(b, n, true);
+      if (all) dx = run(group_.passes.begin(), group_.passes.end(), b, n, x, dx);
+      else dx = run_stages(b, n, x, dx);
+      finish(b, n, x, dx);
+    }
   }
 
   // dx as it reaches `stage`, into the lanes.
@@ -164,22 +174,38 @@ class Range {
   }
 
  private:
-  void sweep_block(std::int64_t b, std::int64_t n) {
-    const std::byte* dx = gradient(b, n);
-    std::byte* x = parameter(b, n, true);
-    const bool subtracts = job_.writes && job_.out == nullptr;
-    for (int s = job_.first; s < job_.end; ++s) {
+  template <class Iterator>
+  const std::byte* run(Iterator first, Iterator end, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
+    for (; first != end; ++first) dx = pass(*first, subtracts_ && first + 1 == end, b, n, x, dx);
+    return dx;
+  }
+
+  const std::byte* run_stages(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
+    for (int s = job_.first; s < job_.end; ++s)
+      dx = pass({s, s + 1, group_.stages[std::size_t(s)].kernels}, subtracts_ && s + 1 == job_.end, b, n, x, dx);
+    return dx;
+  }
+
+  const std::byte* pass(const Pass& p, bool last, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
+    void* slots[max_pass_slots];
+    int filled = 0;
+    for (int s = p.first; s < p.end; ++s) {
       const Stage& stage = group_.stages[std::size_t(s)];
-      void* slots[4];
-      slot_pointers(group_, stage, job_.offset + b, slots);
-      if (subtracts && s + 1 == job_.end) stage.kernels.last(step_of(job_, stage), x, dx, nullptr, slots, n);
-      else dx = middle(stage, x, dx, slots, n);
+      slot_pointers(group_, stage, job_.offset + b, slots + filled);
+      filled += stage.slot_count;
     }
-    if (subtracts && job_.first == job_.end) subtract(x, dx, n);
-    if (subtracts && !job_.flags.x_direct) store(job_.arrays->x, job_.flags.x_contiguous, b, n, group_.compute, x);
-    if (job_.writes && job_.out != nullptr) {
-      ArrayView out{.data = job_.out, .dtype = group_.storage};
-      store(out, true, b, n, group_.compute, dx);
+    const std::byte* steps = step_of(job_, group_.stages[std::size_t(p.first)]);
+    (last ? p.kernels.last : p.kernels.middle)(steps, x, dx, buffers_.dx, slots, n);
+    return buffers_.dx;
+  }
+
+  // What the last kernel did not do: x back into its own type, dx to where it was asked for.
+  void finish(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
+    if (subtracts_) {
+      if (job_.first == job_.end) subtract(x, dx, n);
+      if (!job_.flags.x_direct) store(job_.arrays->x, job_.flags.x_contiguous, b, n, group_.compute, x);
+    } else if (job_.writes) {
+      store({.data = job_.out, .dtype = group_.storage}, true, b, n, group_.compute, dx);
     }
   }
 
@@ -194,7 +220,7 @@ class Range {
     static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
     const Descent::Step<float> one{1};
     const Descent::Step<double> one_double{1};
-    const void* step = group_.real == 0 ? static_cast<const void*>(&one) : &one_double;
+    const std::byte* step = group_.real == 0 ? reinterpret_cast<const std::byte*>(&one) : reinterpret_cast<const std::byte*>(&one_double);
     kernels().stage[descent][0][compute_index(group_.compute)].last(step, x, dx, nullptr, nullptr, n);
   }
 
@@ -253,6 +279,7 @@ class Range {
   std::span<const FurtherGradient> further_;
   Buffers& buffers_;
   const std::int64_t size_;
+  const bool subtracts_;
 };
 
 // ---- all leaves

@@ -7,41 +7,11 @@
 namespace optimisers::cpu {
 namespace {
 
-template <bool Last, class R, class T, class... Slots>
-OPT_FN void sweep(const typename R::template Step<real_t<T>>& step, T* x, const T* in, T* out, std::int64_t n,
-                  Slots*... slot) {
-  const auto k = step;  // a copy of its own, so that no store can alias it
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) {
-    T dx = in[i];
-    const T before = x[i];
-    [&](Slots... s) {
-      R::template apply<T>(k, before, dx, s...);
-      ((slot[i] = s), ...);
-    }(slot[i]...);
-    if constexpr (Last) x[i] = before - dx;
-    else out[i] = dx;
-  }
-}
-
-template <bool Last, class R, class T, int... I>
-void stage(const void* step, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
-  sweep<Last, R, T>(*static_cast<const typename R::template Step<real_t<T>>*>(step), static_cast<T*>(x),
-                    static_cast<const T*>(in), static_cast<T*>(out), n,
-                    static_cast<slot_t<R, I, T>*>(slots[I])...);
-}
-
-template <class R, class T, int... I>
-constexpr StageKernels stages(std::integer_sequence<int, I...>) {
-  return {stage<false, R, T, I...>, stage<true, R, T, I...>};
-}
-
 template <class R, class T>
 constexpr void fill_rule(StageKernels (&variants)[2][compute_count], int compute) {
   if constexpr (!(is_complex<T> && RefusesComplex<R>)) {
-    variants[0][compute] = stages<R, T>(std::make_integer_sequence<int, min_slots<R>>{});
-    if constexpr (max_slots<R> > min_slots<R>)
-      variants[1][compute] = stages<R, T>(std::make_integer_sequence<int, max_slots<R>>{});
+    variants[0][compute] = stage_kernels<T, Use<R, min_slots<R>>>();
+    if constexpr (max_slots<R> > min_slots<R>) variants[1][compute] = stage_kernels<T, Use<R, max_slots<R>>>();
   }
 }
 
@@ -52,6 +22,19 @@ constexpr void fill_rules(KernelTable& t, std::tuple<R...>*) {
   ((fill_rule<R, float>(t.stage[id], 0), fill_rule<R, double>(t.stage[id], 1),
     fill_rule<R, Complex<float>>(t.stage[id], 2), fill_rule<R, Complex<double>>(t.stage[id], 3), ++id),
    ...);
+}
+
+template <class... R>
+constexpr void fill_chain(StageKernels (&chain)[compute_count], ChainOf<R...>*) {
+  chain[0] = stage_kernels<float, Use<R>...>();
+  chain[1] = stage_kernels<double, Use<R>...>();
+  chain[2] = stage_kernels<Complex<float>, Use<R>...>();
+  chain[3] = stage_kernels<Complex<double>, Use<R>...>();
+}
+template <class... C>
+constexpr void fill_chains(KernelTable& t, std::tuple<C...>*) {
+  int i = 0;
+  (fill_chain(t.chain[i++], static_cast<C*>(nullptr)), ...);
 }
 
 // ---- norms
@@ -144,6 +127,7 @@ constexpr KernelTable make_table() {
   KernelTable t{};
   t.level = OPTIMISERS_TEXT(OPTIMISERS_LEVEL);
   fill_rules(t, static_cast<AllRules*>(nullptr));
+  fill_chains(t, static_cast<CommonChains*>(nullptr));
   fill_measures<float>(t.measure[0]);
   fill_measures<double>(t.measure[1]);
   fill_measures<Complex<float>>(t.measure[2]);

@@ -1,17 +1,11 @@
 // kernels.hpp: the table of kernels that kernels.cpp fills once per instruction set.
-// All arrays are contiguous and aligned to their element type. `in` and `out` may be the same array.
 #pragma once
 #include <cstdint>
 
-#include "optimisers/rules/all.hpp"
+#include "cpu/common_chains.hpp"
+#include "optimisers/kernel.hpp"
 
 namespace optimisers::cpu {
-
-// One stage over n elements: reads dx from `in`; `middle` writes dx to `out`, `last` subtracts it from x.
-using StageFn = void (*)(const void* step, void* x, const void* in, void* out, void* const* slots, std::int64_t n);
-struct StageKernels {
-  StageFn middle = nullptr, last = nullptr;
-};
 
 // Norms are accumulated in double over a fixed number of lanes: element i goes to lane i % lanes on every
 // instruction set, so the result never depends on the vector width. Calls continue one another's lanes, each
@@ -33,6 +27,7 @@ inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; c
 struct KernelTable {
   const char* level;
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
+  StageKernels chain[common_chain_count][compute_count];
   MeasureFn measure[compute_count][measure_count];
   ConvertFn widen[real_dtypes][2];    // from a real dtype to float32, float64
   ConvertFn narrow[2][real_dtypes];   // from float32, float64, rounding to nearest even

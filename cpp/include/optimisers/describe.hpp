@@ -1,0 +1,143 @@
+// describe.hpp: derives a rule's RuleInfo from its header, for the library's rules and for a program's own.
+#pragma once
+#include <cstring>
+
+#include "optimisers/kernel.hpp"
+#include "optimisers/registry.hpp"
+
+namespace optimisers {
+namespace detail {
+
+template <class T>
+constexpr FieldKind kind_of() {
+  if constexpr (std::is_same_v<T, double>) return FieldKind::number;
+  else if constexpr (std::is_same_v<T, Pair>) return FieldKind::pair;
+  else if constexpr (std::is_same_v<T, std::int64_t>) return FieldKind::count;
+  else if constexpr (std::is_same_v<T, bool>) return FieldKind::boolean;
+  else {
+    static_assert(std::is_same_v<T, Scope>, "a hyperparameter of a type the registry does not know");
+    return FieldKind::scope;
+  }
+}
+
+template <class R, class T>
+int offset_of(T R::* member) {
+  static const R rule{};
+  return static_cast<int>(reinterpret_cast<const char*>(&(rule.*member)) - reinterpret_cast<const char*>(&rule));
+}
+
+template <class R>
+std::span<const FieldInfo> fields_of() {
+  static const auto fields = std::apply(
+      [](const auto&... f) {
+        return std::array<FieldInfo, sizeof...(f)>{
+            FieldInfo{f.name, kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(), f.range, f.doc, f.structural,
+                      offset_of(f.member)}...};
+      },
+      R::fields);
+  return fields;
+}
+
+template <class R>
+std::span<const SlotInfo> slots_of() {
+  static const auto slots = [] {
+    std::array<SlotInfo, max_slots<R>> a{};
+    for (std::size_t i = 0; i < a.size(); ++i)
+      a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1};
+    return a;
+  }();
+  return slots;
+}
+
+template <class R>
+const R& as(const void* rule) {
+  return *static_cast<const R*>(rule);
+}
+
+template <class R, class F>
+void tick(const void* rule, double* clock, void* step) {
+  if constexpr (clock_size<R> == 0) {
+    NoClock none;
+    *static_cast<typename R::template Step<F>*>(step) = as<R>(rule).template tick<F>(none);
+  } else {
+    *static_cast<typename R::template Step<F>*>(step) =
+        as<R>(rule).template tick<F>(*reinterpret_cast<clock_t<R>*>(clock));
+  }
+}
+
+template <class R, class F>
+bool miss(const void* rule, double* clock, void* step) {
+  return as<R>(rule).template miss<F>(*reinterpret_cast<clock_t<R>*>(clock),
+                                      *static_cast<typename R::template Step<F>*>(step));
+}
+
+template <class R, class F>
+void finish(const void* rule, void* step, double norm) {
+  as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
+}
+
+template <class R>
+RuleInfo describe(int id) {
+  RuleInfo info{};
+  info.id = id;
+  info.text = R::text;
+  info.size = sizeof(R);
+  info.clock_size = clock_size<R>;
+  info.min_slots = min_slots<R>;
+  info.fields = fields_of<R>();
+  info.slots = slots_of<R>();
+  const R rule{};
+  std::memcpy(info.defaults.data(), &rule, sizeof(R));
+  if constexpr (clock_size<R> > 0) {
+    info.clock = R::clock;
+    const clock_t<R> clock{};
+    static_assert(sizeof clock <= sizeof info.clock_start);
+    std::memcpy(info.clock_start.data(), &clock, sizeof clock);
+  }
+  if constexpr (RefusesComplex<R>) info.refuses_complex = R::refuses_complex;
+  info.slot_count = [](const void* r) { return slot_count(as<R>(r)); };
+  info.equal = [](const void* a, const void* b) { return as<R>(a) == as<R>(b); };
+  info.step_size = {sizeof(typename R::template Step<float>), sizeof(typename R::template Step<double>)};
+  info.tick[0] = tick<R, float>;
+  info.tick[1] = tick<R, double>;
+  if constexpr (GatingRule<R>) {
+    info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_t<R>*>(clock)); };
+    info.miss[0] = miss<R, float>;
+    info.miss[1] = miss<R, double>;
+  }
+  if constexpr (ReducingRule<R>) {
+    info.norm = [](const void* r) { return as<R>(r).norm(); };
+    info.rejects = [](const void* r, double norm) { return as<R>(r).rejects(norm); };
+    info.finish[0] = finish<R, float>;
+    info.finish[1] = finish<R, double>;
+  }
+  return info;
+}
+
+template <class R, class T>
+void fill_kernels(RuleInfo& info, int compute) {
+  info.own_kernels[0][std::size_t(compute)] = stage_kernels<T, Use<R, min_slots<R>>>();
+  info.own_kernels[1][std::size_t(compute)] = stage_kernels<T, Use<R, max_slots<R>>>();
+}
+
+}  // namespace detail
+
+// The description of a rule that the library does not list: with kernels of its own, instantiated here.
+template <class R>
+const RuleInfo& describe_own() {
+  static const bool checked = check_rule<R>();
+  static const RuleInfo info = [] {
+    RuleInfo d = detail::describe<R>(-1);
+    detail::fill_kernels<R, float>(d, 0);
+    detail::fill_kernels<R, double>(d, 1);
+    if constexpr (!RefusesComplex<R>) {
+      detail::fill_kernels<R, Complex<float>>(d, 2);
+      detail::fill_kernels<R, Complex<double>>(d, 3);
+    }
+    return d;
+  }();
+  (void)checked;
+  return info;
+}
+
+}  // namespace optimisers

@@ -1,0 +1,121 @@
+// kernel.hpp: turns the apply() of one rule, or of several fused, into a loop over arrays that compilers vectorise.
+// The library instantiates it once per instruction set (cpu/kernels.cpp); a program's own rules, in that program.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+
+#include "optimisers/rule.hpp"
+
+namespace optimisers {
+
+// One or more stages over n elements: reads dx from `in`; `middle` writes dx to `out`, `last` subtracts it from x.
+// All arrays are contiguous and aligned to their element type; `in` and `out` may be the same array.
+using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n);
+struct StageKernels {
+  StageFn middle = nullptr, last = nullptr;
+};
+
+// A rule with the number of slots it has here.
+template <class R, int Slots = min_slots<R>>
+struct Use {
+  using Rule = R;
+  static constexpr int slots = Slots;
+};
+
+// Each stage's scalars lie behind those of the stage before it, at multiples of 8 bytes.
+template <class R, class Real>
+inline constexpr int step_bytes = (int(sizeof(typename R::template Step<Real>)) + 7) / 8 * 8;
+
+namespace detail {
+
+// A tuple whose access is always inlined: kernels may leave no shared function behind.
+template <class... T>
+struct Bag {};
+template <class T, class... Rest>
+struct Bag<T, Rest...> {
+  T first;
+  [[no_unique_address]] Bag<Rest...> rest;
+};
+template <int I, class T, class... Rest>
+OPT_FN auto& get(Bag<T, Rest...>& bag) {
+  if constexpr (I == 0) return bag.first;
+  else return get<I - 1>(bag.rest);
+}
+
+// Pointers to the slots of one rule, and its scalars.
+template <class T, class U, class Indices>
+struct StageData;
+template <class T, class U, int... I>
+struct StageData<T, U, std::integer_sequence<int, I...>> {
+  using R = typename U::Rule;
+  typename R::template Step<real_t<T>> k;
+  Bag<slot_t<R, I, T>*...> slot;
+
+  OPT_FN static StageData at(const std::byte* step, void* const* slots) {
+    return {*reinterpret_cast<const typename R::template Step<real_t<T>>*>(step),
+            fill(static_cast<slot_t<R, I, T>*>(slots[I])...)};
+  }
+
+  OPT_FN void apply(T x, T& dx, [[maybe_unused]] std::int64_t i) {
+    [[maybe_unused]] Bag<slot_t<R, I, T>...> s = fill(get<I>(slot)[i]...);
+    R::template apply<T>(k, x, dx, get<I>(s)...);
+    ((get<I>(slot)[i] = get<I>(s)), ...);
+  }
+
+ private:
+  OPT_FN static Bag<> fill() { return {}; }
+  template <class A, class... B>
+  OPT_FN static Bag<A, B...> fill(A a, B... b) {
+    return {a, fill(b...)};
+  }
+};
+template <class T, class U>
+using stage_data = StageData<T, U, std::make_integer_sequence<int, U::slots>>;
+
+template <bool Last, class T, class... Data>
+OPT_FN void sweep(T* x, const T* in, T* out, std::int64_t n, Data... stage) {
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) {
+    T dx = in[i];
+    const T before = x[i];
+    (stage.apply(before, dx, i), ...);
+    if constexpr (Last) x[i] = before - dx;
+    else out[i] = dx;
+  }
+}
+
+// Where the scalars (in bytes) and the slots of the stage at `position` begin.
+template <class T, class... U>
+constexpr int step_offset(int position) {
+  int offset = 0, i = 0;
+  ((offset += i++ < position ? step_bytes<typename U::Rule, real_t<T>> : 0), ...);
+  return offset;
+}
+template <class... U>
+constexpr int slot_offset(int position) {
+  int offset = 0, i = 0;
+  ((offset += i++ < position ? U::slots : 0), ...);
+  return offset;
+}
+
+template <bool Last, class T, class... U, int... P>
+OPT_FN void run(std::integer_sequence<int, P...>, const std::byte* steps, void* x, const void* in, void* out,
+                void* const* slots, std::int64_t n) {
+  sweep<Last>(static_cast<T*>(x), static_cast<const T*>(in), static_cast<T*>(out), n,
+              stage_data<T, U>::at(steps + step_offset<T, U...>(P), slots + slot_offset<U...>(P))...);
+}
+
+}  // namespace detail
+
+// Local to the file that asks for it (static), so that files built for other instruction sets share nothing.
+template <bool Last, class T, class... U>
+static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
+  detail::run<Last, T, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
+}
+
+template <class T, class... U>
+static constexpr StageKernels stage_kernels() {
+  return {stage_kernel<false, T, U...>, stage_kernel<true, T, U...>};
+}
+
+}  // namespace optimisers

@@ -1,0 +1,19 @@
+// common_chains.hpp: chains that run as one kernel instead of stage by stage. Same bits, one trip through cache less.
+#pragma once
+#include "optimisers/kernel.hpp"
+#include "optimisers/rules/all.hpp"
+
+namespace optimisers::cpu {
+
+template <class... R>
+struct ChainOf {
+  static constexpr int length = sizeof...(R);
+};
+
+// Longer chains first: a program takes the first that fits at each place.
+using CommonChains = std::tuple<
+    ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
+    ChainOf<ClipGrad, Adam>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>>;
+inline constexpr int common_chain_count = int(std::tuple_size_v<CommonChains>);
+
+}  // namespace optimisers::cpu
