@@ -72,4 +72,11 @@ const Choice& choice() {
 const IsaChoice& isa_choice() { return choice().described; }
 const cpu::KernelTable& cpu::kernels() { return *choice().table; }
 
+std::vector<const cpu::KernelTable*> cpu::runnable_kernels() {
+  std::vector<const KernelTable*> tables;
+  for (const Level& level : levels())
+    if (level.here) tables.push_back(level.table);
+  return tables;
+}
+
 }  // namespace optimisers

@@ -1,6 +1,7 @@
 // kernels.hpp: the table of kernels that kernels.cpp fills once per instruction set.
 #pragma once
 #include <cstdint>
+#include <vector>
 
 #include "cpu/common_chains.hpp"
 #include "optimisers/kernel.hpp"
@@ -36,6 +37,7 @@ struct KernelTable {
   void (*add[2])(void* a, const void* b, std::int64_t n);
 };
 
-const KernelTable& kernels();  // of the chosen level (isa.cpp)
+const KernelTable& kernels();                        // of the chosen level (isa.cpp)
+std::vector<const KernelTable*> runnable_kernels();  // of all levels this machine has, lowest first
 
 }  // namespace optimisers::cpu
