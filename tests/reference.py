@@ -1,0 +1,395 @@
+"""An independent float64/complex128 reference of every rule, written only from the formulas of the contract.
+
+This is the one deliberate second writing of the arithmetic: slow, plain NumPy, one short function a rule.
+A rule is `f(h, c, x, dx, s) -> dx`: hyperparameters h, clock c (already advanced), parameter x, gradient dx, slots s
+(a dict it writes to). What it returns is subtracted from x; None stops the chain for this leaf.
+
+A spec names what to run: ("Adam", {"eta": 0.1}); a list of specs is a chain; MixedPrecision is
+("MixedPrecision", {"rule": spec, "dtype": "float32"}).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+Array = np.ndarray
+Slots = dict[str, Array]
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A rule as the contract has it: name, starting slots, arithmetic and default hyperparameters."""
+
+    name: str
+    init: Callable[[SimpleNamespace, Array], Slots]
+    apply: Callable[[SimpleNamespace, SimpleNamespace, Array, Array, Slots], Array | None]
+    defaults: dict[str, Any]
+
+
+REFERENCE: dict[str, Reference] = {}
+REQUIRED = object()  # stands for a hyperparameter without a default
+
+
+def rule(name: str, init: Callable[[SimpleNamespace, Array], Slots], **defaults: Any):
+    def register(apply):
+        REFERENCE[name] = Reference(name, init, apply, defaults)
+        return apply
+
+    return register
+
+
+def nothing(h: SimpleNamespace, x: Array) -> Slots:
+    return {}
+
+
+def zeros(*like_x: str, real: tuple[str, ...] = (), then: tuple[str, ...] = ()):
+    """Slots that start at zero, in this order; those in `real` are real for a complex leaf too."""
+
+    def init(h: SimpleNamespace, x: Array) -> Slots:
+        return {n: np.zeros_like(x.real if n in real else x) for n in like_x + real + then}
+
+    return init
+
+
+def abs2(z: Array) -> Array:
+    return z.real**2 + z.imag**2
+
+
+def sign(z: Array) -> Array:
+    """z/abs(z), 0 at 0; NaN stays NaN."""
+    if not np.iscomplexobj(z):
+        return np.sign(z)
+    size = np.abs(z)
+    return np.where(size == 0, 0, z / np.where(size == 0, 1, size))
+
+
+def moments(h: SimpleNamespace, dx: Array, s: Slots) -> None:
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    s["v"] = h.beta[1] * s["v"] + (1 - h.beta[1]) * abs2(dx)
+
+
+# ---------------------------------------------------------------------------------------------- rules
+
+
+@rule("Descent", nothing, eta=0.1)
+def descent(h, c, x, dx, s):
+    return h.eta * dx
+
+
+@rule("Momentum", zeros("v"), eta=0.01, rho=0.9)
+def momentum(h, c, x, dx, s):
+    s["v"] = h.rho * s["v"] + h.eta * dx
+    return s["v"]
+
+
+@rule("Nesterov", zeros("v"), eta=0.001, rho=0.9)
+def nesterov(h, c, x, dx, s):
+    """v has the sign of Optimisers.jl: it points where x goes, not along the gradient."""
+    v = s["v"]
+    s["v"] = h.rho * v - h.eta * dx
+    return -(h.rho**2) * v + (1 + h.rho) * h.eta * dx
+
+
+def rprop_start(h: SimpleNamespace, x: Array) -> Slots:
+    return {"g": np.zeros_like(x), "eta": np.full_like(x, h.eta)}
+
+
+@rule("Rprop", rprop_start, eta=1e-3, ell=(0.5, 1.2), gamma=(1e-6, 50.0))
+def rprop(h, c, x, dx, s):
+    """Variant without backtracking (iRprop-): after a change of sign the stored gradient, hence the step, is 0."""
+    product = s["g"] * dx
+    grown = np.minimum(s["eta"] * h.ell[1], h.gamma[1])
+    shrunk = np.maximum(s["eta"] * h.ell[0], h.gamma[0])
+    s["eta"] = np.where(product > 0, grown, np.where(product < 0, shrunk, s["eta"]))
+    s["g"] = np.where(product < 0, 0, dx)
+    return s["eta"] * sign(s["g"])
+
+
+def rmsprop_start(h: SimpleNamespace, x: Array) -> Slots:
+    q = {"q": np.zeros_like(x.real)}
+    return q | {"l": np.zeros_like(x)} if h.centred else q
+
+
+@rule("RMSProp", rmsprop_start, eta=1e-3, rho=0.9, epsilon=1e-8, centred=False)
+def rmsprop(h, c, x, dx, s):
+    """Deviates from the lecture and Graves (2013): epsilon outside the root, the variance clamped at 0."""
+    s["q"] = h.rho * s["q"] + (1 - h.rho) * abs2(dx)
+    variance = s["q"]
+    if h.centred:
+        s["l"] = h.rho * s["l"] + (1 - h.rho) * dx
+        variance = np.maximum(s["q"] - abs2(s["l"]), 0)
+    return h.eta * dx / (np.sqrt(variance) + h.epsilon)
+
+
+ADAM = {"eta": 1e-3, "beta": (0.9, 0.999), "epsilon": 1e-8}
+
+
+@rule("Adam", zeros("m", real=("v",)), **ADAM)
+def adam(h, c, x, dx, s):
+    moments(h, dx, s)
+    m_hat = s["m"] / (1 - c.beta1_t)
+    v_hat = s["v"] / (1 - c.beta2_t)
+    return h.eta * m_hat / (np.sqrt(v_hat) + h.epsilon)
+
+
+@rule("AdamW", zeros("m", real=("v",)), **ADAM, lambda_=0.0, couple=True)
+def adamw(h, c, x, dx, s):
+    """couple=True is PyTorch's form (eta scales the decay too); couple=False is the paper's."""
+    u = adam(SimpleNamespace(eta=1.0, beta=h.beta, epsilon=h.epsilon), c, x, dx, s)
+    return h.eta * (u + h.lambda_ * x) if h.couple else h.eta * u + h.lambda_ * x
+
+
+@rule("RAdam", zeros("m", real=("v",)), **ADAM)
+def radam(h, c, x, dx, s):
+    """Rectifies for rho > 4 as the paper (PyTorch: > 5); the paper has no epsilon."""
+    moments(h, dx, s)
+    m_hat = s["m"] / (1 - c.beta1_t)
+    rho_inf = 2 / (1 - h.beta[1]) - 1
+    rho = rho_inf - 2 * c.t * c.beta2_t / (1 - c.beta2_t)
+    if not rho > 4:
+        return h.eta * m_hat
+    r = np.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    return h.eta * r * m_hat / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon)
+
+
+@rule("NAdam", zeros("m", real=("v",)), **ADAM)
+def nadam(h, c, x, dx, s):
+    """Deviates from Dozat (2016): no momentum schedule, and the second moment is multiplied by beta2 once more."""
+    moments(h, dx, s)
+    next_product = c.beta1_t * h.beta[0]
+    m_bar = h.beta[0] * s["m"] / (1 - next_product) + (1 - h.beta[0]) * dx / (1 - c.beta1_t)
+    return h.eta * m_bar / (np.sqrt(h.beta[1] * s["v"] / (1 - c.beta2_t)) + h.epsilon)
+
+
+@rule("AdaMax", zeros("m", real=("u",)), **ADAM)
+def adamax(h, c, x, dx, s):
+    """The paper has no epsilon."""
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    s["u"] = np.maximum(h.beta[1] * s["u"], np.abs(dx))
+    return h.eta / (1 - c.beta1_t) * s["m"] / (s["u"] + h.epsilon)
+
+
+def amsgrad_start(h: SimpleNamespace, x: Array) -> Slots:
+    return {
+        "m": np.full_like(x, h.epsilon),
+        "v": np.full_like(x.real, h.epsilon),
+        "w": np.full_like(x.real, h.epsilon),
+    }
+
+
+@rule("AMSGrad", amsgrad_start, **ADAM)
+def amsgrad(h, c, x, dx, s):
+    """No bias correction, as the paper; deviates from it in starting m, v and w at epsilon and adding epsilon."""
+    moments(h, dx, s)
+    s["w"] = np.maximum(s["w"], s["v"])
+    return h.eta * s["m"] / (np.sqrt(s["w"]) + h.epsilon)
+
+
+@rule("OAdam", zeros("m", real=("v",), then=("o",)), **(ADAM | {"beta": (0.5, 0.9)}))
+def oadam(h, c, x, dx, s):
+    step = adam(h, c, x, dx, s)
+    previous, s["o"] = s["o"], step
+    return 2 * step - previous
+
+
+@rule("AdaBelief", zeros("m", real=("s",)), **(ADAM | {"epsilon": 1e-16}))
+def adabelief(h, c, x, dx, s):
+    """As the paper, epsilon is added to the second moment in every step (and so accumulates) and to the root."""
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    s["s"] = h.beta[1] * s["s"] + (1 - h.beta[1]) * abs2(dx - s["m"]) + h.epsilon
+    m_hat = s["m"] / (1 - c.beta1_t)
+    return h.eta * m_hat / (np.sqrt(s["s"] / (1 - c.beta2_t)) + h.epsilon)
+
+
+@rule("AdaGrad", lambda h, x: {"a": np.full_like(x.real, h.epsilon)}, eta=0.1, epsilon=1e-8)
+def adagrad(h, c, x, dx, s):
+    """Deviates from the paper: the sum starts at epsilon, which is also added to the root."""
+    s["a"] = s["a"] + abs2(dx)
+    return h.eta * dx / (np.sqrt(s["a"]) + h.epsilon)
+
+
+@rule("AdaDelta", zeros(real=("a", "delta")), rho=0.9, epsilon=1e-8)
+def adadelta(h, c, x, dx, s):
+    s["a"] = h.rho * s["a"] + (1 - h.rho) * abs2(dx)
+    dx = dx * np.sqrt(s["delta"] + h.epsilon) / np.sqrt(s["a"] + h.epsilon)
+    s["delta"] = h.rho * s["delta"] + (1 - h.rho) * abs2(dx)
+    return dx
+
+
+@rule("Lion", zeros("m"), eta=1e-3, beta=(0.9, 0.999))
+def lion(h, c, x, dx, s):
+    """The paper's weights (Optimisers.jl up to 0.4.8 has them the other way round); its default beta2 is 0.99."""
+    direction = sign(h.beta[0] * s["m"] + (1 - h.beta[0]) * dx)
+    s["m"] = h.beta[1] * s["m"] + (1 - h.beta[1]) * dx
+    return h.eta * direction
+
+
+@rule("WeightDecay", nothing, lambda_=5e-4)
+def weight_decay(h, c, x, dx, s):
+    return dx + h.lambda_ * x
+
+
+@rule("SignDecay", nothing, lambda_=1e-3)
+def sign_decay(h, c, x, dx, s):
+    return dx + h.lambda_ * sign(x)
+
+
+@rule("ClipGrad", nothing, delta=10.0)
+def clip_grad(h, c, x, dx, s):
+    if np.iscomplexobj(dx):
+        return np.clip(dx.real, -h.delta, h.delta) + 1j * np.clip(dx.imag, -h.delta, h.delta)
+    return np.clip(dx, -h.delta, h.delta)
+
+
+def norm(arrays: list[Array], p: float) -> float:
+    """The p-norm of all elements together, 0 for none; scaled by the dominant element so that no power overflows."""
+    sizes = np.concatenate([np.abs(a).ravel() for a in arrays] or [np.zeros(0)])
+    if sizes.size == 0 or np.isnan(sizes).any():
+        return float(sizes.sum())
+    dominant = float(sizes.max() if p > 0 else sizes.min())
+    if np.isinf(p) or dominant == 0 or np.isinf(dominant):
+        return dominant
+    return float(dominant * np.sum((sizes / dominant) ** p) ** (1 / p))
+
+
+def clip(h: SimpleNamespace, dx: Array, size: float) -> Array:
+    if not np.isfinite(size) and h.throw:
+        raise FloatingPointError("non-finite norm")
+    return dx if size <= h.omega else dx * (h.omega / size)
+
+
+@rule("ClipNorm", nothing, omega=10.0, p=2.0, throw=True, scope="leaf")
+def clip_norm(h, c, x, dx, s):
+    """Scope "leaf"; the global scope is in `update`, since it needs all the leaves."""
+    return clip(h, dx, norm([dx], h.p))
+
+
+@rule("AccumGrad", zeros("a"), n=REQUIRED)
+def accum_grad(h, c, x, dx, s):
+    """Mean of n calls; dx None is a missing gradient, which counts as zero unless all n are missing."""
+    c.calls = getattr(c, "calls", 0) + 1
+    if dx is not None:
+        s["a"] = s["a"] + dx / h.n if getattr(c, "seen", False) else dx / h.n
+        c.seen = True
+    if c.calls < h.n:
+        return None
+    fired, c.calls, c.seen = getattr(c, "seen", False), 0, False
+    return s["a"] if fired else None
+
+
+# --------------------------------------------------------------------------------- chains and leaves
+
+
+@dataclass
+class Stage:
+    """One rule of a leaf's chain with its hyperparameters (change h to adjust), slots and clock."""
+
+    rule: Reference
+    h: SimpleNamespace
+    s: Slots
+    c: SimpleNamespace = field(default_factory=lambda: SimpleNamespace(t=0, beta1_t=1.0, beta2_t=1.0))
+
+    @property
+    def is_global(self) -> bool:
+        return self.rule.name == "ClipNorm" and self.h.scope == "global"
+
+    def apply(self, x: Array, dx: Array | None) -> Array | None:
+        self.c.t += 1
+        if hasattr(self.h, "beta"):  # running products: beta may be adjusted on the way
+            self.c.beta1_t *= self.h.beta[0]
+            self.c.beta2_t *= self.h.beta[1]
+        return self.rule.apply(self.h, self.c, x, dx, self.s)
+
+
+def flatten(spec: Any) -> list[tuple[str, dict[str, Any]]]:
+    """A chain's stages in order, nested chains opened."""
+    return [stage for part in spec for stage in flatten(part)] if isinstance(spec, list) else [spec]
+
+
+def rounded(x: Array, dtype: Any) -> Array:
+    """x as an array of this dtype would hold it, again in double precision."""
+    return x if dtype is None else x.astype(dtype).astype(x.dtype)
+
+
+class Leaf:
+    """One parameter x with the stages of its chain; `dtype` rounds x after every step as storage would."""
+
+    def __init__(self, spec: Any, x: Array, dtype: Any = None) -> None:
+        wide = np.complex128 if np.iscomplexobj(x) else np.float64
+        self.x = np.asarray(x).astype(wide)
+        self.dtype, self.master_dtype, self.master = dtype, None, None
+        self.dx = np.zeros_like(self.x)  # what the last update subtracted
+        if isinstance(spec, tuple) and spec[0] == "MixedPrecision":
+            self.master_dtype = spec[1].get("dtype", "float32")
+            if np.iscomplexobj(x):
+                self.master_dtype = {"float32": "complex64", "float64": "complex128"}[self.master_dtype]
+            spec, self.master = spec[1]["rule"], self.x
+        self.stages = []
+        for name, given in flatten(spec):
+            h = SimpleNamespace(**(REFERENCE[name].defaults | given))
+            self.stages.append(Stage(REFERENCE[name], h, REFERENCE[name].init(h, self.x)))
+
+    def begin(self) -> Array:
+        """The value the rules see: x, or the master copy unless x was edited since."""
+        if self.master is None:
+            return self.x
+        if not np.array_equal(rounded(self.master, self.dtype), self.x, equal_nan=True):
+            self.master = self.x
+        return self.master
+
+    def commit(self, dx: Array) -> None:
+        self.dx = dx
+        if self.master is None:
+            self.x = rounded(self.x - dx, self.dtype)
+        else:
+            self.master = rounded(self.master - dx, self.master_dtype)
+            self.x = rounded(self.master, self.dtype)
+
+    def first_stage(self, grad: Array | None) -> int:
+        """0; without a gradient the first AccumGrad, which alone takes notice of that, or the end."""
+        if grad is not None:
+            return 0
+        at = [i for i, stage in enumerate(self.stages) if stage.rule.name == "AccumGrad"]
+        return at[0] if at else len(self.stages)
+
+
+def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
+    """One update of several leaves, which meet only in their global ClipNorms: the k-th of each with the same p."""
+    dxs = [None if g is None else np.asarray(g).astype(leaf.x.dtype) for leaf, g in zip(leaves, grads, strict=True)]
+    at = [leaf.first_stage(g) for leaf, g in zip(leaves, grads, strict=True)]
+    for leaf in leaves:
+        leaf.dx = np.zeros_like(leaf.x)
+    waiting = True
+    while waiting:
+        waiting = {}  # leaf at a global ClipNorm -> its p
+        for i, leaf in enumerate(leaves):
+            value = leaf.begin()
+            while at[i] < len(leaf.stages) and not leaf.stages[at[i]].is_global:
+                dxs[i] = leaf.stages[at[i]].apply(value, dxs[i])
+                at[i] = len(leaf.stages) if dxs[i] is None else at[i] + 1
+            if at[i] < len(leaf.stages):
+                waiting[i] = leaf.stages[at[i]].h.p
+        for p in set(waiting.values()):
+            group = [i for i in waiting if waiting[i] == p]
+            size = norm([dxs[i] for i in group], p)
+            for i in group:
+                dxs[i] = clip(leaves[i].stages[at[i]].h, dxs[i], size)
+                at[i] += 1
+    for leaf, dx in zip(leaves, dxs, strict=True):
+        if dx is not None:
+            leaf.commit(dx)
+
+
+def run(spec: Any, x0: Array, grads: list[Array | None], dtype: Any = None) -> list[Array]:
+    """The trajectory of one leaf: x after every update."""
+    leaf = Leaf(spec, x0, dtype)
+    trajectory = []
+    for g in grads:
+        update([leaf], [g])
+        trajectory.append(leaf.x)
+    return trajectory
