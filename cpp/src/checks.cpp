@@ -133,15 +133,17 @@ void refuse_overlap(const Optimiser::State& state, const ArrayView& dx, const Le
 void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> leaves,
                     std::span<const FurtherGradient> further) {
   const auto& written = state.written.extents;
-  std::size_t hint = 0;  // gradients often lie in memory in the order of the leaves
+  std::size_t hint = 0;  // the place of the gradient before: the next is mostly at the same place or one further
   if (written.empty()) return;
   const auto check = [&](const ArrayView& dx, const LeafUpdate& u, bool contiguous) {
     const auto start = reinterpret_cast<std::uintptr_t>(dx.data);
     const Extent e = contiguous ? Extent{start, start + std::uintptr_t(state.leaves[u.leaf].size * size_of(dx.dtype))} : extent_of(dx);
     if (e.lo == e.hi) return;
     // First written extent that ends behind the gradient's start.
-    if (!(hint < written.size() && written[hint].hi > e.lo && (hint == 0 || written[hint - 1].hi <= e.lo)) &&
-        !(hint == written.size() && written.back().hi <= e.lo))
+    const auto is_first = [&](std::size_t i) {
+      return (i == written.size() || written[i].hi > e.lo) && (i == 0 || written[i - 1].hi <= e.lo);
+    };
+    if (!is_first(hint) && !(hint < written.size() && is_first(++hint)))
       hint = std::size_t(std::upper_bound(written.begin(), written.end(), e.lo,
                                           [](std::uintptr_t lo, const Extent& w) { return lo < w.hi; }) -
                          written.begin());
