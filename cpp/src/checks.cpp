@@ -112,10 +112,15 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
 }
 
 // Names what a gradient overlaps that is written in this call; the leaf's own array, element for element, is fine.
-void refuse_overlap(const Optimiser::State& state, const ArrayView& dx, const LeafUpdate& u) {
+void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx, const LeafUpdate& u) {
   const std::string& name = state.specs[u.leaf].name;
+  const auto is_written = [&](std::uint32_t leaf) {
+    return !state.leaves[leaf].frozen &&
+           std::any_of(leaves.begin(), leaves.end(), [&](const LeafUpdate& v) { return v.leaf == leaf && v.dx.present; });
+  };
   for (const auto& [x, leaf] : state.written.arrays) {
     if (leaf == u.leaf && u.more < 0 && same_view(x, dx)) continue;
+    if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
       refuse("update: gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
              ", which this call writes; pass a copy of the gradient");
@@ -147,7 +152,7 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
       hint = std::size_t(std::upper_bound(written.begin(), written.end(), e.lo,
                                           [](std::uintptr_t lo, const Extent& w) { return lo < w.hi; }) -
                          written.begin());
-    if (hint < written.size() && written[hint].lo < e.hi) refuse_overlap(state, dx, u);
+    if (hint < written.size() && written[hint].lo < e.hi) refuse_overlap(state, leaves, dx, u);
   };
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     const LeafUpdate& u = leaves[i];

@@ -3,6 +3,7 @@
 #include <cmath>
 #include <cstring>
 
+#include "cpu/norms.hpp"
 #include "optimisers/error.hpp"
 #include "state.hpp"
 
@@ -10,7 +11,6 @@ namespace optimisers {
 namespace {
 
 using cpu::Job;
-using cpu::Measure;
 
 // Runs the clocks of one leaf. False: nothing is to be done for it in this call.
 bool tick(Job& job, std::byte* row, std::byte* steps) {
@@ -82,34 +82,15 @@ class TickCache {
 struct Progress {
   std::size_t job;
   std::size_t next = 0;  // position in group.reducers
-  double total = 0;      // measured at that stage
-  double scale = 1;      // total is of elements multiplied by this
+  cpu::PartialNorm norm; // measured at that stage
   bool measured = false;
 };
-
-Measure measure_of(double p) {
-  if (p == 2) return Measure::sum_squares;
-  if (p == 1) return Measure::sum_abs;
-  if (std::isinf(p)) return p > 0 ? Measure::max_abs : Measure::min_abs;
-  return Measure::sum_power;
-}
-
-constexpr double smallest_sum = 1e-280;  // below, some of the terms may have lost digits
-
-bool is_sum(Measure m) { return m != Measure::max_abs && m != Measure::min_abs; }
-
-double norm_of(double p, double total, double scale) {
-  if (std::isinf(p)) return total;
-  if (p == 2) return std::sqrt(total) / scale;
-  if (p == 1) return total / scale;
-  return std::pow(total, 1 / p) / scale;
-}
 
 class Reductions {
  public:
   Reductions(Optimiser::State& state, std::span<const FurtherGradient> further) : state_(state), further_(further) {
     for (std::size_t j = 0; j < state.jobs.size(); ++j) {
-      Progress p{.job = j};
+      Progress p{.job = j, .norm = {}};
       skip(p, state.jobs[j].first);
       if (has_stage(p)) progress_.push_back(p);
     }
@@ -155,30 +136,17 @@ class Reductions {
     std::vector<Progress*> of;
     for (Progress& p : progress_) {
       if (p.measured) continue;
-      const double order = norm(p).p;
-      m.push_back({&job(p), stage_index(p), measure_of(order), {1, order}});
+      m.push_back(cpu::measurement(&job(p), stage_index(p), norm(p).p));
       of.push_back(&p);
     }
-    cpu::measure(m, further_);
+    const auto partial = cpu::measure_norms(m, further_);
     for (std::size_t i = 0; i < m.size(); ++i) {
-      *of[i] = {of[i]->job, of[i]->next, m[i].result, 1, true};
-      if (is_sum(m[i].measure) && !(m[i].result >= smallest_sum && std::isfinite(m[i].result))) rescale(*of[i], m[i]);
+      of[i]->norm = partial[i];
+      of[i]->measured = true;
     }
   }
 
-  // The plain sum over- or underflowed, or there is an infinity or NaN: measure again, the largest element at about 1.
-  void rescale(Progress& p, cpu::Measurement m) {
-    cpu::Measurement extreme = m;
-    extreme.measure = m.args.p < 0 ? Measure::min_abs : Measure::max_abs;
-    cpu::measure({&extreme, 1}, further_);
-    if (!std::isfinite(extreme.result) || extreme.result == 0) return;
-    m.args.inverse_scale = std::ldexp(1.0, std::clamp(-std::ilogb(extreme.result), -1021, 1021));
-    cpu::measure({&m, 1}, further_);
-    p.total = m.result;
-    p.scale = m.args.inverse_scale;
-  }
-
-  double leaf_norm(const Progress& p) const { return norm_of(norm(p).p, p.total, p.scale); }
+  double leaf_norm(const Progress& p) const { return cpu::combined_norm(norm(p).p, {&p.norm, 1}); }
 
   void finish(Progress& p, double norm_value, const Progress& blamed) {
     const Stage& s = stage(p);
@@ -205,7 +173,9 @@ class Reductions {
       std::vector<Progress*> members;
       for (Progress& q : progress_)
         if (q.measured && order(q) == k && norm(q).p == p) members.push_back(&q);
-      const double shared = shared_norm(p, members);
+      std::vector<cpu::PartialNorm> parts;
+      for (const Progress* q : members) parts.push_back(q->norm);
+      const double shared = cpu::combined_norm(p, parts);
       const Progress* blamed = members.front();
       for (const Progress* q : members)
         if (!std::isfinite(leaf_norm(*q))) {
@@ -225,28 +195,6 @@ class Reductions {
         if (norm(q).scope == Scope::global && order(q) == k && norm(q).p == p) return false;
       return true;
     });
-  }
-
-  static double shared_norm(double p, const std::vector<Progress*>& members) {
-    const bool plain = std::all_of(members.begin(), members.end(), [](const Progress* q) { return q->scale == 1; });
-    if (std::isinf(p)) {
-      double extreme = members.front()->total;
-      for (const Progress* q : members) extreme = p > 0 ? maximum(extreme, q->total) : minimum(extreme, q->total);
-      return extreme;
-    }
-    double sum = 0;
-    for (const Progress* q : members) sum += q->total;
-    if (plain && std::isfinite(sum)) return norm_of(p, sum, 1);
-    // Some leaf was measured scaled: combine the leaves' norms, scaled by the one that dominates.
-    double dominant = norm_of(p, members.front()->total, members.front()->scale);
-    for (const Progress* q : members) {
-      const double n = norm_of(p, q->total, q->scale);
-      dominant = p > 0 ? maximum(dominant, n) : minimum(dominant, n);
-    }
-    if (!std::isfinite(dominant) || dominant == 0) return dominant;
-    sum = 0;
-    for (const Progress* q : members) sum += std::pow(norm_of(p, q->total, q->scale) / dominant, p);
-    return dominant * std::pow(sum, 1 / p);
   }
 
   Optimiser::State& state_;

@@ -54,51 +54,60 @@ int initial_threads() {
   return std::min(processors(), max_threads);
 }
 
-// Workers wait for the round number to change, run their part of the round's job and count themselves done.
+// Each worker waits for its round number to change, runs its parts of the job and counts itself done. A job with
+// fewer parts than there are threads wakes only the workers it needs.
 class Pool {
  public:
-  explicit Pool(int workers) {
-    threads_.reserve(static_cast<std::size_t>(workers));
-    for (int i = 0; i < workers; ++i) threads_.emplace_back([this, i] { work(i); });
+  explicit Pool(int workers) : workers_(static_cast<std::size_t>(workers)) {
+    for (auto& w : workers_) w = std::make_unique<Worker>();
+    for (int i = 0; i < workers; ++i) workers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { work(i); });
   }
   ~Pool() {
-    parts_ = 0;
     stop_ = true;
-    round_.fetch_add(1, std::memory_order_release);
-    round_.notify_all();
-    for (auto& t : threads_) t.join();
+    for (auto& w : workers_) wake(*w);
+    for (auto& w : workers_) w->thread.join();
   }
-  int workers() const { return static_cast<int>(threads_.size()); }
+  int size() const { return static_cast<int>(workers_.size()); }
 
-  // Parts beyond the workers' count are dealt out in turn; the caller takes part 0 and its share.
+  // Parts beyond the number of threads are dealt out in turn; the caller takes part 0 and its share.
   void run(int parts, void (*job)(void*, int), void* context) {
     job_ = job;
     context_ = context;
     parts_ = parts;
-    left_.store(workers(), std::memory_order_relaxed);
-    round_.fetch_add(1, std::memory_order_release);
-    round_.notify_all();
-    for (int part = 0; part < parts; part += workers() + 1) job(context, part);
+    const int needed = std::min(size(), parts - 1);
+    left_.store(needed, std::memory_order_relaxed);
+    for (int i = 0; i < needed; ++i) wake(*workers_[static_cast<std::size_t>(i)]);
+    for (int part = 0; part < parts; part += size() + 1) job(context, part);
     for (int i = 0; i < spins && left_.load(std::memory_order_acquire) != 0; ++i) OPTIMISERS_PAUSE();
     for (int n = left_.load(std::memory_order_acquire); n != 0; n = left_.load(std::memory_order_acquire))
       left_.wait(n, std::memory_order_acquire);
   }
 
  private:
+  struct alignas(64) Worker {
+    std::atomic<unsigned> round{0};
+    std::thread thread;
+  };
+
+  static void wake(Worker& worker) {
+    worker.round.fetch_add(1, std::memory_order_release);
+    worker.round.notify_one();
+  }
+
   void work(int index) {
+    std::atomic<unsigned>& round = workers_[static_cast<std::size_t>(index)]->round;
     unsigned seen = 0;
     while (true) {
-      for (int i = 0; i < spins && round_.load(std::memory_order_acquire) == seen; ++i) OPTIMISERS_PAUSE();
-      round_.wait(seen, std::memory_order_acquire);
-      seen = round_.load(std::memory_order_acquire);
+      for (int i = 0; i < spins && round.load(std::memory_order_acquire) == seen; ++i) OPTIMISERS_PAUSE();
+      round.wait(seen, std::memory_order_acquire);
+      seen = round.load(std::memory_order_acquire);
       if (stop_) return;
-      for (int part = index + 1; part < parts_; part += workers() + 1) job_(context_, part);
+      for (int part = index + 1; part < parts_; part += size() + 1) job_(context_, part);
       if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
     }
   }
 
-  std::vector<std::thread> threads_;
-  std::atomic<unsigned> round_{0};
+  std::vector<std::unique_ptr<Worker>> workers_;
   std::atomic<int> left_{0};
   void (*job_)(void*, int) = nullptr;
   void* context_ = nullptr;
@@ -145,7 +154,7 @@ void detail::parallel(int parts, void (*run)(void*, int), void* context) {
   auto& all = Threads::get();
   std::unique_lock lock(all.mutex, std::defer_lock);
   if (parts > 1 && all.count > 1 && lock.try_lock()) {
-    if (!all.pool || all.pool->workers() != all.count - 1) all.pool = std::make_unique<Pool>(all.count - 1);
+    if (!all.pool || all.pool->size() != all.count - 1) all.pool = std::make_unique<Pool>(all.count - 1);
     return all.pool->run(parts, run, context);
   }
   for (int part = 0; part < parts; ++part) run(context, part);

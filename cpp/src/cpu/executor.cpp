@@ -351,6 +351,30 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
   }
 }
 
+void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep, double take) {
+  share(
+      targets.size(), sweep_grain, [&](std::size_t i) { return size_of(targets[i]); },
+      [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
+        const ArrayView &to = targets[i], &from = sources[i];
+        const DType compute = compute_dtype(to.dtype);
+        const auto direct = [&](const ArrayView& a, bool contiguous) {
+          return contiguous && a.dtype == compute && aligned(a.data, a.dtype);
+        };
+        const bool to_contiguous = is_contiguous(to), from_contiguous = is_contiguous(from);
+        const bool to_direct = direct(to, to_contiguous), from_direct = direct(from, from_contiguous);
+        const std::int64_t length = to_direct && from_direct ? end - begin : block;
+        for (std::int64_t b = begin; b < end; b += length) {
+          const std::int64_t n = std::min(length, end - b);
+          std::byte* x = to_direct ? to.data + b * size_of(compute) : buffers.x;
+          const std::byte* s = from_direct ? from.data + b * size_of(compute) : buffers.dx;
+          if (!to_direct) load(to, to_contiguous, b, n, compute, buffers.x);
+          if (!from_direct) load(from, from_contiguous, b, n, compute, buffers.dx);
+          kernels().lerp[size_of(real_dtype(compute)) == 8](x, s, keep, take, n * reals(compute));
+          if (!to_direct) store(to, to_contiguous, b, n, compute, x);
+        }
+      });
+}
+
 void load_all(const ArrayView& array, DType compute, std::byte* to) {
   load(array, is_contiguous(array), 0, size_of(array), compute, to);
 }

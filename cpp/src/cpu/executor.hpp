@@ -42,6 +42,9 @@ struct Measurement {
 };
 void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
 
+// targets[i] = keep targets[i] + take sources[i], in the targets' compute types.
+void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep, double take);
+
 // The leaf's elements in the group's compute type, contiguous.
 void load_all(const ArrayView& array, DType compute, std::byte* to);
 

@@ -110,6 +110,15 @@ void add(void* a, const void* b, std::int64_t n) {
   for (std::int64_t i = 0; i < n; ++i) to[i] = to[i] + from[i];
 }
 
+template <class C>
+void lerp(void* a, const void* b, double keep, double take, std::int64_t n) {
+  C* to = static_cast<C*>(a);
+  const C* from = static_cast<const C*>(b);
+  const C k = C(keep), t = C(take);
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) to[i] = k * to[i] + t * from[i];
+}
+
 template <class Storage>
 constexpr void fill_conversions(KernelTable& t, int storage) {
   t.widen[storage][0] = convert_all<float, Storage>;
@@ -138,6 +147,8 @@ constexpr KernelTable make_table() {
   fill_conversions<double>(t, 3);
   t.add[0] = add<float>;
   t.add[1] = add<double>;
+  t.lerp[0] = lerp<float>;
+  t.lerp[1] = lerp<double>;
   return t;
 }
 

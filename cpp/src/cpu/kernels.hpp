@@ -33,8 +33,9 @@ struct KernelTable {
   ConvertFn widen[real_dtypes][2];    // from a real dtype to float32, float64
   ConvertFn narrow[2][real_dtypes];   // from float32, float64, rounding to nearest even
   TakeEditsFn take_edits[real_dtypes][2];
-  // a += b, for the gradients of tied leaves.
+  // a += b, for the gradients of tied leaves; a = keep a + take b, for moving averages.
   void (*add[2])(void* a, const void* b, std::int64_t n);
+  void (*lerp[2])(void* a, const void* b, double keep, double take, std::int64_t n);
 };
 
 const KernelTable& kernels();                        // of the chosen level (isa.cpp)

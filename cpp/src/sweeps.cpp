@@ -1,0 +1,76 @@
+// sweeps.cpp: norms of, and moving averages between, lists of arrays.
+#include "optimisers/sweeps.hpp"
+
+#include <algorithm>
+#include <array>
+#include <cmath>
+#include <deque>
+
+#include "cpu/norms.hpp"
+#include "optimisers/error.hpp"
+#include "overlap.hpp"
+
+namespace optimisers {
+
+double norm(std::span<const ArrayView> arrays, double p) {
+  if (p == 0 || std::isnan(p))
+    throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + std::to_string(p));
+  // A job without stages: its gradient is measured as it comes.
+  std::deque<Group> groups;
+  std::vector<LeafUpdate> updates(arrays.size());
+  std::vector<cpu::Job> jobs;
+  std::vector<cpu::Measurement> measurements;
+  jobs.reserve(arrays.size());
+  for (std::size_t i = 0; i < arrays.size(); ++i) {
+    const DType leaf = is_trainable(arrays[i].dtype) ? arrays[i].dtype : DType::float64;
+    auto group = std::find_if(groups.begin(), groups.end(), [&](const Group& g) { return g.storage == leaf; });
+    if (group == groups.end()) group = groups.emplace(groups.end(), Program{}, leaf);
+    updates[i] = {.leaf = 0, .x = {}, .dx = arrays[i]};
+    updates[i].dx.present = true;
+    const bool contiguous = is_contiguous(arrays[i]);
+    const bool direct = contiguous && arrays[i].dtype == group->compute &&
+                        reinterpret_cast<std::uintptr_t>(arrays[i].data) % std::uintptr_t(size_of(real_dtype(leaf))) == 0;
+    jobs.push_back({.group = &*group, .arrays = &updates[i], .steps = nullptr, .offset = 0, .size = size_of(arrays[i]),
+                    .flags = {.dx_contiguous = contiguous, .dx_direct = direct}});
+    measurements.push_back(cpu::measurement(&jobs.back(), 0, p));
+  }
+  return cpu::combined_norm(p, cpu::measure_norms(measurements, {}));
+}
+
+void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
+          std::span<const std::string> names) {
+  const auto refuse = [](const std::string& message) { throw Error(ErrorKind::value, "lerp_: " + message); };
+  if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + std::to_string(w));
+  for (std::size_t i = 0; i < targets.size(); ++i) {
+    const ArrayView &to = targets[i], &from = sources[i];
+    const std::string name = "\"" + names[i] + "\"";
+    if (!to.writable) refuse("target at " + name + " is read-only");
+    if (!std::equal(to.shape, to.shape + to.ndim, from.shape, from.shape + from.ndim))
+      refuse("source at " + name + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
+             shape_text({to.shape, std::size_t(to.ndim)}));
+    if (is_complex_dtype(from.dtype) && !is_complex_dtype(to.dtype))
+      refuse("source at " + name + " is complex, target is real; pass its real part");
+  }
+  const auto aliases = find_aliases(targets, names);
+  for (std::size_t i = 0; i < aliases.size(); ++i)
+    if (aliases[i].first != i) refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array");
+  // Sources against targets: sorted extents first, exact only where they meet.
+  std::vector<std::pair<Extent, std::size_t>> written;
+  for (std::size_t i = 0; i < targets.size(); ++i) written.emplace_back(extent_of(targets[i]), i);
+  std::sort(written.begin(), written.end(), [](auto& l, auto& r) { return l.first.lo < r.first.lo; });
+  std::uintptr_t widest = 0;
+  for (const auto& [extent, index] : written) widest = std::max(widest, extent.hi - extent.lo);
+  for (std::size_t i = 0; i < sources.size(); ++i) {
+    const Extent e = extent_of(sources[i]);
+    auto at = std::lower_bound(written.begin(), written.end(), e.lo < widest ? 0 : e.lo - widest,
+                               [](const auto& t, std::uintptr_t lo) { return t.first.lo < lo; });
+    for (; at != written.end() && at->first.lo < e.hi; ++at) {
+      if (at->first.hi <= e.lo || (at->second == i && same_view(targets[i], sources[i]))) continue;
+      if (share_memory(targets[at->second], sources[i]))
+        refuse("source at \"" + names[i] + "\" overlaps the target at \"" + names[at->second] + "\"; pass a copy");
+    }
+  }
+  cpu::lerp(targets, sources, 1 - w, w);
+}
+
+}  // namespace optimisers
