@@ -137,7 +137,7 @@ def adam(h, c, x, dx, s):
     return h.eta * m_hat / (np.sqrt(v_hat) + h.epsilon)
 
 
-@rule("AdamW", zeros("m", real=("v",)), **ADAM, lambda_=0.0, couple=True)
+@rule("AdamW", zeros("m", real=("v",)), eta=1e-3, beta=(0.9, 0.999), lambda_=0.0, epsilon=1e-8, couple=True)
 def adamw(h, c, x, dx, s):
     """couple=True is PyTorch's form (eta scales the decay too); couple=False is the paper's."""
     u = adam(SimpleNamespace(eta=1.0, beta=h.beta, epsilon=h.epsilon), c, x, dx, s)

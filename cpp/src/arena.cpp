@@ -1,4 +1,4 @@
-// arena.cpp: anonymous pages where there is mmap, aligned heap memory elsewhere.
+// arena.cpp: anonymous pages where there is mmap, aligned heap memory elsewhere, or what the program gives.
 #include "arena.hpp"
 
 #include <cstdlib>
@@ -21,12 +21,17 @@ constexpr std::size_t stagger_period = 3;
 constexpr std::size_t mapped_from = std::size_t(1) << 20;  // below, a mapping of its own wastes more than it saves
 }  // namespace
 
-Arena::Arena(std::size_t bytes, int index) : bytes_(bytes) {
+Arena::Arena(std::size_t bytes, int index, std::pmr::memory_resource* memory) : bytes_(bytes), memory_(memory) {
   if (bytes == 0) return;
   const std::size_t offset = (1 + static_cast<std::size_t>(index) % stagger_period) * stagger;
   const std::size_t total = bytes + offset + alignment;
+  if (memory_ != nullptr) {
+    block_ = memory_->allocate(total, alignment);
+    block_bytes_ = total;
+    std::memset(block_, 0, total);
+  }
 #ifdef OPTIMISERS_MMAP
-  if (bytes >= mapped_from) {
+  if (memory_ == nullptr && bytes >= mapped_from) {
     block_bytes_ = (total + 2 * huge_page - 1) / huge_page * huge_page;
     block_ = mmap(nullptr, block_bytes_, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
     if (block_ == MAP_FAILED) {
@@ -48,6 +53,10 @@ Arena::Arena(std::size_t bytes, int index) : bytes_(bytes) {
 }
 
 Arena::~Arena() {
+  if (memory_ != nullptr) {
+    if (block_ != nullptr) memory_->deallocate(block_, block_bytes_, alignment);
+    return;
+  }
 #ifdef OPTIMISERS_MMAP
   if (block_bytes_ != 0) {
     munmap(block_, block_bytes_);

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <utility>
 
 namespace optimisers {
@@ -9,7 +10,8 @@ namespace optimisers {
 class Arena {
  public:
   Arena() = default;
-  explicit Arena(std::size_t bytes, int index = 0);  // `index` staggers arenas that are swept together
+  // `index` staggers arenas that are swept together; without `memory` the operating system gives the pages.
+  explicit Arena(std::size_t bytes, int index = 0, std::pmr::memory_resource* memory = nullptr);
   Arena(const Arena&) = delete;
   Arena(Arena&& other) noexcept { *this = std::move(other); }
   Arena& operator=(Arena&& other) noexcept {
@@ -17,6 +19,7 @@ class Arena {
     std::swap(block_bytes_, other.block_bytes_);
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
+    std::swap(memory_, other.memory_);
     return *this;
   }
   ~Arena();
@@ -29,6 +32,7 @@ class Arena {
   std::size_t block_bytes_ = 0;
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
+  std::pmr::memory_resource* memory_ = nullptr;
 };
 
 }  // namespace optimisers

@@ -100,7 +100,7 @@ bool overlaps_itself(const ArrayView& a) {
 [[noreturn]] void throw_overlap(const std::string& a, const std::string& b) {
   throw Error(ErrorKind::value, "arrays at \"" + a + "\" and \"" + b +
                                     "\" share some of their memory without being the same array or an axis "
-                                    "permutation of it; give each its own memory (a copy)");
+                                    "permutation of it; give each its own memory (a copy)", b);
 }
 
 // The same elements as `first`, with axes in another order? Fills alias.axes if so.
@@ -176,7 +176,7 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<con
       if (overlaps_itself(arrays[i]))
         throw Error(ErrorKind::value, "array at \"" + names[i] +
                                           "\" overlaps itself: several of its elements share memory (a broadcast or "
-                                          "sliding-window view?); make it a copy");
+                                          "sliding-window view?); make it a copy", names[i]);
       same_start.push_back(i);
       distinct.push_back(i);
     }

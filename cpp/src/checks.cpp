@@ -10,7 +10,7 @@ namespace {
 
 std::string quoted(const std::string& name) { return "\"" + name + "\""; }
 
-[[noreturn]] void refuse(const std::string& message, ErrorKind kind = ErrorKind::value) { throw Error(kind, message); }
+[[noreturn]] void refuse(const std::string& message, const std::string& leaf) { throw Error(ErrorKind::value, message, leaf); }
 
 // Compares with the leaf's shape and finds out whether the array is contiguous, in one walk over the axes.
 struct Layout {
@@ -44,17 +44,17 @@ std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size
 [[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec) {
   if (x.dtype != spec.dtype)
     refuse("update: parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
-           ", but its state was set up for " + std::string(name_of(spec.dtype)) + "; call setup again for the new array");
+           ", but its state was set up for " + std::string(name_of(spec.dtype)) + "; call setup again for the new array", spec.name);
   refuse("update: parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
-         shape_text(spec.shape) + "; call setup again for the new array");
+         shape_text(spec.shape) + "; call setup again for the new array", spec.name);
 }
 
 [[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec) {
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(spec.dtype))
     refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) + ", parameter is real (" +
-           std::string(name_of(spec.dtype)) + "); pass its real part");
+           std::string(name_of(spec.dtype)) + "); pass its real part", spec.name);
   refuse("update: gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
-         shape_text(spec.shape));
+         shape_text(spec.shape), spec.name);
 }
 
 // True: contiguous.
@@ -79,7 +79,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse("update: parameters at " + quoted(names[aliases[i].first]) + " and " + quoted(names[i]) +
-             " are the same array, but were not at setup; call setup again for the tied model");
+             " are the same array, but were not at setup; call setup again for the tied model", names[i]);
   for (std::size_t i = 0; i < views.size(); ++i) {
     const Extent e = extent_of(views[i]);
     if (e.lo == e.hi) continue;
@@ -111,6 +111,25 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   }
 }
 
+// The same for the optimiser's own arrays.
+void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, const std::string& name) {
+  const Extent e = extent_of(dx);
+  const auto meets = [&](const Arena& arena, const LeafRecord& leaf, DType dtype) {
+    const auto lo = std::uintptr_t(arena.data() + leaf.offset * size_of(dtype));
+    return arena.bytes() != 0 && e.lo < lo + std::uintptr_t(leaf.size * size_of(dtype)) && lo < e.hi;
+  };
+  for (std::size_t i = 0; i < state.leaves.size(); ++i) {
+    const LeafRecord& leaf = state.leaves[i];
+    const Group& group = state.groups[leaf.group];
+    const char* slot = group.master && meets(group.masters, leaf, group.compute) ? "master" : nullptr;
+    for (std::size_t k = 0; k < group.slots.size() && slot == nullptr; ++k)
+      if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
+    if (slot != nullptr)
+      refuse("update: gradient at " + quoted(name) + " overlaps the state array " + slot + " at " +
+             quoted(state.specs[i].name) + "; pass a copy of the gradient", name);
+  }
+}
+
 // Names what a gradient overlaps that is written in this call; the leaf's own array, element for element, is fine.
 void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx, const LeafUpdate& u) {
   const std::string& name = state.specs[u.leaf].name;
@@ -123,16 +142,9 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
     if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
       refuse("update: gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
-             ", which this call writes; pass a copy of the gradient");
+             ", which this call writes; pass a copy of the gradient", name);
   }
-  const Extent e = extent_of(dx);
-  const auto meets = [&](const Arena& arena) {
-    const auto lo = std::uintptr_t(arena.data());
-    return arena.bytes() != 0 && e.lo < lo + arena.bytes() && lo < e.hi;
-  };
-  for (const Group& group : state.groups)
-    if (meets(group.masters) || std::any_of(group.arenas.begin(), group.arenas.end(), meets))
-      refuse("update: gradient at " + quoted(name) + " overlaps a state array of this optimiser; pass a copy of the gradient");
+  refuse_state_overlap(state, dx, name);
 }
 
 void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> leaves,
@@ -176,8 +188,8 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
 
     const Layout x = layout_of(u.x, leaf);
     if (!x.same_shape || u.x.dtype != leaf.dtype) refuse_parameter(u.x, state.specs[u.leaf]);
-    if (writes_x && !u.x.writable && !leaf.frozen)
-      refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) + " is read-only; use update, which returns new arrays");
+    if (writes_x && !u.x.writable && !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates))
+      refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) + " is read-only; use update, which returns new arrays", state.specs[u.leaf].name);
     flags.x_contiguous = x.contiguous;
     flags.x_direct = x.contiguous && leaf.dtype == compute && aligned(u.x);
     compared &= leaf.epoch == epoch && leaf.checked == u.x.data && (x.contiguous || same_strides(u.x, state.strides_of(leaf)));

@@ -18,14 +18,21 @@ bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<
   return ((stages[at++].info == find_rule(R::text.name)) && ...);
 }
 
-// The stages as passes: common chains fused, the others alone.
+// The stages as passes: what the program or the library has fused (the longer one), the others alone.
 template <class... C>
-std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, std::tuple<C...>*) {
+std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, const std::vector<FusedStages>& fused,
+                            std::tuple<C...>*) {
   std::vector<Pass> passes;
   for (std::size_t s = 0; s < stages.size();) {
     int chain = 0, length = 0;
     ((length == 0 && (begins_with(stages, s, static_cast<C*>(nullptr)) ? (length = C::length) : (++chain, 0))), ...);
-    const StageKernels kernels = length ? cpu::kernels().chain[chain][compute_index(compute)] : stages[s].kernels;
+    StageKernels kernels = length ? cpu::kernels().chain[chain][compute_index(compute)] : stages[s].kernels;
+    for (const FusedStages& own : fused) {
+      const StageKernels k = own.kernels[std::size_t(compute_index(compute))];
+      if (own.first != int(s) || own.count <= length || k.last == nullptr) continue;
+      length = own.count;
+      kernels = k;
+    }
     passes.push_back({int(s), int(s) + std::max(length, 1), kernels});
     s += std::size_t(std::max(length, 1));
   }
@@ -49,10 +56,11 @@ Group::Group(const Program& program, DType storage_dtype)
       slots.push_back({slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start});
     }
     stage.kernels = kernels_of(info, stage.slot_count, compute);
+    gates |= info.gating();
     if (info.reducing()) reducers.push_back(int(stages.size()));
     stages.push_back(stage);
   }
-  passes = passes_of(stages, compute, static_cast<cpu::CommonChains*>(nullptr));
+  passes = passes_of(stages, compute, program.fused, static_cast<cpu::CommonChains*>(nullptr));
 }
 
 bool Group::holds(const Program& program, DType dtype) const {

@@ -35,6 +35,7 @@ struct Group {
 
   DType storage, compute;
   bool master;
+  bool gates = false;  // a stage may run without a gradient
   int real;  // the compute type's real type: 0 float, 1 double
   std::vector<Stage> stages;
   std::vector<Pass> passes;   // all stages, in order

@@ -14,13 +14,13 @@ constexpr std::int64_t alignment = 64;  // bytes: every leaf's slots start on a 
 void check_spec(const LeafSpec& spec) {
   if (!is_trainable(spec.dtype))
     throw Error(ErrorKind::type, "setup: leaf \"" + spec.name + "\" is " + std::string(name_of(spec.dtype)) +
-                                     "; leaves are real or complex floating point");
+                                     "; leaves are real or complex floating point", spec.name);
   for (const RuleValue& rule : spec.program.stages) {
     rule.check();
     if (rule.info().refuses_complex && is_complex_dtype(spec.dtype))
       throw Error(ErrorKind::value, std::string("setup: ") + rule.info().text.name + " at \"" + spec.name +
                                         "\" cannot train " + std::string(name_of(spec.dtype)) + ": " +
-                                        rule.info().refuses_complex);
+                                        rule.info().refuses_complex, spec.name);
   }
 }
 
@@ -49,7 +49,8 @@ void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
 
 }  // namespace
 
-Optimiser::State::State(std::vector<LeafSpec> given) : specs(std::move(given)), leaves(specs.size()) {
+Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where)
+    : memory(where), specs(std::move(given)), leaves(specs.size()) {
   std::size_t axes = 0;
   for (const LeafSpec& spec : specs) axes += spec.shape.size();
   shapes.reserve(axes);  // records point into it
@@ -74,9 +75,9 @@ Optimiser::State::State(std::vector<LeafSpec> given) : specs(std::move(given)), 
   }
   for (Group& group : groups) {
     for (const GroupSlot& slot : group.slots)
-      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)), int(group.arenas.size()));
+      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)), int(group.arenas.size()), memory);
     if (group.master)
-      group.masters = Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()));
+      group.masters = Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()), memory);
   }
 }
 
@@ -87,8 +88,8 @@ RuleValue Optimiser::State::rule(Leaf leaf, int stage) const {
   return value;
 }
 
-Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x)
-    : state_(std::make_unique<State>(std::move(leaves))) {
+Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x, std::pmr::memory_resource* memory)
+    : state_(std::make_unique<State>(std::move(leaves), memory)) {
   State& s = *state_;
   for (Leaf i = 0; i < s.leaves.size(); ++i) {
     const LeafRecord& leaf = s.leaves[i];
@@ -105,7 +106,7 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x)
   }
 }
 
-Optimiser::Optimiser(const Optimiser& other) : state_(std::make_unique<State>(other.state_->specs)) {
+Optimiser::Optimiser(const Optimiser& other) : state_(std::make_unique<State>(other.state_->specs, other.state_->memory)) {
   const State& from = *other.state_;
   for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
   for (std::size_t g = 0; g < from.groups.size(); ++g) {
@@ -175,7 +176,7 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
           if (f.structural)
             throw Error(ErrorKind::value, std::string("adjust: ") + f.name + " of " + info.text.name + " at \"" +
                                               spec(leaf).name + "\" decides which state arrays exist and cannot be "
-                                              "changed; call setup with a new rule");
+                                              "changed; call setup with a new rule", spec(leaf).name);
           change.value.set(f, fields[i].second);
           found[i] = changed = true;
         }
@@ -194,6 +195,16 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
     const Stage& s = state_->group_of(c.leaf).stages[std::size_t(c.stage)];
     std::memcpy(state_->row_of(c.leaf) + s.rule_offset, c.value.data(), std::size_t(s.info->size));
   }
+}
+
+void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
+  const Stage& s = state_->group_of(leaf).stages[std::size_t(stage)];
+  if (&rule.info() != s.info || rule.slot_count() != s.slot_count)
+    throw Error(ErrorKind::value, std::string("adjust: ") + rule.info().text.name + " at \"" + spec(leaf).name +
+                                      "\" would need other state arrays than there are; call setup with a new rule",
+                spec(leaf).name);
+  rule.check();
+  std::memcpy(state_->row_of(leaf) + s.rule_offset, rule.data(), std::size_t(s.info->size));
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {

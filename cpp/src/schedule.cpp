@@ -155,7 +155,7 @@ class Reductions {
       throw Error(ErrorKind::non_finite,
                   std::string("update: ") + s.info->text.name + " expects a finite norm of the gradient, got " +
                       (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
-                      "\"; nothing was written. Skip this step, or use throw=False");
+                      "\"; nothing was written. Skip this step, or use throw=False", name);
     }
     std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
     s.info->finish[job(p).group->real](rule_at(p, s), step, norm_value);

@@ -25,8 +25,9 @@ struct WrittenMemory {
 };
 
 struct Optimiser::State {
-  explicit State(std::vector<LeafSpec> leaves);
+  State(std::vector<LeafSpec> leaves, std::pmr::memory_resource* memory);
 
+  std::pmr::memory_resource* memory;  // of the arenas; null: the system's
   std::vector<LeafSpec> specs;
   std::vector<LeafRecord> leaves;
   std::vector<Group> groups;

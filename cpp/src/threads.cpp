@@ -120,15 +120,31 @@ struct Threads {
   std::mutex mutex;
   std::unique_ptr<Pool> pool;
   std::atomic<int> count;
+  std::mutex executor_mutex;
+  Executor executor;
+
+  Executor current_executor() {
+    std::lock_guard lock(executor_mutex);
+    return executor;
+  }
 
   Threads() : count(initial_threads()) {
 #ifdef OPTIMISERS_FORK
     // The child has none of the workers: forget them (their memory is lost, once per fork) and start anew.
-    pthread_atfork([] { get().mutex.lock(); }, [] { get().mutex.unlock(); },
-                   [] {
-                     (void)get().pool.release();
-                     get().mutex.unlock();
-                   });
+    pthread_atfork(
+        [] {
+          get().mutex.lock();
+          get().executor_mutex.lock();
+        },
+        [] {
+          get().executor_mutex.unlock();
+          get().mutex.unlock();
+        },
+        [] {
+          (void)get().pool.release();
+          get().executor_mutex.unlock();
+          get().mutex.unlock();
+        });
 #endif
   }
   static Threads& get() {
@@ -139,7 +155,10 @@ struct Threads {
 
 }  // namespace
 
-int get_num_threads() { return Threads::get().count; }
+int get_num_threads() {
+  const Executor executor = Threads::get().current_executor();
+  return executor.run != nullptr ? executor.threads : Threads::get().count.load();
+}
 
 void set_num_threads(int threads) {
   if (threads < 1 || threads > max_threads)
@@ -150,8 +169,19 @@ void set_num_threads(int threads) {
   all.count = threads;
 }
 
+void set_executor(const Executor& executor) {
+  if (executor.threads < 1 || executor.threads > max_threads)
+    throw Error(ErrorKind::value,
+                "set_executor: expected threads from 1 to 1024, got " + std::to_string(executor.threads));
+  auto& all = Threads::get();
+  std::lock_guard lock(all.executor_mutex);
+  all.executor = executor;
+}
+
 void detail::parallel(int parts, void (*run)(void*, int), void* context) {
   auto& all = Threads::get();
+  if (const Executor executor = all.current_executor(); executor.run != nullptr && parts > 1)
+    return executor.run(executor.self, parts, run, context);
   std::unique_lock lock(all.mutex, std::defer_lock);
   if (parts > 1 && all.count > 1 && lock.try_lock()) {
     if (!all.pool || all.pool->size() != all.count - 1) all.pool = std::make_unique<Pool>(all.count - 1);

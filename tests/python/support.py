@@ -261,7 +261,7 @@ class Follower:
         stored = float(self.info.eps) / 2 if self.dtype.itemsize == 2 else 0.0
         tolerance = (stored + self.eps) * np.abs(want) + float(self.info.smallest_subnormal) / 2
         assert close(wide(x), want, tolerance + self.relative * self.step_size), f"x: {x} != {want}"
-        states = list(state) if self.is_chain else [state]
+        states = list(flat_states(state)) if self.is_chain else [state]
         for stage, size, entry in zip(self.leaf.stages, self.slot_size, states, strict=bool(self.leaf.stages)):
             assert entry._fields == tuple(stage.s), stage.rule.name
             for name, slot in stage.s.items():
@@ -272,6 +272,15 @@ class Follower:
         expected = self.dtype if np.iscomplexobj(want) else self.compute
         assert (to_numpy(got).dtype, tuple(got.shape)) == (expected, want.shape), label
         assert close(wide(got), want, self.relative * size[name]), f"{label}: {got} != {want}"
+
+
+def flat_states(state: Any) -> Iterator[Any]:
+    """The slots of a chain's stages, nested chains flattened: plain tuples nest, slots are named tuples."""
+    for entry in state:
+        if hasattr(entry, "_fields"):
+            yield entry
+        else:
+            yield from flat_states(entry)
 
 
 def follow(

@@ -1,5 +1,6 @@
 // error.hpp: the one exception type, with the kind of fault, so that each language maps it to its own classes.
 #pragma once
+#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -10,15 +11,20 @@ enum class ErrorKind {
   type,        // wrong kind of object
   non_finite,  // a norm that must be finite is not
   busy,        // the state is in use by the same thread further up the stack
+  memory,      // never thrown (that is std::bad_alloc): what the forms that do not throw report
 };
 
 class Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
+  Error(ErrorKind kind, const std::string& message, const std::string& leaf)
+      : std::runtime_error(message), kind_(kind), leaf_(std::make_shared<const std::string>(leaf)) {}
   ErrorKind kind() const noexcept { return kind_; }
+  const char* leaf() const noexcept { return leaf_ ? leaf_->c_str() : ""; }  // its name; "" if it is about no one leaf
 
  private:
   ErrorKind kind_;
+  std::shared_ptr<const std::string> leaf_;  // shared: copying an exception must not throw
 };
 
 }  // namespace optimisers

@@ -2,6 +2,7 @@
 // Every check runs before the first write: a call that throws has changed nothing.
 #pragma once
 #include <memory>
+#include <memory_resource>
 #include <span>
 #include <string>
 #include <utility>
@@ -43,7 +44,8 @@ class Optimiser {
   using Leaf = std::uint32_t;
 
   // `x` are the leaves' arrays now: master copies are taken from them. Shapes and dtypes must be the specs'.
-  Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x);
+  // Slots and master copies lie in `memory`, which must outlive the optimiser and its copies; null: the system's.
+  Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x, std::pmr::memory_resource* memory = nullptr);
   Optimiser(const Optimiser&);  // deep: hyperparameters, clocks, slots, frozen marks
   ~Optimiser();
 
@@ -58,6 +60,9 @@ class Optimiser {
 
   // Sets the fields by name in every stage of these leaves that has them.
   void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields);
+
+  // Replaces a stage's hyperparameters. Throws Error(value) for another rule or other state arrays.
+  void set_rule(Leaf leaf, int stage, const RuleValue& rule);
 
   // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.
   void update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {});

@@ -1,5 +1,6 @@
 // program.hpp: a chain built at run time: the stages one leaf goes through in one sweep over memory.
 #pragma once
+#include <array>
 #include <optional>
 #include <vector>
 
@@ -7,9 +8,16 @@
 
 namespace optimisers {
 
+// Neighbouring stages that a program has fused into kernels of its own (chain.hpp). Same bits as stage by stage.
+struct FusedStages {
+  int first, count;
+  std::array<StageKernels, compute_count> kernels;  // null: not for this compute type
+};
+
 struct Program {
   std::vector<RuleValue> stages;  // empty: dx is subtracted as it comes
   std::optional<DType> master;    // MixedPrecision: float32 or float64; leaves already as wide get no copy
+  std::vector<FusedStages> fused = {};
 
   // The type arithmetic runs in for a leaf of this dtype, and whether it has a master copy.
   DType compute(DType leaf) const {

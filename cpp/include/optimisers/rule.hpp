@@ -32,10 +32,10 @@ namespace optimisers {
 
 struct Text {
   const char* name;
-  const char* summary;    // one sentence
-  const char* update;     // the update in at most four lines of maths
-  const char* notes;      // deviation from the paper, Optimisers.jl and PyTorch
-  const char* reference;  // where it comes from
+  const char* summary = "";    // one sentence
+  const char* update = "";     // the update in at most four lines of maths
+  const char* notes = "";      // deviation from the paper, Optimisers.jl and PyTorch
+  const char* reference = "";  // where it comes from
 };
 
 enum class Range : std::uint8_t {

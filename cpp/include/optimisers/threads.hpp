@@ -4,9 +4,21 @@
 
 namespace optimisers {
 
-// 1 to 1024. Starts as OPTIMISERS_NUM_THREADS, else the number of processors this process may run on.
+// 1 to 1024. Starts as OPTIMISERS_NUM_THREADS, else the number of processors this process may run on. While an
+// executor is set, get_num_threads() is its number.
 void set_num_threads(int threads);
 int get_num_threads();
+
+// A host program's own threads, in place of the pool. run() calls part(context, i) for i = 0 .. parts-1, each once,
+// on any threads, returns when all have returned, and must not throw. Results never depend on who runs the parts.
+struct Executor {
+  void (*run)(void* self, int parts, void (*part)(void* context, int index), void* context) = nullptr;
+  void* self = nullptr;
+  int threads = 1;  // 1 to 1024: the work of an update is cut into at most so many parts
+};
+// From the next update on, in the whole process; Executor{} is the pool again. A call that is under way keeps the
+// executor it began with, which must outlive it. Throws Error(value) for a number of threads out of range.
+void set_executor(const Executor& executor);
 
 namespace detail {
 void parallel(int parts, void (*run)(void* context, int part), void* context);

@@ -2,6 +2,8 @@
 // Compiled once per instruction set; all but the table is local to this file, and what it calls is always inlined.
 #include "cpu/kernels.hpp"
 
+#include <limits>
+
 #include "cpu/convert.hpp"
 
 namespace optimisers::cpu {
@@ -46,8 +48,15 @@ OPT_FN double square(T a, double k) {
 }
 template <class T>
 OPT_FN double size_in_double(T a, double k) {
-  if constexpr (is_complex<T>) return root(square(a, k));
-  else return magnitude(k * double(a));
+  if constexpr (is_complex<T>) {  // neither square leaves the range of double unless the magnitude does
+    const double re = magnitude(k * double(a.re)), im = magnitude(k * double(a.im));
+    const double larger = maximum(re, im), smaller = minimum(re, im);
+    const double ratio = smaller / (larger == 0 ? 1 : larger);
+    const double whole = larger * root(1 + ratio * ratio);
+    return larger == std::numeric_limits<double>::infinity() && smaller == smaller ? larger : whole;
+  } else {
+    return magnitude(k * double(a));
+  }
 }
 
 template <Measure M, class T>

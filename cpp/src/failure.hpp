@@ -1,0 +1,36 @@
+// failure.hpp: from exceptions to values, at the boundary of calls that do not throw.
+#pragma once
+#include <new>
+
+#include "optimisers/result.hpp"
+
+namespace optimisers {
+
+// Whatever is being handled, as a Failure; never throws.
+inline Failure current_failure() noexcept {
+  try {
+    try {
+      throw;
+    } catch (const Error& e) {
+      return {e.kind(), e.what(), e.leaf()};
+    } catch (const std::bad_alloc&) {
+      return {ErrorKind::memory, "out of memory", {}};
+    } catch (const std::exception& e) {
+      return {ErrorKind::value, e.what(), {}};
+    }
+  } catch (...) {
+    return {ErrorKind::memory, "out of memory", {}};  // short: needs no memory itself
+  }
+}
+
+template <class F>
+Result<> attempt(F&& f) noexcept {
+  try {
+    f();
+    return {};
+  } catch (...) {
+    return current_failure();
+  }
+}
+
+}  // namespace optimisers

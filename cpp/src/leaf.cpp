@@ -1,0 +1,69 @@
+// leaf.cpp: the handle on one leaf of a State.
+#include <algorithm>
+
+#include "state_data.hpp"
+
+namespace optimisers {
+
+const std::string& Leaf::name() const { return state_->optimiser.spec(index_).name; }
+std::span<const std::int64_t> Leaf::shape() const { return state_->optimiser.spec(index_).shape; }
+DType Leaf::dtype() const { return state_->optimiser.spec(index_).dtype; }
+bool Leaf::frozen() const { return state_->optimiser.frozen(index_); }
+std::int64_t Leaf::size() const { return state_->sizes[index_]; }
+int Leaf::stages() const { return int(state_->optimiser.spec(index_).program.stages.size()); }
+RuleValue Leaf::rule(int stage) const {
+  if (stage < 0 || stage >= stages())
+    refuse("rule: \"" + name() + "\" has " + std::to_string(stages()) + " stages, got " + std::to_string(stage), name());
+  return state_->optimiser.rule(index_, stage);
+}
+std::vector<SlotView> Leaf::slots(int stage) const {
+  (void)rule(stage);
+  return state_->optimiser.slots(index_, stage);
+}
+
+void Leaf::freeze() { state_->freeze({&index_, 1}, true); }
+void Leaf::thaw() {
+  if (!state_->has_rule[index_]) refuse("thaw: \"" + name() + "\" has no rule; set it up with one", name());
+  state_->freeze({&index_, 1}, false);
+}
+void Leaf::adjust(double eta) { adjust(Fields{{"eta", eta}}); }
+void Leaf::adjust(const Fields& fields) { state_->adjust({&index_, 1}, fields); }
+void Leaf::adjust_rule(const AnyRule& rule) { state_->adjust({&index_, 1}, rule); }
+
+SlotView Leaf::find_slot(std::string_view wanted, int stage, DType dtype) const {
+  Optimiser& optimiser = state_->optimiser;
+  std::optional<SlotView> found;
+  std::string known;
+  if (stage == -2) {
+    found = optimiser.master(index_);
+    if (!found) return {"master", nullptr, dtype};
+  }
+  for (int s = std::max(stage, 0); stage != -2 && s < stages() && (stage < 0 || s == stage) && !found; ++s) {
+    for (const SlotView& v : optimiser.slots(index_, s)) {
+      if (v.name == wanted) found = v;
+      known += (known.empty() ? "" : ", ") + std::string(v.name);
+    }
+  }
+  if (!found)
+    refuse("slot: \"" + name() + "\" has no slot \"" + std::string(wanted) + "\"" +
+               (known.empty() ? "" : "; slots are " + known), name());
+  if (found->dtype != dtype)
+    throw Error(ErrorKind::type, "slot: \"" + std::string(wanted) + "\" of \"" + name() + "\" is " +
+                                     std::string(name_of(found->dtype)) + ", asked for " + std::string(name_of(dtype)), name());
+  return *found;
+}
+
+double& Leaf::clock(std::string_view wanted, int stage) const {
+  std::string known;
+  for (int s = std::max(stage, 0); s < stages() && (stage < 0 || s == stage); ++s) {
+    const auto names = rule(s).info().clock;
+    for (std::size_t i = 0; i < names.size(); ++i) {
+      if (names[i] == wanted) return state_->optimiser.clock(index_, s)[i];
+      known += (known.empty() ? "" : ", ") + std::string(names[i]);
+    }
+  }
+  refuse("clock: \"" + name() + "\" has no clock \"" + std::string(wanted) + "\"" +
+             (known.empty() ? "" : "; clocks are " + known), name());
+}
+
+}  // namespace optimisers

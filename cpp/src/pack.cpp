@@ -1,0 +1,116 @@
+// pack.cpp: copies between scattered arrays and a flat one, with conversion where the types differ.
+#include "optimisers/pack.hpp"
+
+#include <cstring>
+#include <string>
+
+#include "cpu/convert.hpp"
+#include "optimisers/array.hpp"
+#include "optimisers/error.hpp"
+
+namespace optimisers {
+namespace {
+
+template <class F>
+void with_element(DType d, F&& f) {
+  switch (d) {
+    case DType::float16: return f(Half{});
+    case DType::bfloat16: return f(BHalf{});
+    case DType::float32: return f(float{});
+    case DType::float64: return f(double{});
+    case DType::complex64: return f(Complex<float>{});
+    default: return f(Complex<double>{});
+  }
+}
+
+// By way of double between the 16-bit floats, which convert to wider types only.
+template <class To, class From>
+To converted(From a) {
+  if constexpr (std::is_same_v<To, From>) return a;
+  else if constexpr (is_complex<From> && !is_complex<To>) return converted<To>(a.re);
+  else if constexpr (is_complex<From>) return {converted<real_t<To>>(a.re), converted<real_t<To>>(a.im)};
+  else if constexpr (is_complex<To>) return {converted<real_t<To>>(a), 0};
+  else if constexpr (sizeof(From) == 2 && sizeof(To) == 2) return cpu::convert<To>(cpu::convert<double>(a));
+  else return cpu::convert<To>(a);
+}
+
+// Any alignment is allowed.
+void copy(const AnySpan& from, const AnySpan& to) {
+  if (from.size() == 0) return;
+  if (from.dtype() == to.dtype()) {
+    std::memcpy(to.data(), from.data(), std::size_t(from.size()) * std::size_t(size_of(to.dtype())));
+    return;
+  }
+  with_element(from.dtype(), [&](auto f) {
+    with_element(to.dtype(), [&](auto t) {
+      for (std::int64_t i = 0; i < from.size(); ++i) {
+        std::memcpy(&f, from.data() + i * std::int64_t(sizeof f), sizeof f);
+        t = converted<decltype(t)>(f);
+        std::memcpy(to.data() + i * std::int64_t(sizeof t), &t, sizeof t);
+      }
+    });
+  });
+}
+
+[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::value, message); }
+
+ArrayView bytes_of(const AnySpan& a, std::int64_t& size) {
+  size = a.size();
+  return {.data = a.data(), .shape = &size, .ndim = 1, .dtype = a.dtype(), .present = true};
+}
+
+void check(const AnySpan& from, const AnySpan& to, const char* call) {
+  if (!to.writable()) refuse(std::string(call) + ": the array written to is const");
+  std::int64_t n = 0, m = 0;
+  const Extent a = extent_of(bytes_of(from, n)), b = extent_of(bytes_of(to, m));
+  if (a.lo < b.hi && b.lo < a.hi && a.lo != a.hi && b.lo != b.hi)
+    refuse(std::string(call) + ": the flat array shares memory with an array that is packed with it");
+}
+
+void check_length(const char* call, std::int64_t arrays, std::int64_t flat) {
+  if (arrays != flat)
+    refuse(std::string(call) + ": the arrays have " + std::to_string(arrays) + " elements together, the flat array has " +
+           std::to_string(flat));
+}
+
+}  // namespace
+
+void pack(const Arrays& arrays, AnySpan flat, std::span<const AnySpan> like) {
+  const auto list = arrays.list();
+  const auto size_of_array = [&](std::size_t i) {
+    if (list[i].present()) return list[i].size();
+    if (i >= like.size()) refuse("pack: array " + std::to_string(i) + " is missing; give its size through `like`");
+    return like[i].size();
+  };
+  std::int64_t total = 0;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    total += size_of_array(i);
+    if (is_complex_dtype(list[i].dtype()) && !is_complex_dtype(flat.dtype()))
+      refuse("pack: array " + std::to_string(i) + " is complex, the flat array is real");
+    check(list[i], flat, "pack");
+  }
+  check_length("pack", total, flat.size());
+  std::int64_t offset = 0;
+  for (std::size_t i = 0; i < list.size(); ++i) {
+    const AnySpan part = flat.subspan(offset, size_of_array(i));
+    if (list[i].present()) copy(list[i], part);
+    else if (part.size() > 0) std::memset(part.data(), 0, std::size_t(part.size()) * std::size_t(size_of(part.dtype())));
+    offset += part.size();
+  }
+}
+
+void unpack(AnySpan flat, const Arrays& arrays) {
+  std::int64_t total = 0;
+  for (const AnySpan& a : arrays.list()) {
+    total += a.size();
+    if (a.present()) check(flat, a, "unpack");
+  }
+  check_length("unpack", total, flat.size());
+  std::int64_t offset = 0;
+  for (const AnySpan& a : arrays.list()) {
+    copy(flat.subspan(offset, a.size()), a);
+    offset += a.size();
+  }
+}
+
+}  // namespace optimisers

@@ -1,0 +1,62 @@
+// state_data.hpp: what a State holds: an Optimiser, and the names and sizes in front of it.
+#pragma once
+#include <atomic>
+#include <unordered_map>
+
+#include "optimisers/setup.hpp"
+
+namespace optimisers {
+
+[[noreturn]] inline void refuse(const std::string& message, const std::string& leaf = {}) {
+  throw Error(ErrorKind::value, message, leaf);
+}
+
+// Holds the state for the length of a call.
+class InUse {
+ public:
+  explicit InUse(std::atomic<bool>& flag) : flag_(flag) {
+    if (flag_.exchange(true, std::memory_order_acquire))
+      throw Error(ErrorKind::busy, "the state is in use by another call; give each thread a state of its own");
+  }
+  ~InUse() { flag_.store(false, std::memory_order_release); }
+  InUse(const InUse&) = delete;
+  InUse& operator=(const InUse&) = delete;
+
+ private:
+  std::atomic<bool>& flag_;
+};
+
+struct State::Data {
+  Optimiser optimiser;
+  std::vector<bool> has_rule;
+  std::unordered_map<std::string, std::uint32_t> by_name;
+  std::vector<std::int64_t> sizes;
+  std::int64_t elements = 0;
+  std::vector<LeafUpdate> call;  // reused
+  std::atomic<bool> busy{false};
+
+  Data(std::vector<LeafSpec> specs, std::span<const ArrayView> x, std::pmr::memory_resource* memory)
+      : optimiser(std::move(specs), x, memory) {}
+  Data(const Data& o)
+      : optimiser(o.optimiser), has_rule(o.has_rule), by_name(o.by_name), sizes(o.sizes), elements(o.elements) {}
+
+  static std::unique_ptr<Data> make(const Chooser& choose, const Model& model, const SetupOptions& options);
+  std::vector<Optimiser::Leaf> all() const {
+    std::vector<Optimiser::Leaf> leaves(optimiser.size());
+    for (std::uint32_t i = 0; i < leaves.size(); ++i) leaves[i] = i;
+    return leaves;
+  }
+  void freeze(std::span<const Optimiser::Leaf> leaves, bool frozen) {
+    InUse in_use(busy);
+    for (const auto leaf : leaves)
+      if (has_rule[leaf]) optimiser.set_frozen({&leaf, 1}, frozen);
+  }
+  void adjust(std::span<const Optimiser::Leaf> leaves, const Fields& fields) {
+    InUse in_use(busy);
+    optimiser.adjust(leaves, fields);
+  }
+  void adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule);
+  void place(const Arrays& arrays, const char* what, ArrayView LeafUpdate::* where);
+};
+
+}  // namespace optimisers

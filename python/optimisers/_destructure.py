@@ -1,0 +1,167 @@
+"""destructure: a model as one vector, and back; trainables: its arrays as a list."""
+
+from __future__ import annotations
+
+from typing import Any, Generic, Literal, TypeVar, overload
+
+import numpy as np
+
+from . import _arrays, _core
+from ._core import InvalidTypeError, InvalidValueError
+from ._paths import KeyPath
+
+M = TypeVar("M")
+
+
+class Restructure(Generic[M]):
+    """What `destructure` returns beside the vector: rebuilds the model, and packs trees like it."""
+
+    __slots__ = ("_dtype", "_dtypes", "_native", "_shapes", "_tensor")
+
+    def __init__(self, model: M) -> None:
+        self._native = _core.Model(model, "destructure")
+        arrays = [array for _, array in self._native.leaves()]
+        tensors = {_arrays.is_tensor(array) for array in arrays}
+        if len(tensors) > 1:
+            raise InvalidTypeError(
+                "destructure: the model has NumPy arrays and torch tensors; one vector cannot hold both"
+            )
+        self._tensor = True in tensors
+        self._shapes = [tuple(array.shape) for array in arrays]
+        self._dtypes = [_arrays.dtype_name(array) for array in arrays]
+        self._dtype = _arrays.common_dtype(set(self._dtypes)) if arrays else "float32"
+
+    def __call__(self, flat: Any) -> M:
+        """Rebuild the model from a vector.
+
+        Leaves of the vector's dtype are views into it, others converted copies; a real leaf takes
+        the real part of a complex vector. What is not trained is shared, ties are kept.
+
+        Args:
+            flat: a vector as `destructure` returned it, or another of that length.
+
+        Returns:
+            A model like the one given to `destructure`.
+
+        Raises:
+            ValueError: the vector has another length.
+            TypeError: it is no vector of the model's array library.
+        """
+        if _arrays.is_tensor(flat) != self._tensor or not hasattr(flat, "shape"):
+            library = "torch tensor" if self._tensor else "NumPy array"
+            raise InvalidTypeError(f"re: expected a {library}, got {type(flat).__name__}")
+        if tuple(flat.shape) != (len(self),):
+            raise InvalidValueError(f"re: the flat vector has shape {tuple(flat.shape)}, the model has {(len(self),)}")
+        return self._native.rebuilt(self._torch_leaves(flat) if self._tensor else self._numpy_leaves(flat))  # type: ignore[no-any-return]
+
+    def __len__(self) -> int:
+        return self._native.size()
+
+    def _numpy_leaves(self, flat: Any) -> list[Any]:
+        name, segments = _arrays.dtype_name(flat), self._native.segments(flat)
+        return [
+            segment if own == name else _real(segment, own).astype(_arrays.numpy_dtype(own))
+            for segment, own in zip(segments, self._dtypes, strict=True)
+        ]
+
+    def _torch_leaves(self, flat: Any) -> list[Any]:
+        leaves, begin = [], 0
+        for shape, own in zip(self._shapes, self._dtypes, strict=True):
+            size = int(np.prod(shape, dtype=np.int64))
+            leaf = flat.narrow(0, begin, size).view(shape)
+            begin += size
+            leaves.append(_real(leaf, own).to(_arrays.dtype(own, True)))
+        return leaves
+
+    def _vector(self) -> Any:
+        """The model's own arrays; packed by torch where a graph has to be kept."""
+        if self._tensor:
+            import torch
+
+            arrays = [array for _, array in self._native.leaves()]
+            if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
+                dtype = _arrays.dtype(self._dtype, True)
+                return torch.cat([array.reshape(-1).to(dtype) for array in arrays])
+        flat = _arrays.empty((len(self),), self._dtype, self._tensor)
+        self._native.pack_model(flat)
+        return flat
+
+    def flatten(self, tree: Any) -> Any:
+        """Pack a tree of the model's shape, such as its gradients, into a new vector.
+
+        Args:
+            tree: arrays where the model has trained ones; `None` and missing keys become zeros,
+                gradients of tied arrays are summed, everything else is ignored.
+
+        Returns:
+            A new vector of the dtype `destructure` chose.
+
+        Raises:
+            ValueError: structure or shapes do not fit.
+            TypeError: something that should be an array is none.
+        """
+        flat = _arrays.empty((len(self),), self._dtype, self._tensor)
+        self._native.pack(tree, flat)
+        return flat
+
+    def __repr__(self) -> str:
+        return f"Restructure({type(self._native.model).__name__}, {len(self)} elements, {self._dtype})"
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Restructure, (self._native.model,)
+
+
+def _real(array: Any, dtype: str) -> Any:
+    is_complex = "complex" in str(array.dtype) and not dtype.startswith("complex")
+    return array.real if is_complex else array
+
+
+def destructure(model: M) -> tuple[Any, Restructure[M]]:
+    """Return all trained arrays of a model as one vector, and the way back.
+
+    Args:
+        model: a tree of arrays of one library.
+
+    Returns:
+        `(flat, re)`: a new contiguous vector in the arrays' common dtype, leaves in walk order and
+        each in C order, tied arrays once; and a `Restructure`. `re(flat)` is the model again, made
+        of views into `flat` wherever the dtypes agree; `re.flatten(tree)` packs gradients;
+        `setup(rule, flat, layout=re)` keeps the leaves apart.
+
+    Raises:
+        TypeError: the model mixes array libraries.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> flat, re = opt.destructure({"w": np.ones((2, 2)), "b": np.zeros(1)})
+        >>> flat
+        array([1., 1., 1., 1., 0.])
+        >>> re(2 * flat)["w"]
+        array([[2., 2.],
+               [2., 2.]])
+    """
+    re: Restructure[M] = Restructure(model)
+    return re._vector(), re
+
+
+@overload
+def trainables(model: Any, path: Literal[False] = ...) -> list[Any]: ...
+@overload
+def trainables(model: Any, path: Literal[True]) -> list[tuple[KeyPath, Any]]: ...
+def trainables(model: Any, path: bool = False) -> Any:
+    """Return the trained arrays of a model in walk order, tied ones once.
+
+    Args:
+        model: a tree of arrays.
+        path: return `(KeyPath, array)` pairs.
+
+    Returns:
+        A list of the arrays themselves, not copies.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> opt.trainables({"w": np.zeros(2), "name": "layer"})
+        [array([0., 0.])]
+    """
+    leaves = _core.Model(model, "trainables").leaves()
+    return [(KeyPath(p), array) for p, array in leaves] if path else [array for _, array in leaves]

@@ -1,0 +1,282 @@
+"""The base class of rules, and the two rules that are made of rules."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, ClassVar, NamedTuple
+
+from . import _core
+from ._core import InvalidTypeError, InvalidValueError
+
+# How fields are called in Python where that differs: `lambda` is a keyword.
+PYTHON_NAMES = {"lambda": "lambda_"}
+CORE_NAMES = {python: core for core, python in PYTHON_NAMES.items()} | {"centered": "centred"}
+
+
+class Field(NamedTuple):
+    """A hyperparameter of a rule."""
+
+    name: str
+    kind: str  # double, pair, int, bool or scope
+    default: Any  # None: the argument is required
+    range: str  # the name of its range: nonnegative, unit, ...
+    bounds: str  # the range as text: [0, inf)
+    doc: str
+    structural: bool  # decides which slots exist, so that `adjust` refuses it
+
+
+class Slot(NamedTuple):
+    """A per-element state array of a rule."""
+
+    name: str
+    real: bool  # real-valued for a complex leaf
+
+
+class Rule:
+    """Base class of all rules.
+
+    A rule is a small value: hyperparameters, no state. Rules compare by value, are hashable and
+    can be pickled. `RULES` lists the built-in ones.
+    """
+
+    __slots__ = ()
+    fields: ClassVar[tuple[Field, ...]] = ()
+    slots: ClassVar[tuple[Slot, ...]] = ()
+    summary: ClassVar[str] = ""
+    update: ClassVar[str] = ""
+    notes: ClassVar[str] = ""
+    reference: ClassVar[str] = ""
+
+    def _values(self) -> list[_core.RuleValue]:
+        """The built-in rules it comes down to, in order."""
+        raise InvalidTypeError(f"{type(self).__name__} is not a built-in rule or a combination of them")
+
+    def _program(self) -> _core.Program:
+        return _core.Program(self._values(), None)
+
+    def _with_values(self, values: Iterator[_core.RuleValue]) -> Rule:
+        """A rule of the same structure with hyperparameters from elsewhere."""
+        raise NotImplementedError
+
+    def _stages(self) -> Iterator[Rule]:
+        """The rules without rules inside, in order."""
+        yield self
+
+
+class BuiltinRule(Rule):
+    """A rule of the registry; the classes are made in `_rules`."""
+
+    __slots__ = ("_value",)
+    _value: _core.RuleValue
+    _core_names: ClassVar[tuple[str, ...]] = ()
+
+    def _set(self, *values: Any) -> None:
+        cls = type(self)
+        native = _core.RuleValue(cls.__name__, dict(zip(cls._core_names, values, strict=True)))
+        self._take(native)
+
+    def _take(self, native: _core.RuleValue) -> None:
+        object.__setattr__(self, "_value", native)
+        for field, value in zip(self.fields, native.values(), strict=True):
+            object.__setattr__(self, field.name, value)
+
+    def _values(self) -> list[_core.RuleValue]:
+        return [self._value]
+
+    def _with_values(self, values: Iterator[_core.RuleValue]) -> Rule:
+        rule = type(self).__new__(type(self))
+        rule._take(next(values))
+        return rule
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"rules are immutable; use adjust(rule, {name}=...) for a changed one")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError("rules are immutable")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), self._value.values()
+
+    def __eq__(self, other: object) -> bool:
+        if type(other) is not type(self):
+            return NotImplemented
+        return self._value.values() == other._value.values()
+
+    def __hash__(self) -> int:
+        return hash((type(self), self._value.values()))
+
+    def __repr__(self) -> str:
+        values = zip(self.fields, self._value.values(), strict=True)
+        return f"{type(self).__name__}({', '.join(f'{f.name}={v!r}' for f, v in values)})"
+
+
+class OptimiserChain(Rule):
+    """Several rules in order, in one pass over memory.
+
+    Each rule gets what the one before made of the gradient; what the last leaves is subtracted.
+    Chains nest and can be indexed. An empty chain subtracts the gradient as it is, like
+    `Descent(1)`.
+
+    Args:
+        *rules: rules and chains; `MixedPrecision` goes around a chain, not into it.
+
+    Example:
+        >>> import optimisers as opt
+        >>> opt.OptimiserChain(opt.ClipGrad(1.0), opt.Descent(0.1))
+        OptimiserChain(ClipGrad(delta=1.0), Descent(eta=0.1))
+    """
+
+    __slots__ = ("rules",)
+    rules: tuple[Rule, ...]
+
+    def __init__(self, *rules: Rule) -> None:
+        for rule in rules:
+            check_rule(rule, "OptimiserChain")
+            if isinstance(rule, MixedPrecision):
+                raise InvalidValueError(
+                    "OptimiserChain: MixedPrecision must be outermost; write MixedPrecision(OptimiserChain(...))"
+                )
+        object.__setattr__(self, "rules", rules)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("rules are immutable; make a new chain")
+
+    def _values(self) -> list[_core.RuleValue]:
+        return [value for rule in self.rules for value in rule._values()]
+
+    def _with_values(self, values: Iterator[_core.RuleValue]) -> OptimiserChain:
+        return OptimiserChain(*[rule._with_values(values) for rule in self.rules])
+
+    def _stages(self) -> Iterator[Rule]:
+        for rule in self.rules:
+            yield from rule._stages()
+
+    def __getitem__(self, index: int) -> Rule:
+        return self.rules[index]
+
+    def __len__(self) -> int:
+        return len(self.rules)
+
+    def __iter__(self) -> Iterator[Rule]:
+        return iter(self.rules)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return OptimiserChain, self.rules
+
+    def __eq__(self, other: object) -> bool:
+        return self.rules == other.rules if isinstance(other, OptimiserChain) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash((OptimiserChain, self.rules))
+
+    def __repr__(self) -> str:
+        return f"OptimiserChain({', '.join(map(repr, self.rules))})"
+
+
+class MixedPrecision(Rule):
+    """A rule that works on a wider master copy of each leaf; the leaf receives the rounded result.
+
+    Complex leaves get the complex partner of `dtype`, leaves already as wide get no copy. Where a
+    leaf no longer equals its rounded master (it was edited from outside), the master takes the
+    leaf first.
+
+    Args:
+        rule: any rule but another `MixedPrecision`.
+        dtype: `"float32"` or `"float64"`.
+
+    Example:
+        >>> import optimisers as opt
+        >>> opt.MixedPrecision(opt.Descent(0.1))
+        MixedPrecision(Descent(eta=0.1), dtype='float32')
+    """
+
+    __slots__ = ("dtype", "rule")
+    rule: Rule
+    dtype: str
+
+    def __init__(self, rule: Rule, dtype: Any = "float32") -> None:
+        check_rule(rule, "MixedPrecision")
+        if isinstance(rule, MixedPrecision):
+            raise InvalidValueError("MixedPrecision: the rule inside is MixedPrecision already")
+        name = dtype if isinstance(dtype, str) else getattr(dtype, "__name__", str(dtype))
+        name = name.removeprefix("torch.")
+        if name not in ("float32", "float64"):
+            raise InvalidValueError(f'MixedPrecision: dtype must be "float32" or "float64", got {dtype!r}')
+        object.__setattr__(self, "rule", rule)
+        object.__setattr__(self, "dtype", name)
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError("rules are immutable; make a new one")
+
+    def _values(self) -> list[_core.RuleValue]:
+        return self.rule._values()
+
+    def _program(self) -> _core.Program:
+        return _core.Program(self._values(), self.dtype)
+
+    def _with_values(self, values: Iterator[_core.RuleValue]) -> MixedPrecision:
+        return MixedPrecision(self.rule._with_values(values), self.dtype)
+
+    def _stages(self) -> Iterator[Rule]:
+        return self.rule._stages()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return MixedPrecision, (self.rule, self.dtype)
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, MixedPrecision):
+            return NotImplemented
+        return (self.rule, self.dtype) == (other.rule, other.dtype)
+
+    def __hash__(self) -> int:
+        return hash((MixedPrecision, self.rule, self.dtype))
+
+    def __repr__(self) -> str:
+        return f"MixedPrecision({self.rule!r}, dtype={self.dtype!r})"
+
+
+def check_rule(rule: object, call: str) -> None:
+    if isinstance(rule, Rule):
+        return
+    if isinstance(rule, type) and issubclass(rule, Rule):
+        raise InvalidTypeError(f"{call}: expected a rule, got the class {rule.__name__}; write {rule.__name__}()")
+    raise InvalidTypeError(f"{call}: expected a rule such as Adam(), got {type(rule).__name__}")
+
+
+def python_name(core_name: str) -> str:
+    return PYTHON_NAMES.get(core_name, core_name)
+
+
+def core_name(name: str) -> str:
+    return CORE_NAMES.get(name, name)
+
+
+def check_fields(rules: Iterator[Rule], names: list[str], where: str) -> None:
+    """Raise for a name that no rule has, listing those there are, and for a structural one."""
+    known = {field.name: (rule, field) for rule in rules for field in rule.fields}
+    for name in names:
+        rule, field = known.get(python_name(core_name(name)), (None, None))
+        if field is None:
+            listed = ", ".join(sorted(known)) or "none"
+            raise InvalidValueError(f'adjust: no rule{where} has a field "{name}"; fields are {listed}')
+        if field.structural:
+            raise InvalidValueError(
+                f"adjust: {field.name} of {type(rule).__name__} decides which slots exist, so it "
+                "cannot be changed; use setup with a new rule"
+            )
+
+
+def adjusted_rule(rule: Rule, changes: dict[str, Any]) -> Rule:
+    """The rule with these fields changed in every stage that has them."""
+    stages = list(rule._stages())
+    check_fields(iter(stages), list(changes), f" in {type(rule).__name__}")
+    wanted = {core_name(name): value for name, value in changes.items()}
+    return rule._with_values(iter([_adjusted_stage(stage, wanted) for stage in stages]))
+
+
+def _adjusted_stage(stage: Rule, wanted: dict[str, Any]) -> _core.RuleValue:
+    if not isinstance(stage, BuiltinRule):
+        raise InvalidTypeError(f"adjust: {type(stage).__name__} is not a built-in rule")
+    values = dict(zip(stage._core_names, stage._value.values(), strict=True))
+    values.update({name: value for name, value in wanted.items() if name in values})
+    return _core.RuleValue(type(stage).__name__, values)

@@ -1,0 +1,294 @@
+# Written by tools/make_stubs.py from the C++ registry.
+from collections.abc import Sequence
+from typing import Literal
+
+from ._rule import BuiltinRule
+
+RULES: tuple[type[BuiltinRule], ...]
+__all__ = [  # noqa: RUF022  the order of the registry
+    "RULES",
+    "Descent",
+    "Momentum",
+    "Nesterov",
+    "Rprop",
+    "RMSProp",
+    "Adam",
+    "AdamW",
+    "RAdam",
+    "NAdam",
+    "AdaMax",
+    "AMSGrad",
+    "OAdam",
+    "AdaBelief",
+    "AdaGrad",
+    "AdaDelta",
+    "Lion",
+    "WeightDecay",
+    "SignDecay",
+    "ClipGrad",
+    "ClipNorm",
+    "AccumGrad",
+]
+
+class Descent(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.1,
+    ) -> None: ...
+
+class Momentum(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.01,
+        rho: float = 0.9,
+    ) -> None: ...
+
+class Nesterov(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        rho: float = 0.9,
+    ) -> None: ...
+
+class Rprop(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def ell(self) -> tuple[float, float]: ...
+    @property
+    def gamma(self) -> tuple[float, float]: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        ell: Sequence[float] = (0.5, 1.2),
+        gamma: Sequence[float] = (1e-06, 50.0),
+    ) -> None: ...
+
+class RMSProp(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def centred(self) -> bool: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        rho: float = 0.9,
+        epsilon: float = 1e-08,
+        centred: bool = False,
+        *,
+        centered: bool | None = None,
+    ) -> None: ...
+
+class Adam(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class AdamW(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def couple(self) -> bool: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+        couple: bool = True,
+    ) -> None: ...
+
+class RAdam(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class NAdam(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class AdaMax(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class AMSGrad(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class OAdam(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.5, 0.9),
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class AdaBelief(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-16,
+    ) -> None: ...
+
+class AdaGrad(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.1,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class AdaDelta(BuiltinRule):
+    @property
+    def rho(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        rho: float = 0.9,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class Lion(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+    ) -> None: ...
+
+class WeightDecay(BuiltinRule):
+    @property
+    def lambda_(self) -> float: ...
+    def __init__(
+        self,
+        lambda_: float = 0.0005,
+    ) -> None: ...
+
+class SignDecay(BuiltinRule):
+    @property
+    def lambda_(self) -> float: ...
+    def __init__(
+        self,
+        lambda_: float = 0.001,
+    ) -> None: ...
+
+class ClipGrad(BuiltinRule):
+    @property
+    def delta(self) -> float: ...
+    def __init__(
+        self,
+        delta: float = 10.0,
+    ) -> None: ...
+
+class ClipNorm(BuiltinRule):
+    @property
+    def omega(self) -> float: ...
+    @property
+    def p(self) -> float: ...
+    @property
+    def throw(self) -> bool: ...
+    @property
+    def scope(self) -> Literal["leaf", "global"]: ...
+    def __init__(
+        self,
+        omega: float = 10.0,
+        p: float = 2.0,
+        throw: bool = True,
+        scope: Literal["leaf", "global"] = "leaf",
+    ) -> None: ...
+
+class AccumGrad(BuiltinRule):
+    @property
+    def n(self) -> int: ...
+    def __init__(
+        self,
+        n: int,
+    ) -> None: ...

@@ -1,0 +1,248 @@
+"""State trees and their leaves: handles into a native state."""
+
+from __future__ import annotations
+
+import copyreg
+from collections import namedtuple
+from collections.abc import Iterator
+from functools import lru_cache
+from typing import Any
+from weakref import WeakValueDictionary
+
+from . import _arrays, _core
+from ._core import InvalidValueError
+from ._paths import KeyPath
+from ._rule import MixedPrecision, OptimiserChain, Rule
+
+SHOWN_LEAVES = 20  # print(state) abridges longer trees
+
+
+class State(_core.Handle):
+    """What `setup` returns: a `StateTree`, or for a bare array a `Leaf`."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return handle, (self._core, self._node)
+
+    def __getitem__(self, key: Any) -> Any:
+        raise InvalidValueError(f"{type(self).__name__} has no children")
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+
+
+class StateTree(State):
+    """The state of a model: the model's shape, with a `Leaf` where the model has a trained array.
+
+    Children are reached by the model's own keys or attributes, `state["layers"][0].weight`; where
+    a name means something else on this class, by `[]`. Children that are not trained are `None`.
+    """
+
+    __slots__ = ()
+
+    def __getitem__(self, key: Any) -> Any:
+        child = self._core.child(self._node, key)
+        if child == 0 and self._core.kind(self._node) == "named tuple" and isinstance(key, int):
+            child = self._nodes()[key]
+        if child == 0:
+            error = IndexError if self._core.kind(self._node) in ("list", "tuple") else KeyError
+            raise error(key)
+        return handle(self._core, child)
+
+    def __getattr__(self, name: str) -> Any:
+        child = self._core.child(self._node, name)
+        if child == 0:
+            raise AttributeError(f'the model has no {name!r} at "{self._core.path_text(self._node)}"')
+        return handle(self._core, child)
+
+    def _nodes(self) -> range:
+        return range(*self._core.children(self._node))
+
+    def __len__(self) -> int:
+        return len(self._nodes())
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._core.kind(self._node) in ("dict", "dataclass"):
+            return (self._core.key(node) for node in self._nodes())
+        return (handle(self._core, node) for node in self._nodes())
+
+    def __contains__(self, key: object) -> bool:
+        if self._core.kind(self._node) in ("list", "tuple"):
+            return any(item is key for item in self)
+        return self._core.child(self._node, key) != 0
+
+    def __dir__(self) -> list[str]:
+        keys = [self._core.key(node) for node in self._nodes()]
+        return [*super().__dir__(), *(key for key in keys if isinstance(key, str))]
+
+    def __repr__(self) -> str:
+        leaves = self._core.leaves(self._node)
+        lines = [f"StateTree with {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}"]
+        shown = leaves if len(leaves) <= SHOWN_LEAVES else leaves[: SHOWN_LEAVES - 5]
+        last = [] if len(shown) == len(leaves) else leaves[-5:]
+        rows = [_row(self._core, leaf) for leaf in (*shown, *last)]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
+        text = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[3:]]) for row in rows]
+        if last:
+            text.insert(len(shown), f"... {len(leaves) - len(shown) - len(last)} more ...")
+        return "\n  ".join(lines + text)
+
+
+class Leaf(State):
+    """The state of one trained array."""
+
+    __slots__ = ()
+
+    @property
+    def _index(self) -> int:
+        return self._core.leaf(self._node)
+
+    @property
+    def path(self) -> KeyPath:
+        """Where the array stands in the model."""
+        return KeyPath(self._core.path(self._node))
+
+    @property
+    def rule(self) -> Rule:
+        """The rule with its hyperparameters as they are now."""
+        return leaf_rule(self._core, self._index)
+
+    @property
+    def frozen(self) -> bool:
+        """Whether updates leave it alone."""
+        return self._core.is_frozen(self._index)
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape of the array."""
+        return self._core.leaf_info(self._index)[0]
+
+    @property
+    def dtype(self) -> Any:
+        """The dtype of the array, as its library has it."""
+        _, name, tensor = self._core.leaf_info(self._index)
+        return _arrays.dtype(name, tensor)
+
+    @property
+    def clock(self) -> Any:
+        """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works."""
+        clocks = iter(self._core.clocks(self._index))
+        return _arranged(self._core.rules[self._index], lambda rule: _clock(rule, next(clocks)), _Clocks)
+
+    @property
+    def state(self) -> Any:
+        """The rule's slots: a named tuple of writable views, no copies.
+
+        For a chain a tuple with one such entry a stage; for `MixedPrecision` `(master, inner)`,
+        where master is `None` for a leaf that is as wide already.
+        """
+        tensor = self._core.leaf_info(self._index)[2]
+        stages = iter(self._core.slots(self._index))
+        rule = self._core.rules[self._index]
+        inner = _arranged(rule, lambda r: _slots(r, next(stages), tensor), tuple)
+        if not isinstance(rule, MixedPrecision):
+            return inner
+        master = self._core.master(self._index)
+        return None if master is None else _arrays.from_numpy(master, tensor), inner
+
+    def __repr__(self) -> str:
+        path, shape, dtype, rule, *frozen = _row(self._core, self._index)
+        return f'Leaf("{path}", {", ".join([shape, dtype, rule, *frozen])})'
+
+
+def _row(core: _core.State, leaf: int) -> list[str]:
+    shape, dtype, _ = core.leaf_info(leaf)
+    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, repr(leaf_rule(core, leaf))]
+    return [*row, "frozen"] if core.is_frozen(leaf) else row
+
+
+def _arranged(rule: Rule, stage: Any, chain: Any) -> Any:
+    """One value a stage, nested as the chains are."""
+    if isinstance(rule, MixedPrecision):
+        return _arranged(rule.rule, stage, chain)
+    if isinstance(rule, OptimiserChain):
+        return chain([_arranged(inner, stage, chain) for inner in rule.rules])
+    return stage(rule)
+
+
+@lru_cache
+def _slots_class(name: str, slots: tuple[str, ...]) -> Any:
+    return namedtuple(f"{name}Slots", slots, rename=True)
+
+
+def _slots(rule: Rule, slots: list[tuple[str, Any]], tensor: bool) -> Any:
+    cls = _slots_class(type(rule).__name__, tuple(name for name, _ in slots))
+    return cls(*[_arrays.from_numpy(array, tensor) for _, array in slots])
+
+
+class _Named:
+    """What makes `dict()` of a named tuple of scalars work."""
+
+    __slots__ = ()
+
+    def keys(self) -> tuple[str, ...]:
+        return self._fields  # type: ignore[attr-defined, no-any-return]
+
+    def __getitem__(self, key: Any) -> Any:
+        return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)  # type: ignore[misc]
+
+
+@lru_cache
+def _clock_class(name: str, scalars: tuple[str, ...]) -> Any:
+    return type(f"{name}Clock", (_Named, namedtuple(f"{name}Clock", scalars)), {"__slots__": ()})
+
+
+def _clock(rule: Rule, scalars: list[tuple[str, float]]) -> Any:
+    cls = _clock_class(type(rule).__name__, tuple(name for name, _ in scalars))
+    return cls(*[value for _, value in scalars])
+
+
+class _Clocks(tuple[Any, ...]):
+    """The clocks of a chain's stages."""
+
+    __slots__ = ()
+
+    def keys(self) -> range:
+        return range(len(self))
+
+
+def leaf_rule(core: _core.State, leaf: int) -> Rule:
+    rule: Rule = core.rules[leaf]
+    return rule._with_values(iter(core.rule_values(leaf)))
+
+
+# Handles that are alive, so that a tied leaf is the same object at each of its places.
+_alive: WeakValueDictionary[tuple[int, int], State] = WeakValueDictionary()
+
+
+def handle(core: _core.State, node: int) -> Any:
+    """The handle at a node: a StateTree, a Leaf, or None where nothing is trained."""
+    kind = core.kind(node)
+    if kind == "value" and node != 0:
+        return None
+    if kind == "array":
+        node = core.leaf_node(core.leaf(node))
+    known = _alive.get((id(core), node))
+    if known is None:
+        known = _alive[id(core), node] = (Leaf if kind == "array" else StateTree)(core, node)
+    return known
+
+
+def current_rules(core: _core.State) -> list[Rule]:
+    """The rule of every leaf as it is now, equal ones as one object."""
+    same: dict[Rule, Rule] = {}
+    rules = (leaf_rule(core, leaf) for leaf in range(len(core.rules)))
+    return [same.setdefault(rule, rule) for rule in rules]
+
+
+def _reduce_core(core: _core.State) -> tuple[Any, ...]:
+    spec, leaves, _, layout = core.pickled()
+    return _restored, ((spec, leaves, current_rules(core), layout),)
+
+
+def _restored(data: tuple[Any, ...]) -> _core.State:
+    return _core.unpickled_state(data)
+
+
+copyreg.pickle(_core.State, _reduce_core)

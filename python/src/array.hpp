@@ -1,0 +1,51 @@
+// array.hpp: arrays of Python's array libraries as the core sees them: NumPy through its C struct, others (torch)
+// through the DLPack C exchange API of their class. Nothing is copied.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "optimisers/array.hpp"
+
+namespace optimisers::python {
+
+namespace nb = nanobind;
+
+enum class Library : std::uint8_t { numpy, exchange };
+
+// Why an object has no ArrayView.
+enum class Fault : std::uint8_t {
+  none,
+  not_array,    // no array of a supported library
+  unsupported,  // numbers we do not compute with: object, longdouble, float8 ...
+  not_numeric,  // strings, dates, records
+  byte_order,
+  device,
+  layout,  // sparse, meta ...: the library gives no pointer
+  lazy,    // torch's lazy conjugate or negative: the memory holds other values
+};
+
+Fault read_array(PyObject* object, ArrayView& view);
+bool is_numpy(PyObject* object);
+// Says what is wrong, as the end of a sentence that begins with the array's place.
+std::string fault_text(PyObject* object, Fault fault);
+std::string type_name(PyObject* object);
+std::string dtype_text(PyObject* array);  // "float32"
+
+// The values of a lazily conjugated or negated tensor, or of a NumPy scalar, in an array of their own.
+nb::object materialised(PyObject* object, Fault fault);
+
+// A writable NumPy array of memory that `owner` keeps alive; C order.
+nb::object numpy_view(std::byte* data, DType dtype, std::span<const std::int64_t> shape, nb::handle owner);
+// NumPy: the elements [begin, begin + size) of a vector as an array of this shape, sharing its memory.
+nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t begin, std::span<const std::int64_t> shape);
+nb::object numpy_copy(PyObject* array);  // same memory layout
+
+// Tells torch that these tensors were written, so that a stale backward is caught.
+void bump_versions(const nb::list& tensors);
+
+void import_numpy_api();
+
+}  // namespace optimisers::python

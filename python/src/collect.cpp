@@ -1,0 +1,166 @@
+// collect.cpp: from a model and its gradients to the core's list of leaves. The loop every update goes through.
+#include "errors.hpp"
+#include "state.hpp"
+
+namespace optimisers::python {
+namespace {
+
+std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spec.text(node) + "\""; }
+
+[[noreturn]] void refuse_parameter(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
+                                   const char* call) {
+  const std::string message =
+      std::string(call) + ": parameter at " + quoted(spec, node) + " " + fault_text(object, fault);
+  if (fault != Fault::not_array) value_error(message);
+  const Kind kind = kind_of(object);
+  const std::string what = is_container(kind) ? name_of(kind) : type_name(object);
+  value_error(std::string(call) + ": model at " + quoted(spec, node) + " is a " + what +
+              ", was an array at setup; call setup again for the new model");
+}
+
+[[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
+                                  const char* call) {
+  const std::string place = std::string(call) + ": gradient at " + quoted(spec, node) + " ";
+  const Kind kind = kind_of(object);
+  if (is_container(kind))
+    value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
+  const std::string message = place + fault_text(object, fault);
+  fault == Fault::byte_order || fault == Fault::layout || fault == Fault::device ? value_error(message)
+                                                                                  : type_error(message);
+}
+
+}  // namespace
+
+void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
+  PyObject* object = model_[place.node];
+  const Fault fault = read_array(object, x);
+  if (fault != Fault::none) [[unlikely]] refuse_parameter(*spec_, place.node, object, fault, call);
+  if (!place.axes.empty()) bring_to_leaf_axes(place, x);
+}
+
+bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
+  PyObject* object = gradients_[place.node];
+  dx.present = false;
+  if (object == nullptr) return false;
+  const Fault fault = read_array(object, dx);
+  if (fault != Fault::none) [[unlikely]] {
+    nb::object other = materialised(object, fault);
+    if (!other.is_valid() || read_array(other.ptr(), dx) != Fault::none)
+      refuse_gradient(*spec_, place.node, object, fault, call);
+    gradients_.replace(place.node, std::move(other));
+  }
+  if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
+  return true;
+}
+
+// Axis i of the leaf is axis axes[i] of the view. A view with another number of axes stays: the core names it.
+void State::bring_to_leaf_axes(const Place& place, ArrayView& view) {
+  const std::size_t n = place.axes.size();
+  if (view.ndim != static_cast<std::int32_t>(n)) return;
+  std::int64_t* shape = permuted_.data() + permuted_used_;
+  std::int64_t* strides = shape + n;
+  permuted_used_ += 2 * n;
+  std::int64_t packed[64];
+  if (view.strides == nullptr) {
+    std::int64_t next = size_of(view.dtype);
+    for (std::size_t i = n; i-- > 0;) {
+      packed[i] = next;
+      next *= view.shape[i];
+    }
+    view.strides = packed;
+    view.stride_unit = 1;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    shape[i] = view.shape[place.axes[i]];
+    strides[i] = view.strides[place.axes[i]];
+  }
+  view.shape = shape;
+  view.strides = strides;
+}
+
+LeafUpdate& State::update_of(std::uint32_t leaf, bool& is_new) {
+  is_new = true;
+  if (!update_of_leaf_.empty()) {
+    is_new = update_of_leaf_[leaf] < 0;
+    if (!is_new) return updates_[static_cast<std::size_t>(update_of_leaf_[leaf])];
+    update_of_leaf_[leaf] = static_cast<std::int32_t>(used_);
+  }
+  LeafUpdate& update = updates_[used_++];
+  update.leaf = leaf;
+  update.more = -1;
+  return update;
+}
+
+// Gradients of a tied leaf are summed in walk order.
+void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
+  if (!update.dx.present) {
+    update.dx = dx;
+    return;
+  }
+  std::int32_t* link = &update.more;
+  while (*link >= 0) link = &further_[static_cast<std::size_t>(*link)].more;
+  *link = static_cast<std::int32_t>(further_.size());
+  further_.push_back({dx, -1});
+}
+
+void State::collect(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call) {
+  walk_model(*spec_, root, model, call, model_);
+  walk_gradients(*spec_, root, gradients, call, gradients_);
+  used_ = permuted_used_ = 0;
+  further_.clear();
+  const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    const Place& place = spec_->places[p];
+    bool is_new;
+    LeafUpdate& update = update_of(place.leaf, is_new);
+    if (is_new) [[likely]] {
+      read_parameter(place, update.x, call);
+      read_gradient(place, update.dx, call);
+      continue;
+    }
+    ArrayView x, dx;
+    read_parameter(place, x, call);
+    if (x.data != update.x.data)
+      value_error(std::string(call) + ": arrays at " +
+                  quoted(*spec_, spec_->places[spec_->first_place[place.leaf]].node) + " and " +
+                  quoted(*spec_, place.node) + " were one at setup, and are not now; call setup again for the new model");
+    if (read_gradient(place, dx, call)) add_gradient(update, dx);
+  }
+}
+
+void State::collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradients, const char* call) {
+  ArrayView x, g;
+  auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
+    const Fault fault = read_array(object, view);
+    const std::string place = std::string(call) + ": " + what + " ";
+    if (fault != Fault::none) type_error(place + fault_text(object, fault));
+    if (view.ndim != 1 || view.shape[0] != layout_->size)
+      value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
+                  ", the layout has " + shape_text(std::span(&layout_->size, 1)));
+  };
+  read_vector(flat, x, "the flat vector");
+  if (!x.writable)
+    value_error(std::string(call) + ": the flat vector is read-only; use update, which returns a new one");
+
+  const Node& top = spec_->nodes[root];
+  const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) &&
+                          !(top.kind == Kind::leaf && read_array(gradients, g) == Fault::none && g.ndim != 1);
+  if (given_flat) read_vector(gradients, g, "the flat gradient");
+  else walk_gradients(*spec_, root, gradients, call, gradients_);
+  used_ = permuted_used_ = 0;
+  further_.clear();
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    const Place& place = spec_->places[p];
+    bool is_new;
+    LeafUpdate& update = update_of(place.leaf, is_new);
+    if (is_new) {
+      update.x = segment(x, place.leaf);
+      update.dx.present = false;
+      if (given_flat) update.dx = segment(g, place.leaf);
+    }
+    ArrayView dx;
+    if (!given_flat && read_gradient(place, dx, call)) add_gradient(update, dx);
+  }
+}
+
+}  // namespace optimisers::python

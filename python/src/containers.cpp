@@ -1,0 +1,138 @@
+// containers.cpp: telling containers apart, and their children in insertion order.
+#include "containers.hpp"
+
+#include <unordered_map>
+
+namespace optimisers::python {
+namespace {
+
+nb::object attribute(PyObject* object, const char* name) {
+  nb::object value = nb::steal(PyObject_GetAttrString(object, name));
+  if (!value.is_valid()) PyErr_Clear();
+  return value;
+}
+
+PyObject* interned(nb::handle text) {
+  PyObject* s = nb::str(text).release().ptr();
+  PyUnicode_InternInPlace(&s);
+  return s;
+}
+
+bool read_named_tuple(PyObject* type, Fields& out) {
+  nb::object names = attribute(type, "_fields");
+  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !attribute(type, "_make").is_valid()) return false;
+  out.kind = Kind::named_tuple;
+  for (nb::handle name : names) {
+    out.names.push_back(interned(name));
+    out.trained.push_back(true);
+  }
+  return true;
+}
+
+bool read_dataclass(PyObject* type, Fields& out) {
+  if (!attribute(type, "__dataclass_fields__").is_valid()) return false;
+  out.kind = Kind::dataclass;
+  for (nb::handle field : nb::module_::import_("dataclasses").attr("fields")(nb::handle(type))) {
+    out.names.push_back(interned(field.attr("name")));
+    out.trained.push_back(!field.attr("metadata").attr("get")("trainable", true).equal(nb::bool_(false)));
+  }
+  return true;
+}
+
+std::unordered_map<PyTypeObject*, Fields>& known_classes() {
+  static auto& known = *new std::unordered_map<PyTypeObject*, Fields>;
+  return known;
+}
+
+// Called when a class dies; `address` is where it was.
+PyObject* forget_class(PyObject* address, PyObject*) {
+  auto& known = known_classes();
+  auto found = known.find(static_cast<PyTypeObject*>(PyLong_AsVoidPtr(address)));
+  if (found != known.end()) {
+    for (PyObject* name : found->second.names) Py_DECREF(name);
+    Py_DECREF(found->second.class_reference);
+    known.erase(found);
+  }
+  Py_RETURN_NONE;
+}
+
+PyObject* reference_that_forgets(PyTypeObject* type) {
+  static PyMethodDef method = {"forget_class", forget_class, METH_O, nullptr};
+  nb::object address = nb::steal(PyLong_FromVoidPtr(type));
+  nb::object callback = nb::steal(PyCFunction_New(&method, address.ptr()));
+  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.ptr());
+  if (reference == nullptr) throw nb::python_error();
+  return reference;
+}
+
+void dict_children(PyObject* dict, std::vector<Child>& out) {
+  if (PyDict_CheckExact(dict)) {
+    PyObject *key, *value;
+    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, &value);) out.push_back({nb::borrow(key), nb::borrow(value)});
+    return;
+  }
+  // A subclass decides on its own order (OrderedDict.move_to_end).
+  for (nb::handle key : nb::list(nb::borrow(dict))) {
+    nb::object value = nb::steal(PyObject_GetItem(dict, key.ptr()));
+    if (!value.is_valid()) throw nb::python_error();
+    out.push_back({nb::borrow(key), std::move(value)});
+  }
+}
+
+}  // namespace
+
+const char* name_of(Kind kind) {
+  constexpr const char* names[] = {"value", "array", "dict", "list", "tuple", "named tuple", "dataclass"};
+  return names[static_cast<int>(kind)];
+}
+
+const Fields* fields_of(PyTypeObject* type) {
+  auto& known = known_classes();
+  if (auto found = known.find(type); found != known.end()) return &found->second;
+  PyObject* object = reinterpret_cast<PyObject*>(type);
+  Fields fields{};
+  const bool is_tuple = PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS);
+  if (!(is_tuple ? read_named_tuple(object, fields) : read_dataclass(object, fields))) return nullptr;
+  fields.class_reference = reference_that_forgets(type);
+  return &known.emplace(type, std::move(fields)).first->second;
+}
+
+Kind kind_of(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (PyDict_CheckExact(object)) return Kind::dict;
+  if (PyList_CheckExact(object)) return Kind::list;
+  if (PyTuple_CheckExact(object)) return Kind::tuple;
+  if (PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || object == Py_None)
+    return Kind::value;
+  if (const Fields* fields = fields_of(type)) return fields->kind;
+  if (PyDict_Check(object)) return Kind::dict;
+  if (PyList_Check(object)) return Kind::list;
+  return PyTuple_Check(object) ? Kind::tuple : Kind::value;
+}
+
+nb::object field_value(PyObject* object, PyObject* name) {
+  nb::object value = nb::steal(PyObject_GetAttr(object, name));
+  if (value.is_valid()) return value;
+  if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
+  PyErr_Clear();
+  return value;
+}
+
+void children_of(PyObject* object, Kind kind, std::vector<Child>& out) {
+  out.clear();
+  if (kind == Kind::dict) return dict_children(object, out);
+  if (by_position(kind)) {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i)
+      out.push_back({{}, nb::borrow(PySequence_Fast_GET_ITEM(object, i))});
+    return;
+  }
+  const Fields* fields = fields_of(Py_TYPE(object));
+  for (std::size_t i = 0; i < fields->names.size(); ++i) {
+    nb::object value = kind == Kind::named_tuple ? nb::borrow(PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)))
+                                                 : field_value(object, fields->names[i]);
+    if (!value.is_valid()) value = nb::none();
+    out.push_back({nb::borrow(fields->names[i]), std::move(value), fields->trained[i]});
+  }
+}
+
+}  // namespace optimisers::python

@@ -1,0 +1,67 @@
+// errors.cpp: one class for each kind of fault, all derived from OptimisersError.
+#include "errors.hpp"
+
+#include <array>
+#include <new>
+
+namespace optimisers::python {
+namespace {
+
+std::array<PyObject*, 4> classes{};  // indexed by ErrorKind
+
+struct ClassInfo {
+  ErrorKind kind;
+  const char* name;
+  const char* doc;
+  PyObject* builtin;
+};
+
+void set_error(const Error& error) { PyErr_SetString(classes[static_cast<int>(error.kind())], error.what()); }
+
+}  // namespace
+
+void bind_errors(nb::module_& m) {
+  nb::object base = nb::steal(PyErr_NewExceptionWithDoc("optimisers.OptimisersError",
+                                                        "Base class of the package's own errors.", nullptr, nullptr));
+  m.attr("OptimisersError") = base;
+  const ClassInfo infos[] = {
+      {ErrorKind::value, "InvalidValueError", "A value out of range, a wrong shape, structure or length.",
+       PyExc_ValueError},
+      {ErrorKind::type, "InvalidTypeError", "A wrong kind of object.", PyExc_TypeError},
+      {ErrorKind::non_finite, "NonFiniteError", "A norm that must be finite is not; nothing was written.",
+       PyExc_FloatingPointError},
+      {ErrorKind::busy, "BusyError", "The state is in use by the same thread, further up the stack.",
+       PyExc_RuntimeError},
+  };
+  for (const ClassInfo& info : infos) {
+    nb::tuple bases = nb::make_tuple(base, nb::borrow(info.builtin));
+    nb::object cls = nb::steal(PyErr_NewExceptionWithDoc((std::string("optimisers.") + info.name).c_str(), info.doc,
+                                                         bases.ptr(), nullptr));
+    if (!cls.is_valid()) throw nb::python_error();
+    m.attr(info.name) = cls;
+    classes[static_cast<int>(info.kind)] = cls.release().ptr();  // the module lives as long as the process
+  }
+  nb::register_exception_translator([](const std::exception_ptr& p, void*) {
+    try {
+      std::rethrow_exception(p);
+    } catch (const Error& error) {
+      set_error(error);
+    }
+  });
+}
+
+void set_python_error() noexcept {
+  try {
+    throw;
+  } catch (nb::python_error& error) {
+    error.restore();
+  } catch (const Error& error) {
+    set_error(error);
+  } catch (const std::bad_alloc&) {
+    PyErr_NoMemory();
+  } catch (const std::exception& error) {
+    PyErr_SetString(PyExc_RuntimeError, error.what());
+  }
+}
+
+}  // namespace optimisers::python

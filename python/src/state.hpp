@@ -1,0 +1,97 @@
+// state.hpp: what `setup` returns, without its Python face: the model's spec and the core's optimiser of its leaves.
+#pragma once
+#include <atomic>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "array.hpp"
+#include "optimisers/optimiser.hpp"
+#include "walk.hpp"
+
+namespace optimisers::python {
+
+// Leaves as segments of one vector.
+struct Layout {
+  DType dtype = DType::float32;
+  std::int64_t size = 0;
+  std::vector<std::int64_t> offsets;             // of each leaf
+  std::vector<std::vector<std::int64_t>> shapes, strides;  // C order, in elements
+};
+Layout layout_of(const Flattened& model, DType dtype);
+
+struct LeafArray {
+  std::vector<std::int64_t> shape;
+  DType dtype;
+  Library library;
+};
+
+class State {
+ public:
+  // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector.
+  State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
+        std::span<const ArrayView> arrays, std::optional<Layout> layout);
+  State(const State& other);  // shares the spec, copies everything that changes
+
+  const TreeSpec& spec() const { return *spec_; }
+  Optimiser& core() { return core_; }
+  const LeafArray& leaf(std::uint32_t i) const { return leaves_[i]; }
+  nb::list& rules() { return rules_; }
+  bool has_layout() const { return layout_.has_value(); }
+
+  void update(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call);
+  nb::object copied_model(std::uint32_t root, PyObject* model, const char* call);
+  bool apply(PyObject* x, PyObject* gradient, PyObject* out);
+  // The same slots and clocks under other rules of the same structure.
+  std::unique_ptr<State> with_rules(nb::list rules);
+
+  nb::tuple pickled();
+  static std::unique_ptr<State> unpickled(const nb::tuple& data);
+
+ private:
+  friend class Use;
+
+  void collect(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call);
+  void collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradients, const char* call);
+  void run();
+  void tell_torch(std::uint32_t root, PyObject* flat);
+  LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
+  void add_gradient(LeafUpdate& update, const ArrayView& dx);
+  void read_parameter(const Place& place, ArrayView& x, const char* call);
+  bool read_gradient(const Place& place, ArrayView& dx, const char* call);
+  void bring_to_leaf_axes(const Place& place, ArrayView& view);
+  ArrayView segment(const ArrayView& flat, std::uint32_t leaf) const;
+  void size_scratch();
+
+  std::shared_ptr<const TreeSpec> spec_;
+  std::vector<LeafArray> leaves_;
+  nb::list rules_;
+  std::optional<Layout> layout_;
+  Optimiser core_;
+  std::int64_t elements_ = 0;
+
+  // Scratch that calls reuse.
+  Objects model_, gradients_;
+  std::vector<LeafUpdate> updates_;
+  std::size_t used_ = 0;
+  std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
+  std::vector<FurtherGradient> further_;
+  std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
+  std::size_t permuted_used_ = 0;
+
+  std::mutex mutex_;
+  std::atomic<std::thread::id> user_{};
+};
+
+// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call.
+class Use {
+ public:
+  explicit Use(State& state);
+  ~Use();
+  Use(const Use&) = delete;
+
+ private:
+  State& state_;
+};
+
+}  // namespace optimisers::python

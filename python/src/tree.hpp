@@ -1,0 +1,73 @@
+// tree.hpp: the shape of a model: its containers, keys and leaves, flattened once.
+// A container's children are contiguous and follow it, and so do all nodes below it: one loop forward visits
+// parents before children, one backward children before parents, and nothing recurses.
+#pragma once
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "containers.hpp"
+#include "optimisers/array.hpp"
+
+namespace optimisers::python {
+
+struct Node {
+  PyObject* key = nullptr;  // in its parent, owned by the spec; null by position and at the root
+  std::uint32_t parent = 0;
+  std::uint32_t first = 0, count = 0;  // children
+  std::uint32_t end = 0;               // one past the last node below; those are [first, end)
+  std::uint32_t place_begin = 0, place_end = 0;  // places at and below, in walk order
+  Kind kind = Kind::value;
+
+  bool live() const { return place_begin != place_end; }  // something below is trained
+};
+
+// Where a leaf stands. Tied arrays are one leaf with several places.
+struct Place {
+  std::uint32_t node, leaf;
+  std::vector<int> axes;  // axis i of the leaf is axis axes[i] here; empty: the same
+};
+
+class TreeSpec {
+ public:
+  std::vector<Node> nodes;
+  std::vector<Place> places;             // depth first, in insertion order
+  std::vector<std::uint32_t> first_place;  // of each leaf
+
+  TreeSpec() = default;
+  TreeSpec(const TreeSpec&) = delete;
+  TreeSpec& operator=(const TreeSpec&) = delete;
+  ~TreeSpec();
+
+  std::size_t leaf_count() const { return first_place.size(); }
+  bool tied() const { return first_place.size() != places.size(); }
+  std::vector<std::uint32_t> leaves_below(std::uint32_t node) const;  // each once, in walk order
+  std::uint32_t child(std::uint32_t node, PyObject* key) const;       // 0: there is none
+
+  nb::object key(std::uint32_t node) const;  // an int by position
+  nb::tuple path(std::uint32_t node) const;
+  std::string text(std::uint32_t node) const;  // "layers.3.weight"; "x" for a bare array; very deep ones abridged
+
+  nb::tuple state() const;  // for pickling
+  static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
+
+  void number_places();  // after the nodes are there
+};
+
+struct Flattened {
+  std::shared_ptr<TreeSpec> spec;
+  std::vector<nb::object> arrays;  // of each leaf
+  std::vector<ArrayView> views;
+};
+// Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
+Flattened flatten(nb::handle model, const char* call);
+
+// The model with its leaves replaced: new containers of the same classes, what is not trained shared.
+// `objects` has the model's object at each live node.
+nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,
+                   const std::vector<nb::object>& leaves);
+
+// The array with its axes in this order.
+nb::object with_axes(const nb::object& array, const std::vector<int>& axes);
+
+}  // namespace optimisers::python

@@ -1,0 +1,153 @@
+// test_chain.cpp: chains fused at compile time, put together at run time or read from text give the same bits.
+#include <gtest/gtest.h>
+
+#include <optimisers/optimisers.hpp>
+#include <vector>
+
+#include "group.hpp"
+
+namespace optimisers::test {
+namespace {
+
+// A rule of one's own: 15 lines, no line of the library knows it.
+struct SignMomentum {
+  double eta = 1e-3, rho = 0.9;
+  static constexpr Text text{.name = "SignMomentum"};
+  static constexpr std::tuple fields{Field{"eta", &SignMomentum::eta, Range::nonnegative, "learning rate"},
+                                     Field{"rho", &SignMomentum::rho, Range::unit, "decay"}};
+  static constexpr std::array slots{Slot<SignMomentum>{"m"}};
+  friend bool operator==(const SignMomentum&, const SignMomentum&) = default;
+  template <class R>
+  struct Step {
+    R eta, rho;
+  };
+  template <class R>
+  Step<R> tick(NoClock&) const {
+    return {R(eta), R(rho)};
+  }
+  template <class T>
+  OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m) {
+    m = k.rho * m + dx;
+    dx = k.eta * sign(m);
+  }
+};
+
+template <class T>
+std::vector<T> noise(std::size_t n, unsigned seed) {
+  std::vector<T> v(n);
+  for (T& a : v) {
+    seed = seed * 1664525u + 1013904223u;
+    const auto r = real_t<T>(int(seed >> 8) % 20001 - 10000) / real_t<T>(3000);
+    a = from_real<T>(r);
+    if constexpr (is_complex<T>) a.im = real_t<T>(0.5) - r;
+  }
+  return v;
+}
+
+// Several steps of a program over two leaves, one frozen for a while, one without a gradient once.
+template <class T, class R>
+std::vector<T> train(const R& rule) {
+  auto x = noise<T>(70'001, 1), y = noise<T>(33, 2);
+  const auto gx = noise<T>(70'001, 3), gy = noise<T>(33, 4);
+  State state = setup(rule, {{"x", x}, {"y", y}});
+  for (int i = 0; i < 6; ++i) {
+    if (i == 2) state["x"].freeze();
+    if (i == 3) state.thaw();
+    if (i == 4) state.adjust(0.125);
+    state.update({x, y}, {gx, i == 1 ? AnySpan{} : AnySpan(gy)});
+  }
+  return pack<T>({x, y});
+}
+
+template <class... R>
+void expect_same(const Chain<R...>& chain) {
+  Program stagewise = program_of(chain);
+  ASSERT_FALSE(stagewise.fused.empty());
+  EXPECT_NE(Group(stagewise, DType::float32).passes.size(), stagewise.stages.size()) << "not fused";
+  stagewise.fused.clear();
+  EXPECT_TRUE(train<float>(chain) == train<float>(stagewise));
+  EXPECT_TRUE(train<double>(chain) == train<double>(stagewise));
+  if constexpr (!(RefusesComplex<R> || ...)) EXPECT_TRUE(train<Complex<float>>(chain) == train<Complex<float>>(stagewise));
+}
+
+TEST(Chain, FusedEqualsStageByStage) {
+  expect_same(Chain{ClipNorm{.omega = 1.0}, AdamW{.eta = 1e-2, .lambda = 0.1}});
+  expect_same(Chain{WeightDecay{}, ClipGrad{.delta = 0.5}, Momentum{}});
+  expect_same(Chain{SignDecay{}, SignMomentum{}});
+  expect_same(Chain{ClipGrad{.delta = 1}, Rprop{}});
+}
+
+TEST(Chain, ReducingAndGatingStagesInsideWork) {
+  expect_same(Chain{Momentum{}, ClipNorm{.omega = 0.1, .scope = Scope::global}, WeightDecay{}, ClipNorm{.omega = 2}});
+  expect_same(Chain{ClipNorm{.omega = 5}, AccumGrad{.n = 2}, Adam{.eta = 1e-2}});
+}
+
+TEST(Chain, ConditionalSlotsChooseTheKernel) {
+  expect_same(Chain{ClipGrad{}, RMSProp{.centred = true}});
+  expect_same(Chain{ClipGrad{}, RMSProp{.centred = false}});
+}
+
+TEST(Chain, RunTimeAndTextEqualCompileTime) {
+  const auto fused = train<float>(Chain{ClipNorm{.omega = 1.0}, Chain{SignDecay{}, NAdam{.eta = 1e-2}}});
+  RuntimeChain chain;
+  chain.push_back(ClipNorm{.omega = 1.0});
+  chain.push_back(AnyRule("SignDecay"));
+  chain.push_back(AnyRule("NAdam").with("eta", 1e-2));
+  EXPECT_TRUE(train<float>(chain) == fused);
+  EXPECT_TRUE(train<float>(parse_program("OptimiserChain(ClipNorm(1.0), Chain(SignDecay(), NAdam(eta=1e-2)))")) == fused);
+}
+
+TEST(Chain, OwnRuleRunsInItsOwnKernelAndOnThreads) {
+  const auto one = [] {
+    set_num_threads(1);
+    return train<float>(SignMomentum{});
+  }();
+  set_num_threads(5);
+  EXPECT_TRUE(train<float>(SignMomentum{}) == one);
+  set_num_threads(2);
+  std::vector<float> x{1.f, 1.f}, g{2.f, -3.f};
+  State state = setup(SignMomentum{.eta = 0.25}, x);
+  state.update(x, g);
+  EXPECT_EQ(x, (std::vector<float>{0.75f, 1.25f}));
+  EXPECT_EQ(state.leaf(0).slot<float>("m")[1], -3.f);
+}
+
+TEST(Chain, EmptyChainIsDescentOfOne) {
+  std::vector<float> x{3.f}, g{1.f};
+  State state = setup(Chain{}, x);
+  state.update(x, g);
+  EXPECT_EQ(x[0], 2.f);
+}
+
+TEST(Parse, ReadsWhatPythonPrints) {
+  const auto one = [](const char* text) { return parse_program(text).stages.at(0); };
+  EXPECT_TRUE(one("Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)") == AnyRule(Adam{}));
+  EXPECT_TRUE(one("Adam") == AnyRule(Adam{}));
+  EXPECT_TRUE(one(" AdamW ( 1e-2 , lambda_ = .5 , couple=False ) ") == AnyRule(AdamW{.eta = 1e-2, .lambda = 0.5, .couple = false}));
+  EXPECT_TRUE(one("ClipNorm(omega=1.0, p=-inf, throw=False, scope=\"global\")") ==
+              AnyRule(ClipNorm{.omega = 1, .p = -INFINITY, .throw_ = false, .scope = Scope::global}));
+  EXPECT_TRUE(one("AccumGrad(4)") == AnyRule(AccumGrad{.n = 4}));
+  EXPECT_EQ(parse_program("MixedPrecision(Adam(), dtype='float64')").master, DType::float64);
+  EXPECT_EQ(parse_program("MixedPrecision(OptimiserChain(Adam(), Lion()))").stages.size(), 2u);
+  EXPECT_TRUE(parse_program("OptimiserChain()").stages.empty());
+  EXPECT_EQ(parse_fields("eta=1e-3, beta=(0.9, 0.99)").size(), 2u);
+}
+
+TEST(Parse, SaysWhatItExpected) {
+  for (const char* text : {"", "Adm()", "Adam(", "Adam(eta)", "Adam(eta=)", "Adam(eta=1,2)", "Adam(-1)", "Adam(beta=0.9)",
+                           "Adam(betta=0.9)", "Adam() Adam()", "AccumGrad()", "Chain(MixedPrecision(Adam()))", "Adam(1,(0,0),1,1)",
+                           "MixedPrecision(Adam(), dtype=\"float16\")", "ClipNorm(scope=\"all\")", "Adam(eta=1e999)", "Adam(eta=nan)"})
+    EXPECT_THROW((void)parse_program(text), Error) << text;
+  std::string deep;
+  for (int i = 0; i < 100'000; ++i) deep += "Chain(";
+  EXPECT_THROW((void)parse_program(deep), Error);
+  try {
+    (void)parse_program("Chain(Adam(eta=x))");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "rule \"Chain(Adam(eta=x))\", character 16: expected a number");
+  }
+}
+
+}  // namespace
+}  // namespace optimisers::test

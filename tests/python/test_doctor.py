@@ -1,0 +1,61 @@
+"""What doctor reports, threads, and what importing the package costs and refuses."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+import optimisers as opt
+
+
+def run(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code], env=os.environ | env, capture_output=True, text=True, check=False
+    )
+
+
+def test_doctor_reads_well():
+    doctor = opt.doctor()
+    text = str(doctor)
+    assert text == repr(doctor) and len(text.splitlines()) == 6
+    for part in (opt.__version__, doctor.isa, str(doctor.threads), doctor.cuda_reason, doctor.numpy):
+        assert part in text
+    assert doctor.isa in doctor.isa_available and doctor.cuda is False
+
+
+def test_number_of_threads_can_be_set(threads):
+    for n in (1, 3):
+        opt.set_num_threads(n)
+        assert opt.get_num_threads() == opt.doctor().threads == n
+
+
+def test_unknown_instruction_set_is_an_error_at_import():
+    result = run("import optimisers", OPTIMISERS_ISA="v7")
+    assert result.returncode != 0 and "OPTIMISERS_ISA" in result.stderr and "v7" in result.stderr
+
+
+def test_importing_brings_in_nothing_heavy():
+    heavy = ("torch", "jax", "ml_dtypes", "scipy", "dataclasses", "tqdm")
+    code = "import numpy, sys; old = set(sys.modules); import optimisers; print(*set(sys.modules) - old)"
+    loaded = {name.split(".")[0] for name in run(code).stdout.split()}
+    assert loaded.isdisjoint(heavy) and loaded <= {"optimisers", "__future__", "atexit", "collections"}, loaded
+
+
+def test_leaving_the_interpreter_leaks_nothing():
+    code = (
+        "import numpy as np, optimisers as opt\n"
+        "model = {'w': np.ones(3)}\n"
+        "state = opt.setup(opt.OptimiserChain(opt.ClipNorm(), opt.Adam()), model)\n"
+        "opt.update_(state, model, {'w': np.ones(3)})\n"
+        "views, re = state['w'].state, opt.destructure(model)[1]\n"
+    )
+    result = run(code)
+    assert (result.returncode, result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("kind", ["OptimisersError", "InvalidValueError", "NonFiniteError"])
+def test_errors_are_one_family(kind):
+    assert issubclass(getattr(opt, kind), opt.OptimisersError)
+    assert issubclass(opt.InvalidValueError, ValueError) and issubclass(opt.InvalidTypeError, TypeError)
+    assert issubclass(opt.NonFiniteError, FloatingPointError) and issubclass(opt.BusyError, RuntimeError)
