@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 from . import _core
 from ._rule import BuiltinRule, Field, Slot, python_name
@@ -69,10 +69,10 @@ def _fields_text(d: dict[str, Any], fields: tuple[Field, ...]) -> str:
 
 def _init_source(d: dict[str, Any], fields: tuple[Field, ...]) -> str:
     """Source of `__init__`, so that its signature is a plain one that needs no help to be shown."""
-    arguments = [f"{f.name}: {TYPES[f.kind]!r}" + ("" if f.default is None else f" = {f.default!r}") for f in fields]
+    arguments = [f"{f.name}: {TYPES[f.kind]}" + ("" if f.default is None else f" = {f.default!r}") for f in fields]
     body = f"    self._set({''.join(f.name + ', ' for f in fields)})\n"
     if any(f.name == "centred" for f in fields):
-        arguments += ["*", "centered: 'bool | None' = None"]
+        arguments += ["*", "centered: bool | None = None"]
         body = "    centred = centred if centered is None else centered\n" + body
     return f"def {d['name']}(self, {', '.join(arguments)}) -> None:\n{body}"
 
@@ -84,8 +84,9 @@ def _describe_fields(d: dict[str, Any]) -> tuple[Field, ...]:
 def _make_classes() -> tuple[type[BuiltinRule], ...]:
     descriptions = _core.rule_descriptions()
     fields = [_describe_fields(d) for d in descriptions]
-    functions: dict[str, Any] = {}
-    exec("\n".join(map(_init_source, descriptions, fields)), functions)
+    functions: dict[str, Any] = {"Literal": Literal}
+    source = "\n".join(map(_init_source, descriptions, fields))
+    exec(compile(source, "<rules>", "exec", dont_inherit=True), functions)  # annotations as types, not as text
     return tuple(_make_class(d, f, functions[d["name"]]) for d, f in zip(descriptions, fields, strict=True))
 
 

@@ -229,13 +229,13 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any) -> tuple[Leaf, Any]:
 
     Args:
         rule: the rule `state` was made for; its hyperparameters may have changed.
-        state: what `init` or the call before returned. It is changed in place.
+        state: what `init` returned; it is changed in place.
         x: the array, which is only read.
         dx: its gradient.
 
     Returns:
-        `(state, dx)`: use this state from now on; dx is a new array of x's dtype, or `None` while
-        `AccumGrad` is collecting.
+        `(state, dx)`: the same state, and a new array of x's dtype, or `None` while `AccumGrad` is
+        collecting.
 
     Raises:
         ValueError: shapes do not fit, or the rule has another structure than the state.
@@ -252,24 +252,20 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any) -> tuple[Leaf, Any]:
     _check_state(state, "apply_")
     if not isinstance(state, Leaf) or len(state._core.path(state._node)) != 0:
         raise InvalidValueError("apply_: expected the state of one array, as init returns it")
-    state = _under_rule(state, rule)
+    _take_rule(state, rule)
     shape, name, tensor = state._core.leaf_info(0)
     out = _arrays.empty(shape, name, tensor)
     return state, out if state._core.apply(x, dx, out) else None
 
 
-def _under_rule(state: Leaf, rule: Rule) -> Leaf:
-    """The state with the hyperparameters of this rule."""
+def _take_rule(state: Leaf, rule: Rule) -> None:
+    """Give the state the hyperparameters of this rule."""
     now = leaf_rule(state._core, 0)
     if now == rule:
-        return state
+        return
     if _structure(now) != _structure(rule):
         raise InvalidValueError(f"apply_: the state was made for {now!r}, got the rule {rule!r}")
-    if len(list(rule._stages())) > 1:
-        return handle(state._core.with_rules([rule]), 0)  # type: ignore[no-any-return]
-    (stage,) = rule._stages()
-    fields = [field for field in stage.fields if not field.structural]
-    return adjust_(state, **{field.name: getattr(stage, field.name) for field in fields})
+    state._core.set_rules(0, rule._values())
 
 
 def _structure(rule: Rule) -> Any:

@@ -4,8 +4,6 @@
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #include <numpy/arrayobject.h>
 
-#include <vector>
-
 #include "errors.hpp"
 #include "exchange.hpp"
 
@@ -84,22 +82,53 @@ Fault import_numpy(PyArrayObject* a, ArrayView& view) {
 bool exchange_dtype(const DLPackTensor& t, DType& out) {
   if (t.lanes != 1) return false;
   switch (t.code << 8 | t.bits) {
-    case 0 << 8 | 8: out = DType::int8; return true;
-    case 0 << 8 | 16: out = DType::int16; return true;
-    case 0 << 8 | 32: out = DType::int32; return true;
-    case 0 << 8 | 64: out = DType::int64; return true;
-    case 1 << 8 | 8: out = DType::uint8; return true;
-    case 1 << 8 | 16: out = DType::uint16; return true;
-    case 1 << 8 | 32: out = DType::uint32; return true;
-    case 1 << 8 | 64: out = DType::uint64; return true;
-    case 2 << 8 | 16: out = DType::float16; return true;
-    case 2 << 8 | 32: out = DType::float32; return true;
-    case 2 << 8 | 64: out = DType::float64; return true;
-    case 4 << 8 | 16: out = DType::bfloat16; return true;
-    case 5 << 8 | 64: out = DType::complex64; return true;
-    case 5 << 8 | 128: out = DType::complex128; return true;
-    case 6 << 8 | 8: out = DType::boolean; return true;
-    default: return false;
+    case 0 << 8 | 8:
+      out = DType::int8;
+      return true;
+    case 0 << 8 | 16:
+      out = DType::int16;
+      return true;
+    case 0 << 8 | 32:
+      out = DType::int32;
+      return true;
+    case 0 << 8 | 64:
+      out = DType::int64;
+      return true;
+    case 1 << 8 | 8:
+      out = DType::uint8;
+      return true;
+    case 1 << 8 | 16:
+      out = DType::uint16;
+      return true;
+    case 1 << 8 | 32:
+      out = DType::uint32;
+      return true;
+    case 1 << 8 | 64:
+      out = DType::uint64;
+      return true;
+    case 2 << 8 | 16:
+      out = DType::float16;
+      return true;
+    case 2 << 8 | 32:
+      out = DType::float32;
+      return true;
+    case 2 << 8 | 64:
+      out = DType::float64;
+      return true;
+    case 4 << 8 | 16:
+      out = DType::bfloat16;
+      return true;
+    case 5 << 8 | 64:
+      out = DType::complex64;
+      return true;
+    case 5 << 8 | 128:
+      out = DType::complex128;
+      return true;
+    case 6 << 8 | 8:
+      out = DType::boolean;
+      return true;
+    default:
+      return false;
   }
 }
 
@@ -165,7 +194,8 @@ std::string dtype_text(PyObject* array) {
 
 std::string fault_text(PyObject* object, Fault fault) {
   switch (fault) {
-    case Fault::none: return "is fine";
+    case Fault::none:
+      return "is fine";
     case Fault::not_array:
       return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
     case Fault::unsupported:
@@ -173,14 +203,17 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "has dtype " + dtype_text(object) +
              ", expected float16, bfloat16, float32, float64, complex64 or complex128; convert it with astype";
     case Fault::byte_order:
-      return "has dtype " + dtype_text(object) + " in foreign byte order; convert it with "
+      return "has dtype " + dtype_text(object) +
+             " in foreign byte order; convert it with "
              "a.astype(a.dtype.newbyteorder(\"=\"))";
     case Fault::device: {
       nb::object device = nb::borrow(object).attr("device");
       return std::string("is on device ") + nb::str(device).c_str() + ", expected the CPU; move it with .cpu()";
     }
-    case Fault::layout: return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
-    case Fault::lazy: return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
+    case Fault::layout:
+      return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
+    case Fault::lazy:
+      return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
   }
   return "";
 }
@@ -214,6 +247,26 @@ void set_base(const nb::object& array, nb::handle owner) {
 }
 
 }  // namespace
+
+void permute_axes(ArrayView& view, const std::vector<int>& axes, std::int64_t* memory) {
+  const std::size_t n = axes.size();
+  std::int64_t packed[64];  // NumPy's limit; torch's is the same
+  if (view.strides == nullptr) {
+    std::int64_t next = size_of(view.dtype);
+    for (std::size_t i = n; i-- > 0;) {
+      packed[i] = next;
+      next *= view.shape[i];
+    }
+    view.strides = packed;
+    view.stride_unit = 1;
+  }
+  for (std::size_t i = 0; i < n; ++i) {
+    memory[i] = view.shape[axes[i]];
+    memory[n + i] = view.strides[axes[i]];
+  }
+  view.shape = memory;
+  view.strides = memory + n;
+}
 
 nb::object numpy_view(std::byte* data, DType dtype, std::span<const std::int64_t> shape, nb::handle owner) {
   auto* dims = reinterpret_cast<npy_intp*>(const_cast<std::int64_t*>(shape.data()));

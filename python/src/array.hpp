@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "optimisers/array.hpp"
 
@@ -37,10 +38,14 @@ std::string dtype_text(PyObject* array);  // "float32"
 // The values of a lazily conjugated or negated tensor, or of a NumPy scalar, in an array of their own.
 nb::object materialised(PyObject* object, Fault fault);
 
+// Axis i of the result is axis axes[i] of the view. `memory` is for its shape and strides: twice its axes.
+void permute_axes(ArrayView& view, const std::vector<int>& axes, std::int64_t* memory);
+
 // A writable NumPy array of memory that `owner` keeps alive; C order.
 nb::object numpy_view(std::byte* data, DType dtype, std::span<const std::int64_t> shape, nb::handle owner);
 // NumPy: the elements [begin, begin + size) of a vector as an array of this shape, sharing its memory.
-nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t begin, std::span<const std::int64_t> shape);
+nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t begin,
+                         std::span<const std::int64_t> shape);
 nb::object numpy_copy(PyObject* array);  // same memory layout
 
 // Tells torch that these tensors were written, so that a stale backward is caught.

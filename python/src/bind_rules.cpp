@@ -14,11 +14,16 @@ namespace {
 
 const char* wanted(FieldKind kind) {
   switch (kind) {
-    case FieldKind::number: return "a number";
-    case FieldKind::pair: return "a pair of numbers";
-    case FieldKind::count: return "an integer";
-    case FieldKind::boolean: return "True or False";
-    case FieldKind::scope: return "\"leaf\" or \"global\"";
+    case FieldKind::number:
+      return "a number";
+    case FieldKind::pair:
+      return "a pair of numbers";
+    case FieldKind::count:
+      return "an integer";
+    case FieldKind::boolean:
+      return "True or False";
+    case FieldKind::scope:
+      return "\"leaf\" or \"global\"";
   }
   return "";
 }
@@ -108,7 +113,8 @@ nb::tuple values_of(const RuleValue& rule) {
 Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind) {
   PyObject* o = object.ptr();
   const auto refuse = [&](ErrorKind error) {
-    throw Error(error, std::string(rule) + ": " + field + " must be " + wanted(kind) + ", got " + nb::repr(object).c_str());
+    throw Error(error,
+                std::string(rule) + ": " + field + " must be " + wanted(kind) + ", got " + nb::repr(object).c_str());
   };
   if (kind == FieldKind::boolean) {
     if (!PyBool_Check(o) && !is_numpy_bool(o)) refuse(ErrorKind::type);
@@ -140,19 +146,25 @@ void bind_rules(nb::module_& m) {
     return rules;
   });
   nb::class_<RuleValue>(m, "RuleValue")
-      .def("__init__", [](RuleValue* self, const std::string& name, const nb::dict& values) {
-        const std::unique_ptr<RuleValue> rule(new_rule(name, values));
-        new (self) RuleValue(*rule);
-      }, nb::arg("name"), nb::arg("values"))
+      .def(
+          "__init__",
+          [](RuleValue* self, const std::string& name, const nb::dict& values) {
+            const std::unique_ptr<RuleValue> rule(new_rule(name, values));
+            new (self) RuleValue(*rule);
+          },
+          nb::arg("name"), nb::arg("values"))
       .def("values", &values_of)
       .def_prop_ro("name", [](const RuleValue& rule) { return rule.info().text.name; })
       .def_prop_ro("slot_count", &RuleValue::slot_count);
   nb::class_<Program>(m, "Program")
-      .def("__init__", [](Program* self, const nb::list& stages, std::optional<std::string> master) {
-        new (self) Program();
-        for (nb::handle stage : stages) self->stages.push_back(nb::cast<const RuleValue&>(stage));
-        if (master) self->master = dtype_from_name(*master);
-      }, nb::arg("stages"), nb::arg("master").none());
+      .def(
+          "__init__",
+          [](Program* self, const nb::list& stages, std::optional<std::string> master) {
+            new (self) Program();
+            for (nb::handle stage : stages) self->stages.push_back(nb::cast<const RuleValue&>(stage));
+            if (master) self->master = dtype_from_name(*master);
+          },
+          nb::arg("stages"), nb::arg("master").none());
 }
 
 }  // namespace optimisers::python

@@ -102,18 +102,22 @@ nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, nb::ha
 
 // The nodes of the tree as the handles need them.
 void bind_nodes(nb::class_<State>& cls) {
-  cls.def("child", [](const State& s, std::uint32_t node, nb::handle key) { return s.spec().child(node, key.ptr()); },
-          nb::arg(), nb::arg().none())
+  cls.def(
+         "child", [](const State& s, std::uint32_t node, nb::handle key) { return s.spec().child(node, key.ptr()); },
+         nb::arg(), nb::arg().none())
       .def("kind", [](const State& s, std::uint32_t node) { return name_of(s.spec().nodes[node].kind); })
-      .def("children", [](const State& s, std::uint32_t node) {
-        const Node& n = s.spec().nodes[node];
-        return nb::make_tuple(n.first, n.first + n.count);
-      })
+      .def("children",
+           [](const State& s, std::uint32_t node) {
+             const Node& n = s.spec().nodes[node];
+             return nb::make_tuple(n.first, n.first + n.count);
+           })
       .def("key", [](const State& s, std::uint32_t node) { return s.spec().key(node); })
       .def("path", [](const State& s, std::uint32_t node) { return s.spec().path(node); })
       .def("path_text", [](const State& s, std::uint32_t node) { return s.spec().text(node); })
-      .def("leaf", [](const State& s, std::uint32_t node) { return s.spec().places[s.spec().nodes[node].place_begin].leaf; })
-      .def("leaf_node", [](const State& s, std::uint32_t leaf) { return s.spec().places[s.spec().first_place[leaf]].node; })
+      .def("leaf",
+           [](const State& s, std::uint32_t node) { return s.spec().places[s.spec().nodes[node].place_begin].leaf; })
+      .def("leaf_node",
+           [](const State& s, std::uint32_t leaf) { return s.spec().places[s.spec().first_place[leaf]].node; })
       .def("leaves", [](const State& s, std::uint32_t node) { return s.spec().leaves_below(node); })
       .def("leaf_count", [](const State& s, std::uint32_t node) {
         return s.spec().nodes[node].place_end - s.spec().nodes[node].place_begin;
@@ -134,9 +138,11 @@ void bind_state(nb::module_& m) {
       .def("is_frozen", &is_frozen)
       .def("copy", &copied)
       .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg().none())
-      .def("apply", [](State& s, nb::handle x, nb::handle dx, nb::handle out) { return s.apply(x.ptr(), dx.ptr(), out.ptr()); },
-           nb::arg().none(), nb::arg().none(), nb::arg())
-      .def("with_rules", &State::with_rules)
+      .def(
+          "apply",
+          [](State& s, nb::handle x, nb::handle dx, nb::handle out) { return s.apply(x.ptr(), dx.ptr(), out.ptr()); },
+          nb::arg().none(), nb::arg().none(), nb::arg())
+      .def("set_rules", &State::set_rules)
       .def("has_layout", &State::has_layout)
       .def_prop_ro("rules", [](State& s) { return nb::list(s.rules()); })
       .def("__deepcopy__", [](State& s, nb::handle) { return copied(s); })

@@ -2,6 +2,9 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 
+#include <algorithm>
+#include <deque>
+
 #include "bind.hpp"
 #include "errors.hpp"
 #include "pack.hpp"
@@ -20,8 +23,8 @@ std::vector<LeafArray> leaf_arrays(const Flattened& flat) {
   std::vector<LeafArray> leaves;
   for (std::size_t i = 0; i < flat.views.size(); ++i) {
     const ArrayView& a = flat.views[i];
-    leaves.push_back({{a.shape, a.shape + a.ndim}, a.dtype,
-                      is_numpy(flat.arrays[i].ptr()) ? Library::numpy : Library::exchange});
+    leaves.push_back(
+        {{a.shape, a.shape + a.ndim}, a.dtype, is_numpy(flat.arrays[i].ptr()) ? Library::numpy : Library::exchange});
   }
   return leaves;
 }
@@ -29,8 +32,8 @@ std::vector<LeafArray> leaf_arrays(const Flattened& flat) {
 nb::list leaves_of(const Model& m) {
   nb::list leaves;
   for (std::size_t i = 0; i < m.flat.arrays.size(); ++i)
-    leaves.append(nb::make_tuple(m.flat.spec->path(m.flat.spec->places[m.flat.spec->first_place[i]].node),
-                                 m.flat.arrays[i]));
+    leaves.append(
+        nb::make_tuple(m.flat.spec->path(m.flat.spec->places[m.flat.spec->first_place[i]].node), m.flat.arrays[i]));
   return leaves;
 }
 
@@ -63,7 +66,8 @@ std::unique_ptr<State> new_segmented_state(const Model& m, nb::list rules, nb::h
     leaf.dtype = view.dtype;
     leaf.library = is_numpy(flat.ptr()) ? Library::numpy : Library::exchange;
   }
-  return std::make_unique<State>(m.flat.spec, std::move(leaves), std::move(rules), std::span(&view, 1), std::move(layout));
+  return std::make_unique<State>(m.flat.spec, std::move(leaves), std::move(rules), std::span(&view, 1),
+                                 std::move(layout));
 }
 
 // The model with other leaves: for destructure's re(flat).
@@ -86,7 +90,8 @@ nb::list segments_of(const Model& m, nb::handle flat) {
   return leaves;
 }
 
-void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx, const ArrayView& leaf, nb::handle tree) {
+void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx, const ArrayView& leaf,
+                  nb::handle tree) {
   const auto shape = [](const ArrayView& a) { return std::span(a.shape, static_cast<std::size_t>(a.ndim)); };
   const std::string place = "flatten: array at \"" + spec.text(node) + "\" ";
   if (!std::ranges::equal(shape(dx), shape(leaf)))
@@ -95,40 +100,22 @@ void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx,
     value_error(place + "is " + dtype_text(tree.ptr()) + ", the model's is real; take its real part");
 }
 
-// Shape and strides of a tied place in the order of the leaf's axes.
-struct Transposed {
-  std::vector<std::int64_t> shape, strides;
-};
-
-ArrayView on_leaf_axes(const ArrayView& view, const std::vector<int>& axes, Transposed& memory) {
-  if (axes.empty() || view.ndim != static_cast<std::int32_t>(axes.size())) return view;
-  ArrayView out = view;
-  std::vector<std::int64_t> packed(axes.size());
-  std::int64_t next = size_of(view.dtype);
-  for (std::size_t i = axes.size(); i-- > 0;) {
-    packed[i] = view.strides ? view.strides[i] * view.stride_unit : next;
-    next *= view.shape[i];
+// Where each leaf goes, zeros until something is found for it.
+std::vector<Segment> empty_segments(const Model& m) {
+  std::vector<Segment> segments;
+  std::int64_t begin = 0;
+  for (const ArrayView& a : m.flat.views) {
+    segments.push_back({{}, begin, size_of(a)});
+    begin += size_of(a);
   }
-  for (int axis : axes) {
-    memory.shape.push_back(view.shape[axis]);
-    memory.strides.push_back(packed[static_cast<std::size_t>(axis)]);
-  }
-  out.shape = memory.shape.data();
-  out.strides = memory.strides.data();
-  out.stride_unit = 1;
-  return out;
+  return segments;
 }
 
 // The model's own arrays, tied ones once.
 void pack_model(const Model& m, nb::handle out) {
   const ArrayView vector = vector_view(out, "destructure");
-  std::vector<Segment> segments;
-  std::int64_t begin = 0;
-  for (const ArrayView& a : m.flat.views) {
-    segments.push_back({a, begin, size_of(a)});
-    begin += size_of(a);
-  }
-  check_length(vector, begin, "destructure");
+  std::vector<Segment> segments = empty_segments(m);
+  for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
   nb::gil_scoped_release release;
   pack(segments, vector.data, vector.dtype);
 }
@@ -138,56 +125,64 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   const ArrayView vector = vector_view(out, "flatten");
   Objects objects(spec);
   walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
-  std::vector<std::int64_t> begins;
-  std::int64_t size = 0;
-  for (const ArrayView& a : m.flat.views) {
-    begins.push_back(size);
-    size += size_of(a);
-  }
-  check_length(vector, size, "flatten");
-  std::vector<Segment> segments, further;
-  std::vector<Transposed> memory(spec.places.size());
-  std::vector<bool> seen(spec.leaf_count());
-  for (std::uint32_t i = 0; i < spec.leaf_count(); ++i) segments.push_back({{}, begins[i], size_of(m.flat.views[i])});
-  for (std::size_t p = 0; p < spec.places.size(); ++p) {
-    const Place& place = spec.places[p];
-    if (objects[place.node] == nullptr) continue;
+  std::vector<Segment> segments = empty_segments(m), further;
+  check_length(vector, segments.empty() ? 0 : segments.back().begin + segments.back().size, "flatten");
+  std::deque<std::vector<std::int64_t>> memory;  // of permuted views
+  for (const Place& place : spec.places) {
     ArrayView view;
-    Fault fault = read_array(objects[place.node], view);
-    if (fault != Fault::none) {
-      nb::object other = materialised(objects[place.node], fault);
-      if (!other.is_valid() || read_array(other.ptr(), view) != Fault::none)
-        type_error("flatten: array at \"" + spec.text(place.node) + "\" " + fault_text(objects[place.node], fault));
-      objects.replace(place.node, std::move(other));
-    }
-    view = on_leaf_axes(view, place.axes, memory[p]);
+    if (!read_gradient(spec, place.node, objects, "flatten", view)) continue;
+    if (static_cast<std::size_t>(view.ndim) == place.axes.size() && view.ndim > 0)
+      permute_axes(view, place.axes, memory.emplace_back(2 * place.axes.size()).data());
     check_packed(spec, place.node, view, m.flat.views[place.leaf], objects[place.node]);
     Segment& segment = segments[place.leaf];
-    if (!seen[place.leaf]) segment.array = view;
-    else further.push_back({view, segment.begin, segment.size, true});
-    seen[place.leaf] = true;
+    if (segment.array.present) further.push_back({view, segment.begin, segment.size, true});
+    else segment.array = view;
   }
   segments.insert(segments.end(), further.begin(), further.end());
   nb::gil_scoped_release release;
   pack(segments, vector.data, vector.dtype);
 }
 
+// A model that holds its own `re` is a cycle only the garbage collector can find.
+int traverse_model(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  const Model* m = nb::inst_ptr<Model>(self);
+  Py_VISIT(m->model.ptr());
+  for (const nb::object& array : m->flat.arrays) Py_VISIT(array.ptr());
+  return 0;
+}
+int clear_model(PyObject* self) {
+  Model* m = nb::inst_ptr<Model>(self);
+  nb::object model = std::move(m->model);
+  std::vector<nb::object> arrays = std::move(m->flat.arrays);
+  m->flat.views.clear();
+  return 0;
+}
+PyType_Slot model_slots[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse_model)},
+                             {Py_tp_clear, reinterpret_cast<void*>(clear_model)},
+                             {0, nullptr}};
+
 }  // namespace
 
 void bind_tree(nb::module_& m) {
-  nb::class_<Model>(m, "Model")
-      .def("__init__", [](Model* self, nb::object model, const std::string& call) {
-        Flattened flat = flatten(model, call.c_str());
-        new (self) Model{std::move(model), std::move(flat)};
-      }, nb::arg("model").none(), nb::arg("call"))
+  nb::class_<Model>(m, "Model", nb::type_slots(model_slots))
+      .def(
+          "__init__",
+          [](Model* self, nb::object model, const std::string& call) {
+            Flattened flat = flatten(model, call.c_str());
+            new (self) Model{std::move(model), std::move(flat)};
+          },
+          nb::arg("model").none(), nb::arg("call"))
       .def_ro("model", &Model::model)
       .def("leaves", &leaves_of)
       .def("leaf_count", [](const Model& self) { return self.flat.arrays.size(); })
-      .def("size", [](const Model& self) {
-        std::int64_t n = 0;
-        for (const ArrayView& a : self.flat.views) n += size_of(a);
-        return n;
-      })
+      .def("size",
+           [](const Model& self) {
+             std::int64_t n = 0;
+             for (const ArrayView& a : self.flat.views) n += size_of(a);
+             return n;
+           })
       .def("state", &new_state)
       .def("segmented_state", &new_segmented_state)
       .def("rebuilt", &rebuilt)

@@ -49,8 +49,10 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, PyO
     int at = 0;
     while (at < 3 && names[at] != name) ++at;
     if (at == 3 || out[at] != nullptr) {
-      PyErr_Format(PyExc_TypeError, at == 3 ? "update_() got an unexpected keyword argument '%s'"
-                                            : "update_() got multiple values for argument '%s'", name);
+      PyErr_Format(PyExc_TypeError,
+                   at == 3 ? "update_() got an unexpected keyword argument '%s'"
+                           : "update_() got multiple values for argument '%s'",
+                   name);
       return false;
     }
     out[at] = args[n + k];

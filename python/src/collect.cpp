@@ -18,64 +18,29 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
               ", was an array at setup; call setup again for the new model");
 }
 
-[[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
-                                  const char* call) {
-  const std::string place = std::string(call) + ": gradient at " + quoted(spec, node) + " ";
-  const Kind kind = kind_of(object);
-  if (is_container(kind))
-    value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
-  const std::string message = place + fault_text(object, fault);
-  fault == Fault::byte_order || fault == Fault::layout || fault == Fault::device ? value_error(message)
-                                                                                  : type_error(message);
-}
-
 }  // namespace
 
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   PyObject* object = model_[place.node];
   const Fault fault = read_array(object, x);
-  if (fault != Fault::none) [[unlikely]] refuse_parameter(*spec_, place.node, object, fault, call);
+  if (fault != Fault::none) [[unlikely]]
+    refuse_parameter(*spec_, place.node, object, fault, call);
   if (!place.axes.empty()) bring_to_leaf_axes(place, x);
 }
 
 bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
-  PyObject* object = gradients_[place.node];
   dx.present = false;
-  if (object == nullptr) return false;
-  const Fault fault = read_array(object, dx);
-  if (fault != Fault::none) [[unlikely]] {
-    nb::object other = materialised(object, fault);
-    if (!other.is_valid() || read_array(other.ptr(), dx) != Fault::none)
-      refuse_gradient(*spec_, place.node, object, fault, call);
-    gradients_.replace(place.node, std::move(other));
-  }
+  if (!python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
 }
 
-// Axis i of the leaf is axis axes[i] of the view. A view with another number of axes stays: the core names it.
+// A view with another number of axes stays as it is: the core names it.
 void State::bring_to_leaf_axes(const Place& place, ArrayView& view) {
   const std::size_t n = place.axes.size();
   if (view.ndim != static_cast<std::int32_t>(n)) return;
-  std::int64_t* shape = permuted_.data() + permuted_used_;
-  std::int64_t* strides = shape + n;
+  permute_axes(view, place.axes, permuted_.data() + permuted_used_);
   permuted_used_ += 2 * n;
-  std::int64_t packed[64];
-  if (view.strides == nullptr) {
-    std::int64_t next = size_of(view.dtype);
-    for (std::size_t i = n; i-- > 0;) {
-      packed[i] = next;
-      next *= view.shape[i];
-    }
-    view.strides = packed;
-    view.stride_unit = 1;
-  }
-  for (std::size_t i = 0; i < n; ++i) {
-    shape[i] = view.shape[place.axes[i]];
-    strides[i] = view.strides[place.axes[i]];
-  }
-  view.shape = shape;
-  view.strides = strides;
 }
 
 LeafUpdate& State::update_of(std::uint32_t leaf, bool& is_new) {
@@ -123,7 +88,8 @@ void State::collect(std::uint32_t root, PyObject* model, PyObject* gradients, co
     if (x.data != update.x.data)
       value_error(std::string(call) + ": arrays at " +
                   quoted(*spec_, spec_->places[spec_->first_place[place.leaf]].node) + " and " +
-                  quoted(*spec_, place.node) + " were one at setup, and are not now; call setup again for the new model");
+                  quoted(*spec_, place.node) +
+                  " were one at setup, and are not now; call setup again for the new model");
     if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
 }

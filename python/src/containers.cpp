@@ -68,7 +68,8 @@ PyObject* reference_that_forgets(PyTypeObject* type) {
 void dict_children(PyObject* dict, std::vector<Child>& out) {
   if (PyDict_CheckExact(dict)) {
     PyObject *key, *value;
-    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, &value);) out.push_back({nb::borrow(key), nb::borrow(value)});
+    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, &value);)
+      out.push_back({nb::borrow(key), nb::borrow(value)});
     return;
   }
   // A subclass decides on its own order (OrderedDict.move_to_end).

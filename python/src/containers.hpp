@@ -2,6 +2,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include <cstdint>
 #include <cstring>
 #include <string>
 #include <vector>
@@ -13,7 +14,11 @@ namespace nb = nanobind;
 enum class Kind : std::uint8_t {
   value,  // opaque: passes through
   leaf,   // a trainable array
-  dict, list, tuple, named_tuple, dataclass,
+  dict,
+  list,
+  tuple,
+  named_tuple,
+  dataclass,
 };
 inline bool is_container(Kind kind) { return kind >= Kind::dict; }
 inline bool by_position(Kind kind) { return kind == Kind::list || kind == Kind::tuple; }
@@ -39,13 +44,32 @@ struct Child {
 };
 void children_of(PyObject* object, Kind kind, std::vector<Child>& out);
 
+// Keys are short, and a call of memcmp costs more than comparing them.
+inline bool same_bytes(const char* a, const char* b, std::size_t n) {
+  const auto same = [&](auto word, std::size_t at) {
+    auto other = word;
+    std::memcpy(&word, a + at, sizeof word);
+    std::memcpy(&other, b + at, sizeof other);
+    return word == other;
+  };
+  if (n >= 8) {
+    for (std::size_t i = 0; i + 8 <= n; i += 8)
+      if (!same(std::uint64_t{}, i)) return false;
+    return same(std::uint64_t{}, n - 8);
+  }
+  if (n >= 4) return same(std::uint32_t{}, 0) && same(std::uint32_t{}, n - 4);
+  if (n >= 2) return same(std::uint16_t{}, 0) && same(std::uint16_t{}, n - 2);
+  return n == 0 || *a == *b;
+}
+
 // Equal keys, as far as can be told without running anybody's code.
 inline bool same_key(PyObject* a, PyObject* b) {
   if (a == b) return true;
   if (!PyUnicode_CheckExact(a) || !PyUnicode_CheckExact(b)) return false;
   const Py_ssize_t n = PyUnicode_GET_LENGTH(a);
   if (n != PyUnicode_GET_LENGTH(b) || PyUnicode_KIND(a) != PyUnicode_KIND(b)) return false;
-  return std::memcmp(PyUnicode_DATA(a), PyUnicode_DATA(b), static_cast<std::size_t>(n) * PyUnicode_KIND(a)) == 0;
+  return same_bytes(static_cast<const char*>(PyUnicode_DATA(a)), static_cast<const char*>(PyUnicode_DATA(b)),
+                    static_cast<std::size_t>(n) * PyUnicode_KIND(a));
 }
 
 // A field of an object; not valid where the attribute does not exist.

@@ -35,8 +35,8 @@ void bind_errors(nb::module_& m) {
   };
   for (const ClassInfo& info : infos) {
     nb::tuple bases = nb::make_tuple(base, nb::borrow(info.builtin));
-    nb::object cls = nb::steal(PyErr_NewExceptionWithDoc((std::string("optimisers.") + info.name).c_str(), info.doc,
-                                                         bases.ptr(), nullptr));
+    nb::object cls = nb::steal(
+        PyErr_NewExceptionWithDoc((std::string("optimisers.") + info.name).c_str(), info.doc, bases.ptr(), nullptr));
     if (!cls.is_valid()) throw nb::python_error();
     m.attr(info.name) = cls;
     classes[static_cast<int>(info.kind)] = cls.release().ptr();  // the module lives as long as the process

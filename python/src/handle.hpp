@@ -5,7 +5,8 @@
 namespace optimisers::python {
 
 struct Handle {
-  Handle(nb::object core, std::uint32_t node) : core(std::move(core)), state(&nb::cast<State&>(this->core)), node(node) {}
+  Handle(nb::object core, std::uint32_t node)
+      : core(std::move(core)), state(&nb::cast<State&>(this->core)), node(node) {}
   nb::object core;
   State* state;
   std::uint32_t node;

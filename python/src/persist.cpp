@@ -1,4 +1,4 @@
-// persist.cpp: states as plain Python objects and back, and under other rules.
+// persist.cpp: states as plain Python objects and back.
 #include <cstring>
 
 #include "errors.hpp"
@@ -17,31 +17,17 @@ std::size_t bytes_of(const LeafSpec& spec, const SlotView& slot) {
 struct Memory {
   std::byte* data;
   std::size_t bytes;
-  const char* name;
 };
 std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf) {
   std::vector<Memory> all;
   const LeafSpec& spec = core.spec(leaf);
   for (int stage = 0; stage < static_cast<int>(spec.program.stages.size()); ++stage) {
-    for (const SlotView& slot : core.slots(leaf, stage)) all.push_back({slot.data, bytes_of(spec, slot), slot.name});
+    for (const SlotView& slot : core.slots(leaf, stage)) all.push_back({slot.data, bytes_of(spec, slot)});
     const std::span<double> clock = core.clock(leaf, stage);
-    all.push_back({reinterpret_cast<std::byte*>(clock.data()), clock.size_bytes(), "clock"});
+    all.push_back({reinterpret_cast<std::byte*>(clock.data()), clock.size_bytes()});
   }
-  if (auto master = core.master(leaf)) all.push_back({master->data, bytes_of(spec, *master), "master"});
+  if (auto master = core.master(leaf)) all.push_back({master->data, bytes_of(spec, *master)});
   return all;
-}
-
-void copy_memory(Optimiser& from, Optimiser& to) {
-  for (std::uint32_t leaf = 0; leaf < from.size(); ++leaf) {
-    const auto source = memory_of(from, leaf), target = memory_of(to, leaf);
-    if (source.size() != target.size()) value_error("the rule has another structure than the state's");
-    for (std::size_t i = 0; i < source.size(); ++i) {
-      if (source[i].bytes != target[i].bytes || std::strcmp(source[i].name, target[i].name) != 0)
-        value_error("the rule has another structure than the state's");
-      if (source[i].bytes > 0) std::memcpy(target[i].data, source[i].data, source[i].bytes);
-    }
-    if (from.frozen(leaf)) to.set_frozen(std::span(&leaf, 1), true);
-  }
 }
 
 // Arrays of the right shape and dtype without memory of their own: masters are overwritten at once.
@@ -89,7 +75,8 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
   auto spec = TreeSpec::from_state(nb::cast<nb::tuple>(data[0]));
   std::vector<LeafArray> leaves;
   for (nb::handle item : data[1]) {
-    LeafArray leaf{{}, *dtype_from_name(nb::cast<nb::str>(item[1]).c_str()), static_cast<Library>(nb::cast<int>(item[2]))};
+    LeafArray leaf{
+        {}, *dtype_from_name(nb::cast<nb::str>(item[1]).c_str()), static_cast<Library>(nb::cast<int>(item[2]))};
     for (nb::handle n : item[0]) leaf.shape.push_back(nb::cast<std::int64_t>(n));
     leaves.push_back(std::move(leaf));
   }
@@ -100,7 +87,8 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
     layout = layout_of(model, *dtype_from_name(nb::cast<nb::str>(data[3][0]).c_str()));
     blank = blank_vector(*layout);
   }
-  auto state = std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
+  auto state =
+      std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
   for (std::uint32_t i = 0; i < state->leaves_.size(); ++i) {
     nb::handle item = data[1][i];
     const auto memory = memory_of(state->core_, i);
@@ -111,14 +99,6 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
     }
     if (nb::cast<bool>(item[3])) state->core_.set_frozen(std::span(&i, 1), true);
   }
-  return state;
-}
-
-std::unique_ptr<State> State::with_rules(nb::list rules) {
-  Use use(*this);
-  const Blank blank = layout_ ? blank_vector(*layout_) : blank_arrays(leaves_);
-  auto state = std::make_unique<State>(spec_, leaves_, std::move(rules), blank.views, layout_);
-  copy_memory(core_, state->core_);
   return state;
 }
 

@@ -37,7 +37,8 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
     nb::object rule = rules[i];
     auto [known, is_new] = programs.try_emplace(rule.ptr());
     if (is_new) known->second = nb::cast<Program>(rule.attr("_program")());
-    specs.push_back({spec.text(spec.places[spec.first_place[i]].node), leaves[i].shape, leaves[i].dtype, known->second});
+    specs.push_back(
+        {spec.text(spec.places[spec.first_place[i]].node), leaves[i].shape, leaves[i].dtype, known->second});
   }
   return specs;
 }
@@ -183,6 +184,13 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out) {
   return core_.apply(update, target.data);
 }
 
+void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
+  Use use(*this);
+  if (rules.size() != core_.spec(leaf).program.stages.size()) value_error("apply_: the rule has another structure");
+  for (std::size_t stage = 0; stage < rules.size(); ++stage)
+    core_.set_rule(leaf, static_cast<int>(stage), rules[stage]);
+}
+
 Use::Use(State& state) : state_(state) {
   if (!state_.mutex_.try_lock()) {
     if (state_.user_.load() == std::this_thread::get_id())
@@ -196,8 +204,7 @@ Use::Use(State& state) : state_(state) {
 Use::~Use() {
   state_.model_.clear();
   state_.gradients_.clear();
-  if (!state_.update_of_leaf_.empty())
-    std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
+  if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.user_.store({});
   state_.mutex_.unlock();
 }

@@ -15,7 +15,7 @@ namespace optimisers::python {
 struct Layout {
   DType dtype = DType::float32;
   std::int64_t size = 0;
-  std::vector<std::int64_t> offsets;             // of each leaf
+  std::vector<std::int64_t> offsets;                       // of each leaf
   std::vector<std::vector<std::int64_t>> shapes, strides;  // C order, in elements
 };
 Layout layout_of(const Flattened& model, DType dtype);
@@ -42,8 +42,8 @@ class State {
   void update(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call);
   nb::object copied_model(std::uint32_t root, PyObject* model, const char* call);
   bool apply(PyObject* x, PyObject* gradient, PyObject* out);
-  // The same slots and clocks under other rules of the same structure.
-  std::unique_ptr<State> with_rules(nb::list rules);
+  // Replaces a leaf's hyperparameters, one rule a stage.
+  void set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules);
 
   nb::tuple pickled();
   static std::unique_ptr<State> unpickled(const nb::tuple& data);

@@ -69,7 +69,8 @@ class Flattener {
     if (fault == Fault::none || fault == Fault::not_numeric) return;
     if (fault == Fault::byte_order && !is_trainable(view.dtype)) return;
     if (fault == Fault::not_array && !foreign_array(object)) return;
-    const std::string message = std::string(call_) + ": array at \"" + spec_.text(n) + "\" " + fault_text(object, fault);
+    const std::string message =
+        std::string(call_) + ": array at \"" + spec_.text(n) + "\" " + fault_text(object, fault);
     fault == Fault::not_array ? type_error(message) : value_error(message);
   }
 

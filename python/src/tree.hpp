@@ -14,8 +14,8 @@ namespace optimisers::python {
 struct Node {
   PyObject* key = nullptr;  // in its parent, owned by the spec; null by position and at the root
   std::uint32_t parent = 0;
-  std::uint32_t first = 0, count = 0;  // children
-  std::uint32_t end = 0;               // one past the last node below; those are [first, end)
+  std::uint32_t first = 0, count = 0;            // children
+  std::uint32_t end = 0;                         // one past the last node below; those are [first, end)
   std::uint32_t place_begin = 0, place_end = 0;  // places at and below, in walk order
   Kind kind = Kind::value;
 
@@ -31,7 +31,7 @@ struct Place {
 class TreeSpec {
  public:
   std::vector<Node> nodes;
-  std::vector<Place> places;             // depth first, in insertion order
+  std::vector<Place> places;               // depth first, in insertion order
   std::vector<std::uint32_t> first_place;  // of each leaf
 
   TreeSpec() = default;

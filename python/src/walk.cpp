@@ -37,7 +37,8 @@ class Walk {
     Py_ssize_t pos = 0;
     std::uint32_t child = parent.first;
     const std::uint32_t end = parent.first + parent.count;
-    while (child < end && PyDict_Next(dict, &pos, &key, &value) && same_key(key, node(child).key)) receive(child++, value);
+    while (child < end && PyDict_Next(dict, &pos, &key, &value) && same_key(key, node(child).key))
+      receive(child++, value);
     return child;
   }
   static PyObject* look_up(PyObject* dict, PyObject* key) {
@@ -83,10 +84,14 @@ class ModelWalk : Walk {
     if (kind_of(object) != parent.kind)
       differs(n, "is a " + described(object) + ", was a " + name_of(parent.kind) + " at setup");
     switch (parent.kind) {
-      case Kind::dict: return expand_dict(n, object);
-      case Kind::dataclass: return expand_dataclass(n, object);
-      case Kind::list: return expand_sequence(n, object, PyList_GET_SIZE(object));
-      default: return expand_sequence(n, object, PyTuple_GET_SIZE(object));
+      case Kind::dict:
+        return expand_dict(n, object);
+      case Kind::dataclass:
+        return expand_dataclass(n, object);
+      case Kind::list:
+        return expand_sequence(n, object, PyList_GET_SIZE(object));
+      default:
+        return expand_sequence(n, object, PyTuple_GET_SIZE(object));
     }
   }
   void expand_dict(std::uint32_t n, PyObject* dict) {
@@ -202,7 +207,31 @@ class GradientWalk : Walk {
   }
 };
 
+[[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
+                                  const char* call) {
+  const std::string place = std::string(call) + ": gradient at " + "\"" + spec.text(node) + "\"" + " ";
+  const Kind kind = kind_of(object);
+  if (is_container(kind))
+    value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
+  const std::string message = place + fault_text(object, fault);
+  fault == Fault::byte_order || fault == Fault::layout || fault == Fault::device ? value_error(message)
+                                                                                 : type_error(message);
+}
+
 }  // namespace
+
+bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients, const char* call, ArrayView& out) {
+  PyObject* object = gradients[node];
+  if (object == nullptr) return false;
+  const Fault fault = read_array(object, out);
+  if (fault == Fault::none) [[likely]]
+    return true;
+  nb::object other = materialised(object, fault);
+  if (!other.is_valid() || read_array(other.ptr(), out) != Fault::none)
+    refuse_gradient(spec, node, object, fault, call);
+  gradients.replace(node, std::move(other));
+  return true;
+}
 
 void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
   ModelWalk(spec, call, out).run(root, model);

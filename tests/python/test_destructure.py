@@ -1,5 +1,7 @@
 """destructure: what lies where in the vector, views without copies, packing, layouts, both array libraries."""
 
+import gc
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
@@ -349,3 +351,15 @@ def test_trainables_are_the_arrays_themselves_in_walk_order():
 def test_trainables_of_one_array_have_an_empty_path():
     ((path, _),) = opt.trainables(np.ones(2), path=True)
     assert path == () and str(path) == "" and repr(opt.KeyPath(("a", 0))) == "KeyPath(('a', 0))"
+
+
+def test_a_model_that_holds_its_own_re_is_collected():
+    class Net(dict):
+        pass
+
+    model = Net(w=np.ones(2))
+    model["re"] = opt.destructure(model)[1]
+    watch = weakref.ref(model)
+    del model
+    gc.collect()
+    assert watch() is None

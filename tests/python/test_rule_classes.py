@@ -169,8 +169,8 @@ def test_apply_with_a_chain_whose_stages_changed_apart():
     x, chain = np.ones(2), opt.OptimiserChain(opt.Momentum(1.0, 0.5), opt.Momentum(1.0, 0.5))
     state, _ = opt.apply_(chain, opt.init(chain, x), x, np.ones(2))
     other = opt.OptimiserChain(opt.Momentum(1.0, 0.5), opt.Momentum(3.0, 0.5))
-    state, dx = opt.apply_(other, state, x, np.ones(2))
-    assert dx.tolist() == [5.0, 5.0] and state.rule == other
+    same, dx = opt.apply_(other, state, x, np.ones(2))
+    assert dx.tolist() == [5.0, 5.0] and state.rule == other and same is state
 
 
 def test_apply_refuses_what_does_not_belong_together():

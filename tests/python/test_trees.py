@@ -6,6 +6,7 @@ import pickle
 import sys
 import weakref
 from collections import OrderedDict, defaultdict
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -209,7 +210,9 @@ def test_array_of_an_unknown_library_is_refused_as_leaf_and_gradient():
 # ------------------------------------------------------------------------------------- depth, cycles, memory
 
 
-@pytest.mark.parametrize("wrap", [lambda m: {"a": m, "x": ones(1)}, lambda m: [m], lambda m: (m,), lambda m: Pair(m, 1)])
+@pytest.mark.parametrize(
+    "wrap", [lambda m: {"a": m, "x": ones(1)}, lambda m: [m], lambda m: (m,), lambda m: Pair(m, 1)]
+)
 def test_ten_thousand_levels(wrap):
     def deep(leaf):
         for _ in range(10_000):
@@ -394,7 +397,9 @@ def test_copies_of_a_part_bring_the_whole_along():
     for twin in (copy.deepcopy(state["a"]), pickle.loads(pickle.dumps(state["a"]))):
         assert str(twin[0].path) == "a.0" and twin[0].rule == state["a"][0].rule
         assert np.array_equal(twin[0].state[0].a, state["a"][0].state[0].a)
-        assert twin[0].clock == state["a"][0].clock and not np.shares_memory(twin[0].state[0].a, state["a"][0].state[0].a)
+        assert twin[0].clock == state["a"][0].clock and not np.shares_memory(
+            twin[0].state[0].a, state["a"][0].state[0].a
+        )
     a, b = pickle.loads(pickle.dumps((state["a"], state["b"])))
     assert a._core is b._core and b.frozen
 
@@ -469,7 +474,9 @@ def test_lazy_conjugates_and_negatives_are_read_right():
         opt.setup(opt.Descent(), {"z": z.conj()})
 
 
-@pytest.mark.parametrize("bad", [torch.eye(2).to_sparse(), torch.empty(2, 2, device="meta"), torch.zeros(2, 2).to(torch.float8_e5m2)])
+@pytest.mark.parametrize(
+    "bad", [torch.eye(2).to_sparse(), torch.empty(2, 2, device="meta"), torch.zeros(2, 2).to(torch.float8_e5m2)]
+)
 def test_tensors_that_cannot_be_read_are_refused(bad):
     with pytest.raises(ValueError, match=r"a\.w"):
         opt.setup(opt.Adam(), {"a": {"w": bad}})
@@ -524,3 +531,29 @@ def test_a_state_is_busy_inside_its_own_update():
     opt.update_(state, model, {"w": ones(2)})
     armed = False
     assert len(calls) == 1 and "busy" in calls[0] and model.w.sum() == 0
+
+
+# ------------------------------------------------------------------------------------------------- threads
+
+
+@pytest.mark.parametrize("size", [3, 100_000])
+def test_threads_on_one_state_are_serialised(size):
+    model, grads = {"w": np.zeros(size)}, {"w": np.ones(size)}
+    state = opt.setup(opt.Descent(1.0), model)
+    with ThreadPoolExecutor(4) as pool:
+        for job in [pool.submit(opt.update_, state, model, grads) for _ in range(200)]:
+            job.result()
+    assert (model["w"] == -200).all()
+
+
+def test_states_of_their_own_run_in_threads_of_their_own():
+    def train(seed: int) -> Any:
+        model = {"w": np.full(100_000, float(seed))}
+        state = opt.setup(opt.Adam(), model)
+        for _ in range(10):
+            opt.update_(state, model, {"w": np.ones(100_000)})
+        return model["w"]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(train, [1, 2, 1, 2]))
+    assert np.array_equal(results[0], results[2]) and np.array_equal(results[1], results[3])

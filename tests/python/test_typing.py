@@ -12,7 +12,7 @@ from optimisers import _core
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGE = Path(opt.__file__).parent
 
-SAMPLE = '''
+SAMPLE = """
 from typing import Any
 import numpy as np
 import numpy.typing as npt
@@ -39,7 +39,7 @@ opt.ClipNorm(scope="everywhere")  # E: arg-type
 opt.Adam(betta=0.5)  # E: call-arg
 opt.setup()  # E: call-arg
 opt.nothing  # E: attr-defined
-'''
+"""
 
 
 def mypy(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
@@ -56,7 +56,11 @@ def test_mypy_accepts_the_package(tmp_path):
 def test_mypy_finds_what_is_wrong_in_a_sample_and_nothing_else(tmp_path):
     (tmp_path / "sample.py").write_text(SAMPLE)
     result = mypy("sample.py", "--cache-dir", str(tmp_path), cwd=tmp_path)
-    found = [(int(line.split(":")[1]), line.rsplit("[", 1)[1][:-1]) for line in result.stdout.splitlines() if "error:" in line]
+    found = [
+        (int(line.split(":")[1]), line.rsplit("[", 1)[1][:-1])
+        for line in result.stdout.splitlines()
+        if "error:" in line
+    ]
     lines = enumerate(SAMPLE.splitlines(), 1)
     assert found == [(n, line.split("# E: ")[1]) for n, line in lines if "# E: " in line], result.stdout
 

@@ -1,0 +1,111 @@
+"""The benchmark's own plumbing: it checks before it times, and writes JSON, page and pictures. No speed is asserted."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[2] / "bench"
+SETTINGS = ("--only", "tiny", "--rounds", "2", "--budget", "0.001", "--threads", "2")
+
+
+def run_bench(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Without optax, whose place a module takes that cannot be imported."""
+    (folder / "stand_in").mkdir(exist_ok=True)
+    (folder / "stand_in" / "optax.py").write_text('raise ImportError("left out for the test")\n')
+    paths = [str(folder / "stand_in"), *filter(None, [os.environ.get("PYTHONPATH")])]
+    env = dict(os.environ, PYTHONPATH=os.pathsep.join(paths))
+    command = [sys.executable, str(BENCH / "run.py"), *arguments, "--build", str(folder / "build")]
+    return subprocess.run(command, capture_output=True, text=True, env=env, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what two tiny cases gave."""
+    folder = tmp_path_factory.mktemp("bench")
+    out, page = ("--out", str(folder / "results.json")), ("--page", str(folder / "page.md"))
+    run = run_bench(folder, *SETTINGS, "--peers", "bare,hand,ours,optax,numpy", *out, *page)
+    assert run.returncode == 0, run.stdout + run.stderr
+    return folder
+
+
+@pytest.fixture
+def data(folder: Path) -> dict:
+    return json.loads((folder / "results.json").read_text())
+
+
+def test_every_figure_passed_the_check_first(data: dict) -> None:
+    measured = [r for r in data["records"] if "us" in r]
+    assert {(r["title"], r["peer"]) for r in measured} == {
+        ("vector", "bare"), ("vector", "hand"), ("vector", "ours"), ("vector", "numpy"),
+        ("tree", "bare"), ("tree", "hand"), ("tree", "ours"),
+    }  # fmt: skip
+    for r in measured:
+        assert r["check"] == ("nothing to check" if r["peer"] == "bare" else "reference")
+        assert 0 < r["q1"] <= r["us"] <= r["q3"]
+
+
+def test_says_which_peers_are_missing(data: dict, folder: Path) -> None:
+    assert list(data["missing_peers"]) == ["optax"]
+    assert "left out for the test" in data["missing_peers"]["optax"]
+    assert "left out: optax, jit" in (folder / "page.md").read_text()
+
+
+def test_records_machine_versions_and_noise(data: dict) -> None:
+    assert data["machine"]["processors"] >= 1
+    assert data["machine"]["processor"]
+    assert {"optimisers", "numpy"} <= data["versions"].keys()
+    assert data["partial"]
+    assert data["steal_percent"] >= 0
+    assert data["imports"]["installed_bytes"] > 0
+
+
+def test_page_has_tables_and_pictures(folder: Path) -> None:
+    page = (folder / "page.md").read_text()
+    assert "| vector | 1 | 28 |" in page
+    assert "shortened run" in page
+    assert "**missed**" in page
+    assert "$" not in page
+    for name in ("step_time.png", "peers.png"):
+        assert f"(images/{name})" in page
+        picture = (folder / "images" / name).read_bytes()
+        assert picture.startswith(b"\x89PNG\r\n\x1a\n")
+        assert len(picture) > 10_000
+
+
+def test_page_can_be_written_again_from_the_results(folder: Path) -> None:
+    again = folder / "again" / "page.md"
+    run = run_bench(folder, "--report", str(folder / "results.json"), "--page", str(again))
+    assert run.returncode == 0, run.stderr
+    assert again.read_text() == (folder / "page.md").read_text()
+
+
+def test_unknown_names_are_refused(folder: Path) -> None:
+    run = run_bench(folder, "--only", "no such case")
+    assert run.returncode == 1
+    assert "no such case" in run.stderr
+
+
+def test_wrong_result_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A peer off by one part in a hundred of its step does not get as far as the clock."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    import cases
+    import check
+    from peers.face import Step
+
+    class Wrong:
+        def build(self, case, x, dx):
+            def step() -> None:
+                for a, g in zip(x, dx, strict=True):
+                    a -= 0.101 * g
+
+            return Step(step, lambda: x)
+
+    descent = next(case for case in cases.all_cases() if case.id == "rule: Descent")
+    with pytest.raises(check.WrongResultError, match="rule: Descent"):
+        check.check(Wrong(), descent)
