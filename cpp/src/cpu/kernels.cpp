@@ -81,13 +81,44 @@ void measure(double* lane, const void* dx, const MeasureArgs& given, std::int64_
   for (int l = 0; l < lanes; ++l) lane[l] = sum[l];
 }
 
+// Largest or smallest magnitude of reals. Without their sign bit floats are ordered as their bits are, NaN above
+// infinity, so integers do, for which every instruction set has a maximum.
+template <Measure M, class R>
+void extreme(double* lane, const void* dx, const MeasureArgs& args, std::int64_t n) {
+  using Bits = decltype(bits_of(R{}));
+  constexpr Bits magnitude_bits = Bits(~Bits(0)) >> 1;
+  const R* a = static_cast<const R*>(dx);
+  Bits most[lanes] = {}, least[lanes];
+  for (int l = 0; l < lanes; ++l) least[l] = magnitude_bits;
+  const auto take = [&](int l, std::int64_t i) {
+    const Bits bits = bits_of(a[i]) & magnitude_bits;
+    most[l] = most[l] > bits ? most[l] : bits;
+    if constexpr (M == Measure::min_abs) least[l] = least[l] < bits ? least[l] : bits;
+  };
+  std::int64_t i = 0;
+  for (; i + lanes <= n; i += lanes)
+    for (int l = 0; l < lanes; ++l) take(l, i + l);
+  const int filled = i > 0 ? lanes : int(n);
+  for (int l = 0; i + l < n; ++l) take(l, i + l);
+  for (int l = 0; l < filled; ++l) {
+    const R largest = std::bit_cast<R>(most[l]);
+    const R found = M == Measure::max_abs || largest != largest ? largest : std::bit_cast<R>(least[l]);
+    lane[l] = accumulate<M>(lane[l], found, args);
+  }
+}
+
 template <class T>
 constexpr void fill_measures(MeasureFn (&m)[measure_count]) {
   m[int(Measure::sum_squares)] = measure<Measure::sum_squares, T>;
   m[int(Measure::sum_abs)] = measure<Measure::sum_abs, T>;
   m[int(Measure::sum_power)] = measure<Measure::sum_power, T>;
-  m[int(Measure::max_abs)] = measure<Measure::max_abs, T>;
-  m[int(Measure::min_abs)] = measure<Measure::min_abs, T>;
+  if constexpr (is_complex<T>) {
+    m[int(Measure::max_abs)] = measure<Measure::max_abs, T>;
+    m[int(Measure::min_abs)] = measure<Measure::min_abs, T>;
+  } else {
+    m[int(Measure::max_abs)] = extreme<Measure::max_abs, T>;
+    m[int(Measure::min_abs)] = extreme<Measure::min_abs, T>;
+  }
 }
 
 // ---- conversions

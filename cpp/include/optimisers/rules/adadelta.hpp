@@ -1,5 +1,5 @@
 // adadelta.hpp: AdaDelta (Zeiler 2012, arXiv:1212.5701)
-// Has no learning rate: the ratio of the two running means sets the scale.
+// Has no learning rate: the ratio of the two running means sets the scale; one root serves both.
 #pragma once
 #include "optimisers/rule.hpp"
 
@@ -32,7 +32,7 @@ struct AdaDelta {
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, real_t<T>& a, real_t<T>& delta) {
     a = k.rho * a + k.rest * abs2(dx);
-    dx = (root(delta + k.epsilon) / root(a + k.epsilon)) * dx;
+    dx = root((delta + k.epsilon) / (a + k.epsilon)) * dx;
     delta = k.rho * delta + k.rest * abs2(dx);
   }
 };
