@@ -23,7 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test bench bench-kernels cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -43,6 +43,14 @@ cpp-test: $(BUILD)/.installed ## run the C++ tests
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
+
+bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
+	$(PY) bench/run.py $(ARGS)
+
+bench-kernels: $(BUILD)/.installed ## time every kernel on every instruction set, as JSON; ARGS="--only Adam"
+	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
+	@$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target kernel_bench >&2
+	@$(BUILD)/bench/micro/kernel_bench $(ARGS)
 
 lint: $(VENV)/.lint $(VENV)/.test $(BUILD)/.installed ## check formatting, style, spelling and types
 	$(BIN)/ruff format --check .
@@ -75,7 +83,7 @@ $(VENV)/.pip:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint: $(VENV)/.%: pyproject.toml $(VENV)/.pip
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.pip
 	$(PIP) install --group $*
 	@touch $@
 
@@ -89,3 +97,22 @@ $(VENV)/.torch: pyproject.toml $(VENV)/.pip
 $(BUILD)/.installed: $(VENV)/.build $(SOURCES)
 	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) .
 	@touch $@
+
+# C++ -----------------------------------------------------------------------------------------------
+
+.PHONY: demo-cpp check-deep
+
+demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alone
+	$(BIN)/cmake -S examples/cpp -B $(BUILD)/demo-cpp
+	$(BIN)/cmake --build $(BUILD)/demo-cpp --parallel $(JOBS)
+	$(PY) examples/cpp/export_digits.py $(BUILD)/demo-cpp/digits.csv
+	$(BUILD)/demo-cpp/digits $(BUILD)/demo-cpp/digits.csv
+
+check-deep: $(VENV)/.build ## the slow gates: compilers, sanitizers, fuzzing, consumers (20 minutes)
+	@sh tools/ensure_gtest.sh
+	$(PY) tools/check_includes.py
+	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
+	JOBS=$(JOBS) CMAKE=$(BIN)/cmake FUZZ_SECONDS=60 sh tools/check_sanitizers.sh $(BUILD)/sanitizers
+	$(BIN)/cmake -S . -B $(BUILD)/consumers -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)
+	$(BIN)/ctest --test-dir $(BUILD)/consumers --output-on-failure --no-tests=error -L consumer

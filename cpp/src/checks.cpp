@@ -3,14 +3,13 @@
 
 #include "optimisers/error.hpp"
 #include "overlap.hpp"
+#include "refuse.hpp"
 #include "state.hpp"
 
 namespace optimisers {
 namespace {
 
 std::string quoted(const std::string& name) { return "\"" + name + "\""; }
-
-[[noreturn]] void refuse(const std::string& message, const std::string& leaf) { throw Error(ErrorKind::value, message, leaf); }
 
 // Compares with the leaf's shape and finds out whether the array is contiguous, in one walk over the axes.
 struct Layout {

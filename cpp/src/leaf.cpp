@@ -13,7 +13,8 @@ std::int64_t Leaf::size() const { return state_->sizes[index_]; }
 int Leaf::stages() const { return int(state_->optimiser.spec(index_).program.stages.size()); }
 RuleValue Leaf::rule(int stage) const {
   if (stage < 0 || stage >= stages())
-    refuse("rule: \"" + name() + "\" has " + std::to_string(stages()) + " stages, got " + std::to_string(stage), name());
+    refuse("rule: \"" + name() + "\" has " + std::to_string(stages()) + " stages, got " + std::to_string(stage),
+           name());
   return state_->optimiser.rule(index_, stage);
 }
 std::vector<SlotView> Leaf::slots(int stage) const {
@@ -46,10 +47,13 @@ SlotView Leaf::find_slot(std::string_view wanted, int stage, DType dtype) const 
   }
   if (!found)
     refuse("slot: \"" + name() + "\" has no slot \"" + std::string(wanted) + "\"" +
-               (known.empty() ? "" : "; slots are " + known), name());
+               (known.empty() ? "" : "; slots are " + known),
+           name());
   if (found->dtype != dtype)
-    throw Error(ErrorKind::type, "slot: \"" + std::string(wanted) + "\" of \"" + name() + "\" is " +
-                                     std::string(name_of(found->dtype)) + ", asked for " + std::string(name_of(dtype)), name());
+    throw Error(ErrorKind::type,
+                "slot: \"" + std::string(wanted) + "\" of \"" + name() + "\" is " + std::string(name_of(found->dtype)) +
+                    ", asked for " + std::string(name_of(dtype)),
+                name());
   return *found;
 }
 
@@ -63,7 +67,8 @@ double& Leaf::clock(std::string_view wanted, int stage) const {
     }
   }
   refuse("clock: \"" + name() + "\" has no clock \"" + std::string(wanted) + "\"" +
-             (known.empty() ? "" : "; clocks are " + known), name());
+             (known.empty() ? "" : "; clocks are " + known),
+         name());
 }
 
 }  // namespace optimisers

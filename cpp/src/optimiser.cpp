@@ -9,7 +9,7 @@
 namespace optimisers {
 namespace {
 
-constexpr std::int64_t alignment = 64;  // bytes: every leaf's slots start on a cache line
+constexpr std::int64_t leaf_alignment = 64;  // bytes: every leaf's slots start on a cache line
 
 void check_spec(const LeafSpec& spec) {
   if (!is_trainable(spec.dtype))
@@ -70,7 +70,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     shapes.insert(shapes.end(), spec.shape.begin(), spec.shape.end());
     group.rows.resize(group.rows.size() + std::size_t(group.row_size));
     write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
-    const std::int64_t step = alignment / size_of(real_dtype(group.compute));
+    const std::int64_t step = leaf_alignment / size_of(real_dtype(group.compute));
     group.elements += (size + step - 1) / step * step;
   }
   for (Group& group : groups) {
@@ -214,16 +214,27 @@ void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const Furth
 }
 
 bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
-  if (state_->group_of(leaf.leaf).master)
-    throw Error(ErrorKind::value, "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
-                                  "writes back; use setup and update_");
-  check_arrays(*state_, {&leaf, 1}, {}, false);
-  schedule(*state_, {&leaf, 1}, {});
-  if (state_->jobs.empty()) return false;
-  cpu::Job& job = state_->jobs.front();
-  job.out = out;
-  cpu::sweep(state_->jobs, {});
-  return job.writes;
+  apply({&leaf, 1}, {}, {&out, 1});
+  return out != nullptr;
+}
+
+void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                      std::span<std::byte*> out) {
+  for (const LeafUpdate& u : leaves)
+    if (state_->group_of(u.leaf).master)
+      throw Error(ErrorKind::value, "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
+                                    "writes back; use setup and update_", spec(u.leaf).name);
+  check_arrays(*state_, leaves, further, false);
+  schedule(*state_, leaves, further);
+  std::vector<bool> written(leaves.size());
+  for (cpu::Job& job : state_->jobs) {
+    const auto i = std::size_t(job.arrays - leaves.data());
+    job.out = out[i];
+    written[i] = job.writes;
+  }
+  cpu::sweep(state_->jobs, further);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (!written[i]) out[i] = nullptr;
 }
 
 }  // namespace optimisers

@@ -1,12 +1,13 @@
 // pack.cpp: copies between scattered arrays and a flat one, with conversion where the types differ.
 #include "optimisers/pack.hpp"
 
+#include <algorithm>
 #include <cstring>
 #include <string>
 
 #include "cpu/convert.hpp"
 #include "optimisers/array.hpp"
-#include "optimisers/error.hpp"
+#include "refuse.hpp"
 
 namespace optimisers {
 namespace {
@@ -14,45 +15,58 @@ namespace {
 template <class F>
 void with_element(DType d, F&& f) {
   switch (d) {
-    case DType::float16: return f(Half{});
-    case DType::bfloat16: return f(BHalf{});
-    case DType::float32: return f(float{});
-    case DType::float64: return f(double{});
-    case DType::complex64: return f(Complex<float>{});
-    default: return f(Complex<double>{});
+    case DType::float16:
+      return f(Half{});
+    case DType::bfloat16:
+      return f(BHalf{});
+    case DType::float32:
+      return f(float{});
+    case DType::float64:
+      return f(double{});
+    case DType::complex64:
+      return f(Complex<float>{});
+    default:
+      return f(Complex<double>{});
   }
 }
 
-// By way of double between the 16-bit floats, which convert to wider types only.
-template <class To, class From>
-To converted(From a) {
-  if constexpr (std::is_same_v<To, From>) return a;
-  else if constexpr (is_complex<From> && !is_complex<To>) return converted<To>(a.re);
-  else if constexpr (is_complex<From>) return {converted<real_t<To>>(a.re), converted<real_t<To>>(a.im)};
-  else if constexpr (is_complex<To>) return {converted<real_t<To>>(a), 0};
-  else if constexpr (sizeof(From) == 2 && sizeof(To) == 2) return cpu::convert<To>(cpu::convert<double>(a));
-  else return cpu::convert<To>(a);
+// By way of complex double, which holds every element exactly.
+template <class From>
+Complex<double> widen(From a) {
+  if constexpr (is_complex<From>) return {double(a.re), double(a.im)};
+  else return {cpu::convert<double>(a), 0};
+}
+template <class To>
+To narrow(Complex<double> a) {
+  if constexpr (is_complex<To>) return {real_t<To>(a.re), real_t<To>(a.im)};
+  else return cpu::convert<To>(a.re);
 }
 
 // Any alignment is allowed.
 void copy(const AnySpan& from, const AnySpan& to) {
+  constexpr std::int64_t block = 256;
   if (from.size() == 0) return;
   if (from.dtype() == to.dtype()) {
     std::memcpy(to.data(), from.data(), std::size_t(from.size()) * std::size_t(size_of(to.dtype())));
     return;
   }
-  with_element(from.dtype(), [&](auto f) {
-    with_element(to.dtype(), [&](auto t) {
-      for (std::int64_t i = 0; i < from.size(); ++i) {
-        std::memcpy(&f, from.data() + i * std::int64_t(sizeof f), sizeof f);
-        t = converted<decltype(t)>(f);
-        std::memcpy(to.data() + i * std::int64_t(sizeof t), &t, sizeof t);
+  Complex<double> wide[block];
+  for (std::int64_t b = 0; b < from.size(); b += block) {
+    const std::int64_t n = std::min(block, from.size() - b);
+    with_element(from.dtype(), [&](auto a) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        std::memcpy(&a, from.data() + (b + i) * std::int64_t(sizeof a), sizeof a);
+        wide[i] = widen(a);
       }
     });
-  });
+    with_element(to.dtype(), [&](auto a) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        a = narrow<decltype(a)>(wide[i]);
+        std::memcpy(to.data() + (b + i) * std::int64_t(sizeof a), &a, sizeof a);
+      }
+    });
+  }
 }
-
-[[noreturn]] void refuse(const std::string& message) { throw Error(ErrorKind::value, message); }
 
 ArrayView bytes_of(const AnySpan& a, std::int64_t& size) {
   size = a.size();
@@ -69,8 +83,8 @@ void check(const AnySpan& from, const AnySpan& to, const char* call) {
 
 void check_length(const char* call, std::int64_t arrays, std::int64_t flat) {
   if (arrays != flat)
-    refuse(std::string(call) + ": the arrays have " + std::to_string(arrays) + " elements together, the flat array has " +
-           std::to_string(flat));
+    refuse(std::string(call) + ": the arrays have " + std::to_string(arrays) +
+           " elements together, the flat array has " + std::to_string(flat));
 }
 
 }  // namespace
@@ -94,7 +108,8 @@ void pack(const Arrays& arrays, AnySpan flat, std::span<const AnySpan> like) {
   for (std::size_t i = 0; i < list.size(); ++i) {
     const AnySpan part = flat.subspan(offset, size_of_array(i));
     if (list[i].present()) copy(list[i], part);
-    else if (part.size() > 0) std::memset(part.data(), 0, std::size_t(part.size()) * std::size_t(size_of(part.dtype())));
+    else if (part.size() > 0)
+      std::memset(part.data(), 0, std::size_t(part.size()) * std::size_t(size_of(part.dtype())));
     offset += part.size();
   }
 }

@@ -10,12 +10,13 @@
 
 namespace optimisers {
 
-AnyRule::AnyRule(std::string_view name) : RuleValue([name]() -> const RuleInfo& {
-    if (const RuleInfo* info = find_rule(name)) return *info;
-    std::string names;
-    for (const RuleInfo& rule : rule_registry()) names += (names.empty() ? "" : ", ") + std::string(rule.text.name);
-    throw Error(ErrorKind::value, "no rule is called \"" + std::string(name) + "\"; rules are " + names);
-  }()) {}
+AnyRule::AnyRule(std::string_view name)
+    : RuleValue([name]() -> const RuleInfo& {
+        if (const RuleInfo* info = find_rule(name)) return *info;
+        std::string names;
+        for (const RuleInfo& rule : rule_registry()) names += (names.empty() ? "" : ", ") + std::string(rule.text.name);
+        throw Error(ErrorKind::value, "no rule is called \"" + std::string(name) + "\"; rules are " + names);
+      }()) {}
 
 AnyRule AnyRule::with_value(std::string_view name, const Value& value) const {
   AnyRule changed = *this;
@@ -148,7 +149,8 @@ class Reader {
     const std::size_t start = at_;
     const bool minus = at_ < text_.size() && text_[at_] == '-';
     if (at_ < text_.size() && (text_[at_] == '-' || text_[at_] == '+')) ++at_;
-    if (name() == "inf") return minus ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
+    if (name() == "inf")
+      return minus ? -std::numeric_limits<double>::infinity() : std::numeric_limits<double>::infinity();
     at_ = start;
     while (at_ < text_.size() && (is_digit(text_[at_]) || text_[at_] == '.' || text_[at_] == 'e' || text_[at_] == 'E' ||
                                   text_[at_] == '-' || text_[at_] == '+'))

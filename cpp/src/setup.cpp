@@ -1,4 +1,6 @@
 // setup.cpp: states over spans: names, segments and flat arrays in front of an Optimiser.
+#include <algorithm>
+
 #include "failure.hpp"
 #include "state_data.hpp"
 
@@ -16,8 +18,12 @@ std::int64_t product(std::span<const std::int64_t> shape) {
 }
 
 ArrayView view_of(const AnySpan& a, std::span<const std::int64_t> shape) {
-  return {.data = a.data(), .shape = shape.data(), .ndim = std::int32_t(shape.size()), .dtype = a.dtype(),
-          .writable = a.writable(), .present = a.present()};
+  return {.data = a.data(),
+          .shape = shape.data(),
+          .ndim = std::int32_t(shape.size()),
+          .dtype = a.dtype(),
+          .writable = a.writable(),
+          .present = a.present()};
 }
 
 // The leaf's specification; checks what the optimiser takes for granted.
@@ -26,7 +32,8 @@ LeafSpec spec_of(const Named& leaf, const std::optional<Program>& program) {
   if (spec.shape.empty()) spec.shape = {leaf.values.size()};
   if (product(spec.shape) != leaf.values.size())
     refuse("setup: leaf \"" + leaf.name + "\" has " + std::to_string(leaf.values.size()) + " elements, shape " +
-               shape_text(spec.shape) + " needs " + std::to_string(product(spec.shape)), leaf.name);
+               shape_text(spec.shape) + " needs " + std::to_string(product(spec.shape)),
+           leaf.name);
   if (!leaf.values.present()) refuse("setup: leaf \"" + leaf.name + "\" has no array", leaf.name);
   const auto& master = spec.program.master;
   if (master && *master != DType::float32 && *master != DType::float64)
@@ -45,13 +52,15 @@ Model::Model(AnySpan flat, std::span<const Segment> segments) {
   for (const Segment& s : segments) {
     const std::int64_t n = product(s.shape);
     if (n > flat.size() - offset)
-      refuse("setup: segment \"" + s.name + "\" ends at element " + std::to_string(offset + n) + ", the flat array has " +
-                 std::to_string(flat.size()), s.name);
+      refuse("setup: segment \"" + s.name + "\" ends at element " + std::to_string(offset + n) +
+                 ", the flat array has " + std::to_string(flat.size()),
+             s.name);
     leaves.push_back({s.name, flat.subspan(offset, n), s.shape});
     offset += n;
   }
   if (offset != flat.size())
-    refuse("setup: segments hold " + std::to_string(offset) + " elements, the flat array has " + std::to_string(flat.size()));
+    refuse("setup: segments hold " + std::to_string(offset) + " elements, the flat array has " +
+           std::to_string(flat.size()));
 }
 
 std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Model& model, const SetupOptions& options) {
@@ -69,19 +78,26 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
   const auto aliases = find_aliases(views, names);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse("setup: \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array; name it once, and "
-             "sum its gradients", names[i]);
+      refuse("setup: \"" + names[aliases[i].first] + "\" and \"" + names[i] +
+                 "\" are the same array; name it once, and "
+                 "sum its gradients",
+             names[i]);
 
   auto data = std::make_unique<Data>(specs, views, options.memory);
   data->has_rule = std::move(has_rule);
   data->call.resize(specs.size());
   for (std::uint32_t i = 0; i < specs.size(); ++i) {
-    if (!data->by_name.emplace(specs[i].name, i).second)
-      refuse("setup: two leaves are called \"" + specs[i].name + "\"; names must differ", specs[i].name);
+    data->by_name.push_back(i);
     if (!data->has_rule[i]) data->optimiser.set_frozen({&i, 1}, true);
     data->sizes.push_back(model.leaves[i].values.size());
     data->elements += data->sizes.back();
   }
+  const auto name = [&](std::uint32_t i) -> const std::string& { return specs[i].name; };
+  auto& order = data->by_name;
+  std::sort(order.begin(), order.end(), [&](auto l, auto r) { return name(l) < name(r); });
+  const auto twice = std::adjacent_find(order.begin(), order.end(), [&](auto l, auto r) { return name(l) == name(r); });
+  if (twice != order.end())
+    refuse("setup: two leaves are called \"" + name(*twice) + "\"; names must differ", name(*twice));
   return data;
 }
 
@@ -115,7 +131,8 @@ void State::Data::place(const Arrays& arrays, const char* what, ArrayView LeafUp
     const AnySpan a = flat ? list[0].subspan(offset, sizes[i]) : list[i];
     if (a.present() && a.size() != sizes[i])
       refuse(std::string("update: ") + what + " at \"" + spec.name + "\" has " + std::to_string(a.size()) +
-                 " elements, expected " + std::to_string(sizes[i]) + " (" + shape_text(spec.shape) + ")", spec.name);
+                 " elements, expected " + std::to_string(sizes[i]) + " (" + shape_text(spec.shape) + ")",
+             spec.name);
     call[i].leaf = i;
     call[i].*where = view_of(a, spec.shape);
     offset += sizes[i];
@@ -126,7 +143,9 @@ State::State(const Program& program, const Model& model, const SetupOptions& opt
     : State([&program](const std::string&) { return std::optional(program); }, model, options) {}
 State::State(const Chooser& choose, const Model& model, const SetupOptions& options)
     : data_(Data::make(choose, model, options)) {}
-State::State(const State& other) : data_(std::make_unique<Data>(*other.data_)) {
+State::State(const State& other) {
+  InUse in_use(other.data_->busy);
+  data_ = std::make_unique<Data>(*other.data_);
   data_->call.resize(data_->sizes.size());
 }
 State::State(State&&) noexcept = default;
@@ -164,13 +183,17 @@ std::size_t State::size() const { return data_->sizes.size(); }
 std::int64_t State::elements() const { return data_->elements; }
 
 Leaf State::leaf(std::size_t index) {
-  if (index >= size()) refuse("leaf: there are " + std::to_string(size()) + " leaves, got index " + std::to_string(index));
+  if (index >= size())
+    refuse("leaf: there are " + std::to_string(size()) + " leaves, got index " + std::to_string(index));
   return {*data_, static_cast<std::uint32_t>(index)};
 }
 
 Leaf State::operator[](std::string_view name) {
-  const auto found = data_->by_name.find(std::string(name));
-  if (found != data_->by_name.end()) return {*data_, found->second};
+  const auto name_of_leaf = [this](std::uint32_t i) -> const std::string& { return data_->optimiser.spec(i).name; };
+  const auto& order = data_->by_name;
+  const auto found = std::lower_bound(order.begin(), order.end(), name,
+                                      [&](std::uint32_t i, std::string_view n) { return name_of_leaf(i) < n; });
+  if (found != order.end() && name_of_leaf(*found) == name) return {*data_, *found};
   std::string names;
   for (std::uint32_t i = 0; i < size() && i < 20; ++i) names += (i ? ", " : "") + data_->optimiser.spec(i).name;
   refuse("no leaf is called \"" + std::string(name) + "\"; leaves are " + names + (size() > 20 ? ", ..." : ""));
@@ -181,7 +204,8 @@ std::vector<Leaf> State::leaves(std::string_view part) {
   for (std::uint32_t i = 0; i < size(); ++i) {
     const std::string& name = data_->optimiser.spec(i).name;
     const bool begins = name.compare(0, part.size(), part) == 0;
-    if (part.empty() || (begins && (name.size() == part.size() || name[part.size()] == '.'))) found.push_back({*data_, i});
+    if (part.empty() || (begins && (name.size() == part.size() || name[part.size()] == '.')))
+      found.push_back({*data_, i});
   }
   return found;
 }

@@ -1,15 +1,11 @@
 // state_data.hpp: what a State holds: an Optimiser, and the names and sizes in front of it.
 #pragma once
 #include <atomic>
-#include <unordered_map>
 
 #include "optimisers/setup.hpp"
+#include "refuse.hpp"
 
 namespace optimisers {
-
-[[noreturn]] inline void refuse(const std::string& message, const std::string& leaf = {}) {
-  throw Error(ErrorKind::value, message, leaf);
-}
 
 // Holds the state for the length of a call.
 class InUse {
@@ -29,7 +25,7 @@ class InUse {
 struct State::Data {
   Optimiser optimiser;
   std::vector<bool> has_rule;
-  std::unordered_map<std::string, std::uint32_t> by_name;
+  std::vector<std::uint32_t> by_name;  // the leaves in the order of their names
   std::vector<std::int64_t> sizes;
   std::int64_t elements = 0;
   std::vector<LeafUpdate> call;  // reused
@@ -40,6 +36,7 @@ struct State::Data {
   Data(const Data& o)
       : optimiser(o.optimiser), has_rule(o.has_rule), by_name(o.by_name), sizes(o.sizes), elements(o.elements) {}
 
+  static Data& of(State& state) { return *state.data_; }
   static std::unique_ptr<Data> make(const Chooser& choose, const Model& model, const SetupOptions& options);
   std::vector<Optimiser::Leaf> all() const {
     std::vector<Optimiser::Leaf> leaves(optimiser.size());

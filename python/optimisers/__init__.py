@@ -1,7 +1,10 @@
 """Gradient-based optimisation rules for any tree of arrays, after Julia's Optimisers.jl."""
 
+from . import schedules
+from ._containers import isnumeric, maywrite, register_container, trainable
 from ._core import (
     BusyError,
+    Duplicated,
     InvalidTypeError,
     InvalidValueError,
     NonFiniteError,
@@ -11,21 +14,30 @@ from ._core import (
 from ._core import version as __version__
 from ._destructure import Restructure, destructure, trainables
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
-from ._paths import KeyPath
+from ._markers import Marker
+from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
 from ._rule import MixedPrecision, OptimiserChain, Rule
 from ._rules import *  # noqa: F403  the classes of the registry
 from ._rules import __all__ as _rule_names
 from ._setup import setup
-from ._state import Leaf, State, StateTree
+from ._state import Leaf, Marked, State, StateTree
+from ._train import Adjusting, EarlyStop, History, Step, train_, train_step_
 from ._update import adjust, adjust_, apply_, freeze, freeze_, init, thaw, thaw_, update
+from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
 
 __all__ = [
+    "Adjusting",
     "BusyError",
     "Doctor",
+    "Duplicated",
+    "EarlyStop",
+    "History",
     "InvalidTypeError",
     "InvalidValueError",
     "KeyPath",
     "Leaf",
+    "Marked",
+    "Marker",
     "MixedPrecision",
     "NonFiniteError",
     "OptimiserChain",
@@ -34,6 +46,7 @@ __all__ = [
     "Rule",
     "State",
     "StateTree",
+    "Step",
     "__version__",
     "adjust",
     "adjust_",
@@ -43,11 +56,26 @@ __all__ = [
     "freeze",
     "freeze_",
     "get_num_threads",
+    "getkeypath",
+    "haskeypath",
     "init",
+    "isnumeric",
+    "lerp_",
+    "map_trainables",
+    "maywrite",
+    "norm",
+    "reduce_trainables",
+    "register_container",
+    "schedules",
+    "select_trainables",
     "set_num_threads",
+    "setkeypath_",
     "setup",
     "thaw",
     "thaw_",
+    "train_",
+    "train_step_",
+    "trainable",
     "trainables",
     "update",
     "update_",

@@ -16,6 +16,38 @@ def is_tensor(x: object) -> bool:
     return torch is not None and isinstance(x, torch.Tensor)
 
 
+def is_jax(x: object) -> bool:
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.Array)
+
+
+def is_tracer(x: object) -> bool:
+    """Whether JAX is tracing: there is a shape and a dtype, but no values."""
+    jax = sys.modules.get("jax")
+    return jax is not None and isinstance(x, jax.core.Tracer)
+
+
+def jax_values(x: Any) -> np.ndarray[Any, Any]:
+    """A read-only view of a JAX array; of a tracer an array of its shape, whatever is in it."""
+    return np.empty(x.shape, x.dtype) if is_tracer(x) else np.asarray(x)
+
+
+def jax_from_numpy(array: np.ndarray[Any, Any]) -> Any:
+    """A JAX array of these values; nobody writes the array any more."""
+    import jax.numpy as jnp
+
+    return jnp.asarray(array)
+
+
+def zero(arrays: list[Any]) -> None:
+    """Set gradients of any layout to zero."""
+    for array in arrays:
+        if is_tensor(array):
+            array.detach().zero_()
+        else:
+            array[...] = 0
+
+
 def copied_tensor(x: torch.Tensor) -> torch.Tensor:
     """Another tensor of the same class, values and strides, outside any graph."""
     import torch

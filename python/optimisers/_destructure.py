@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
@@ -16,17 +17,16 @@ M = TypeVar("M")
 class Restructure(Generic[M]):
     """What `destructure` returns beside the vector: rebuilds the model, and packs trees like it."""
 
-    __slots__ = ("_dtype", "_dtypes", "_native", "_shapes", "_tensor")
+    __slots__ = ("_dtype", "_dtypes", "_jax", "_native", "_shapes", "_tensor")
 
     def __init__(self, model: M) -> None:
         self._native = _core.Model(model, "destructure")
         arrays = [array for _, array in self._native.leaves()]
         tensors = {_arrays.is_tensor(array) for array in arrays}
         if len(tensors) > 1:
-            raise InvalidTypeError(
-                "destructure: the model has NumPy arrays and torch tensors; one vector cannot hold both"
-            )
+            raise InvalidTypeError("destructure: the model has torch tensors and others; one vector cannot hold both")
         self._tensor = True in tensors
+        self._jax = any(map(_arrays.is_jax, arrays))
         self._shapes = [tuple(array.shape) for array in arrays]
         self._dtypes = [_arrays.dtype_name(array) for array in arrays]
         self._dtype = _arrays.common_dtype(set(self._dtypes)) if arrays else "float32"
@@ -35,7 +35,9 @@ class Restructure(Generic[M]):
         """Rebuild the model from a vector.
 
         Leaves of the vector's dtype are views into it, others converted copies; a real leaf takes
-        the real part of a complex vector. What is not trained is shared, ties are kept.
+        the real part of a complex vector. What is not trained is shared, ties are kept. torch
+        differentiates through it; of a JAX vector leaves are slices, also under `jax.grad` and
+        `jax.jit`, whatever the model's own arrays are.
 
         Args:
             flat: a vector as `destructure` returned it, or another of that length.
@@ -47,12 +49,14 @@ class Restructure(Generic[M]):
             ValueError: the vector has another length.
             TypeError: it is no vector of the model's array library.
         """
-        if _arrays.is_tensor(flat) != self._tensor or not hasattr(flat, "shape"):
+        in_jax = _arrays.is_jax(flat) and not self._tensor
+        if (_arrays.is_tensor(flat) != self._tensor or not hasattr(flat, "shape")) and not in_jax:
             library = "torch tensor" if self._tensor else "NumPy array"
             raise InvalidTypeError(f"re: expected a {library}, got {type(flat).__name__}")
         if tuple(flat.shape) != (len(self),):
             raise InvalidValueError(f"re: the flat vector has shape {tuple(flat.shape)}, the model has {(len(self),)}")
-        return self._native.rebuilt(self._torch_leaves(flat) if self._tensor else self._numpy_leaves(flat))  # type: ignore[no-any-return]
+        sliced = self._tensor or in_jax
+        return self._native.rebuilt(self._slices(flat) if sliced else self._numpy_leaves(flat))  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return self._native.size()
@@ -64,27 +68,51 @@ class Restructure(Generic[M]):
             for segment, own in zip(segments, self._dtypes, strict=True)
         ]
 
-    def _torch_leaves(self, flat: Any) -> list[Any]:
+    def _slices(self, flat: Any) -> list[Any]:
+        """Leaves of a vector that torch or JAX differentiates through."""
         leaves, begin = [], 0
         for shape, own in zip(self._shapes, self._dtypes, strict=True):
             size = int(np.prod(shape, dtype=np.int64))
-            leaf = flat.narrow(0, begin, size).view(shape)
+            leaf = _real(flat[begin : begin + size].reshape(shape), own)
             begin += size
-            leaves.append(_real(leaf, own).to(_arrays.dtype(own, True)))
+            leaves.append(leaf.to(_arrays.dtype(own, True)) if self._tensor else leaf.astype(own))
         return leaves
 
     def _vector(self) -> Any:
-        """The model's own arrays; packed by torch where a graph has to be kept."""
-        if self._tensor:
-            import torch
-
-            arrays = [array for _, array in self._native.leaves()]
-            if torch.is_grad_enabled() and any(array.requires_grad for array in arrays):
-                dtype = _arrays.dtype(self._dtype, True)
-                return torch.cat([array.reshape(-1).to(dtype) for array in arrays])
+        """The model's own arrays; packed by torch or JAX where a graph has to be kept."""
+        arrays = [array for _, array in self._native.leaves()]
+        if _keeps_graph(arrays) or self._jax:
+            return self._concatenated(list(arrays))
         flat = _arrays.empty((len(self),), self._dtype, self._tensor)
         self._native.pack_model(flat)
         return flat
+
+    def _concatenated(self, arrays: list[Any]) -> Any:
+        """One vector of the leaves' arrays, by the array library; None is zeros."""
+        if self._tensor:
+            import torch
+
+            dtype = _arrays.dtype(self._dtype, True)
+            tensors = [torch.zeros(shape) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)]
+            return torch.cat([part.reshape(-1).to(dtype) for part in tensors])
+        import jax.numpy as jnp
+
+        parts: list[Any] = [jnp.zeros(shape) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)]
+        return jnp.concatenate([jnp.ravel(part).astype(self._dtype) for part in parts])
+
+    def _flatten_by_library(self, found: list[tuple[int, tuple[int, ...], Any]]) -> Any:
+        """`flatten` with the array library's own operations, so that it can be differentiated."""
+        arrays: list[Any] = [None] * len(self._shapes)
+        for leaf, axes, array in found:
+            if axes:
+                array = array.permute(axes) if self._tensor else array.transpose(axes)
+            if tuple(array.shape) != self._shapes[leaf]:
+                path = KeyPath(*self._native.leaves()[leaf][0])
+                raise InvalidValueError(
+                    f'flatten: array at "{path}" has shape {tuple(array.shape)}, the model\'s has {self._shapes[leaf]}'
+                )
+            arrays[leaf] = array if arrays[leaf] is None else arrays[leaf] + array
+        return self._concatenated(arrays)
 
     def flatten(self, tree: Any) -> Any:
         """Pack a tree of the model's shape, such as its gradients, into a new vector.
@@ -100,6 +128,11 @@ class Restructure(Generic[M]):
             ValueError: structure or shapes do not fit.
             TypeError: something that should be an array is none.
         """
+        if self._jax or self._tensor or "jax" in sys.modules:
+            found = self._native.gathered(tree)
+            arrays = [array for *_, array in found]
+            if self._jax or _keeps_graph(arrays):
+                return self._flatten_by_library(found)
         flat = _arrays.empty((len(self),), self._dtype, self._tensor)
         self._native.pack(tree, flat)
         return flat
@@ -109,6 +142,14 @@ class Restructure(Generic[M]):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Restructure, (self._native.model,)
+
+
+def _keeps_graph(arrays: list[Any]) -> bool:
+    """Whether some library would have to differentiate through a vector of these."""
+    if any(map(_arrays.is_tracer, arrays)):
+        return True
+    tensors = [array for array in arrays if _arrays.is_tensor(array) and array.requires_grad]
+    return bool(tensors) and sys.modules["torch"].is_grad_enabled()
 
 
 def _real(array: Any, dtype: str) -> Any:
@@ -164,4 +205,4 @@ def trainables(model: Any, path: bool = False) -> Any:
         [array([0., 0.])]
     """
     leaves = _core.Model(model, "trainables").leaves()
-    return [(KeyPath(p), array) for p, array in leaves] if path else [array for _, array in leaves]
+    return [(KeyPath(*p), array) for p, array in leaves] if path else [array for _, array in leaves]

@@ -4,44 +4,55 @@ from __future__ import annotations
 
 from typing import Any
 
-from ._core import InvalidTypeError, InvalidValueError, Model
+from . import _core
+from ._core import Model
+from ._markers import Marker, marks_of
 from ._paths import KeyPath
+from ._patterns import choose
 from ._rule import Rule, check_rule
 
+Marks = list[tuple[Marker, list[int]]]
 
-def resolve(rule: Any, model: Model) -> list[Rule]:
-    """One rule a leaf, in walk order."""
+
+def resolve(rule: Any, model: Model) -> tuple[list[Rule | None], Marks]:
+    """One rule a leaf, in walk order, None where it is left alone; and what markers mark of the others."""
+    rules = _rules(rule, model)
+    numbers = {leaf: number for number, leaf in enumerate(i for i, r in enumerate(rules) if r is not None)}
+    return rules, marks_of(model, numbers)
+
+
+def _rules(rule: Any, model: Model) -> list[Rule | None]:
     if isinstance(rule, Rule):
         return [rule] * model.leaf_count()
-    leaves = model.leaves()
-    if isinstance(rule, (dict, list, tuple)) or hasattr(rule, "__dataclass_fields__"):
-        return [_from_tree(rule, path) for path, _ in leaves]
+    if rule is not None and _core.children(rule) is not None:
+        paths = [KeyPath(*path) for path, _ in model.leaves()]
+        return choose(rule, paths, _marked(model, rule))
     if callable(rule) and not isinstance(rule, type):
-        return [_from_function(rule, path, leaf) for path, leaf in leaves]
+        return [_from_function(rule, KeyPath(*path), leaf) for path, leaf in model.leaves()]
     check_rule(rule, "setup")
     raise AssertionError
 
 
-def _from_function(f: Any, path: tuple[Any, ...], leaf: Any) -> Rule:
-    rule = f(KeyPath(path), leaf)
-    check_rule(rule, f'setup: rule for "{KeyPath(path)}"')
+def _marked(model: Model, rules: Any) -> dict[Marker, set[int]]:
+    """The leaves of every marker that is a key somewhere in the rules."""
+    markers: dict[Marker, set[int]] = {}
+    open_ = [rules]
+    while open_:
+        node = open_.pop()
+        if isinstance(node, dict):
+            markers.update((key, set()) for key in node if isinstance(key, Marker))
+        if not isinstance(node, Rule):
+            open_.extend(child for _, child, _ in _core.children(node) or ())
+    if markers:
+        for leaf, _, array, _ in model.places():
+            for marker, leaves in markers.items():
+                if array in marker:
+                    leaves.add(leaf)
+    return markers
+
+
+def _from_function(f: Any, path: KeyPath, leaf: Any) -> Rule | None:
+    rule = f(path, leaf)
+    if rule is not None:
+        check_rule(rule, f'setup: rule for "{path}"')
     return rule  # type: ignore[no-any-return]
-
-
-def _from_tree(tree: Any, path: tuple[Any, ...]) -> Rule:
-    """The rule that covers the path: the first one on the way down."""
-    node = tree
-    for depth, key in enumerate(path):
-        if isinstance(node, Rule):
-            return node
-        try:
-            node = node[key] if isinstance(node, dict) or not isinstance(key, str) else getattr(node, key)
-        except (LookupError, AttributeError, TypeError):
-            raise InvalidValueError(
-                f'setup: no rule for "{KeyPath(path)}"; the tree of rules has nothing at "{KeyPath(path[: depth + 1])}"'
-            ) from None
-    if not isinstance(node, Rule):
-        raise InvalidTypeError(
-            f'setup: expected a rule at "{KeyPath(path)}" of the tree of rules, got {type(node).__name__}'
-        )
-    return node

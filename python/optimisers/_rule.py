@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
 from . import _core
 from ._core import InvalidTypeError, InvalidValueError
-
-# How fields are called in Python where that differs: `lambda` is a keyword.
-PYTHON_NAMES = {"lambda": "lambda_"}
-CORE_NAMES = {python: core for core, python in PYTHON_NAMES.items()} | {"centered": "centred"}
 
 
 class Field(NamedTuple):
     """A hyperparameter of a rule."""
 
     name: str
-    kind: str  # double, pair, int, bool or scope
+    kind: str  # double, pair, int, bool or scope; any in a rule of one's own
     default: Any  # None: the argument is required
     range: str  # the name of its range: nonnegative, unit, ...
     bounds: str  # the range as text: [0, inf)
@@ -37,6 +33,29 @@ class Rule:
 
     A rule is a small value: hyperparameters, no state. Rules compare by value, are hashable and
     can be pickled. `RULES` lists the built-in ones.
+
+    A rule of one's own is a subclass, best a frozen dataclass, whose fields are hyperparameters
+    that `adjust_` knows; a field that is itself a rule is reached too. It defines `apply`, and
+    `init` if it has state, and stands anywhere in a chain. Leaves under such a rule take more than
+    one sweep over memory, and extra memory while they are updated.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> import numpy as np, optimisers as opt
+        >>> @dataclass(frozen=True)
+        ... class DecayDescent(opt.Rule):
+        ...     eta: float = 0.1
+        ...
+        ...     def init(self, x):
+        ...         return 1
+        ...
+        ...     def apply(self, state, x, dx, *higher):
+        ...         return state + 1, self.eta / state**0.5 * dx
+        >>> x = np.array([1.0, 2.0])
+        >>> state = opt.setup(opt.OptimiserChain(opt.ClipGrad(1.0), DecayDescent()), x)
+        >>> state, x = opt.update_(state, x, np.array([5.0, 0.5]))
+        >>> x, state.state[1]
+        (array([0.9 , 1.95]), 2)
     """
 
     __slots__ = ()
@@ -47,19 +66,59 @@ class Rule:
     notes: ClassVar[str] = ""
     reference: ClassVar[str] = ""
 
+    def init(self, x: Any) -> Any:
+        """Return the state for one array: anything that `copy.deepcopy` copies.
+
+        Args:
+            x: the array, read-only; the widened one under `MixedPrecision`.
+        """
+        return None
+
+    def apply(self, state: Any, x: Any, dx: Any, *higher: Any) -> tuple[Any, Any]:
+        """Return the new state, and what the next stage gets in place of `dx`.
+
+        Args:
+            state: a copy of what `init` or the last call returned.
+            x: the array, read-only.
+            dx: the gradient as the stage before left it, of x's dtype; free to be overwritten.
+            *higher: further gradients that `update_` was given, `None` where there is none.
+
+        Returns:
+            `(state, dx)`: dx is an array of x's shape; the last stage's is subtracted. `None` stops
+            the chain for this leaf in this call.
+        """
+        raise InvalidTypeError(f"{type(self).__name__} has no method apply; a rule of one's own must define it")
+
     def _values(self) -> list[_core.RuleValue]:
         """The built-in rules it comes down to, in order."""
-        raise InvalidTypeError(f"{type(self).__name__} is not a built-in rule or a combination of them")
+        return []
 
-    def _program(self) -> _core.Program:
-        return _core.Program(self._values(), None)
+    def _master(self) -> str | None:
+        return None
+
+    def _programs(self) -> list[_core.Program]:
+        """The built-in stages before each user-defined one, and those after the last."""
+        parts: list[list[_core.RuleValue]] = [[]]
+        for stage in self._stages():
+            if isinstance(stage, BuiltinRule):
+                parts[-1] += stage._values()
+            else:
+                parts.append([])
+        return [*(_core.Program(part, None) for part in parts[:-1]), _core.Program(parts[-1], self._master())]
+
+    def _user_stages(self) -> list[Rule]:
+        return [stage for stage in self._stages() if not isinstance(stage, BuiltinRule)]
 
     def _with_values(self, values: Iterator[_core.RuleValue]) -> Rule:
-        """A rule of the same structure with hyperparameters from elsewhere."""
-        raise NotImplementedError
+        """A rule of the same structure with the built-in stages' hyperparameters from elsewhere."""
+        return self
+
+    def _mapped(self, f: Callable[[Rule], Rule]) -> Rule:
+        """A rule of the same structure with f applied to each stage."""
+        return f(self)
 
     def _stages(self) -> Iterator[Rule]:
-        """The rules without rules inside, in order."""
+        """The built-in and user-defined rules it is a chain of, in order."""
         yield self
 
 
@@ -144,6 +203,9 @@ class OptimiserChain(Rule):
     def _values(self) -> list[_core.RuleValue]:
         return [value for rule in self.rules for value in rule._values()]
 
+    def _mapped(self, f: Callable[[Rule], Rule]) -> OptimiserChain:
+        return OptimiserChain(*[rule._mapped(f) for rule in self.rules])
+
     def _with_values(self, values: Iterator[_core.RuleValue]) -> OptimiserChain:
         return OptimiserChain(*[rule._with_values(values) for rule in self.rules])
 
@@ -211,8 +273,11 @@ class MixedPrecision(Rule):
     def _values(self) -> list[_core.RuleValue]:
         return self.rule._values()
 
-    def _program(self) -> _core.Program:
-        return _core.Program(self._values(), self.dtype)
+    def _master(self) -> str | None:
+        return self.dtype
+
+    def _mapped(self, f: Callable[[Rule], Rule]) -> MixedPrecision:
+        return MixedPrecision(self.rule._mapped(f), self.dtype)
 
     def _with_values(self, values: Iterator[_core.RuleValue]) -> MixedPrecision:
         return MixedPrecision(self.rule._with_values(values), self.dtype)
@@ -241,42 +306,3 @@ def check_rule(rule: object, call: str) -> None:
     if isinstance(rule, type) and issubclass(rule, Rule):
         raise InvalidTypeError(f"{call}: expected a rule, got the class {rule.__name__}; write {rule.__name__}()")
     raise InvalidTypeError(f"{call}: expected a rule such as Adam(), got {type(rule).__name__}")
-
-
-def python_name(core_name: str) -> str:
-    return PYTHON_NAMES.get(core_name, core_name)
-
-
-def core_name(name: str) -> str:
-    return CORE_NAMES.get(name, name)
-
-
-def check_fields(rules: Iterator[Rule], names: list[str], where: str) -> None:
-    """Raise for a name that no rule has, listing those there are, and for a structural one."""
-    known = {field.name: (rule, field) for rule in rules for field in rule.fields}
-    for name in names:
-        rule, field = known.get(python_name(core_name(name)), (None, None))
-        if field is None:
-            listed = ", ".join(sorted(known)) or "none"
-            raise InvalidValueError(f'adjust: no rule{where} has a field "{name}"; fields are {listed}')
-        if field.structural:
-            raise InvalidValueError(
-                f"adjust: {field.name} of {type(rule).__name__} decides which slots exist, so it "
-                "cannot be changed; use setup with a new rule"
-            )
-
-
-def adjusted_rule(rule: Rule, changes: dict[str, Any]) -> Rule:
-    """The rule with these fields changed in every stage that has them."""
-    stages = list(rule._stages())
-    check_fields(iter(stages), list(changes), f" in {type(rule).__name__}")
-    wanted = {core_name(name): value for name, value in changes.items()}
-    return rule._with_values(iter([_adjusted_stage(stage, wanted) for stage in stages]))
-
-
-def _adjusted_stage(stage: Rule, wanted: dict[str, Any]) -> _core.RuleValue:
-    if not isinstance(stage, BuiltinRule):
-        raise InvalidTypeError(f"adjust: {type(stage).__name__} is not a built-in rule")
-    values = dict(zip(stage._core_names, stage._value.values(), strict=True))
-    values.update({name: value for name, value in wanted.items() if name in values})
-    return _core.RuleValue(type(stage).__name__, values)

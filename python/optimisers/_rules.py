@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any, Literal
 
 from . import _core
-from ._rule import BuiltinRule, Field, Slot, python_name
+from ._fields import python_name
+from ._rule import BuiltinRule, Field, Slot
 
 TYPES = {
     "double": "float",

@@ -9,25 +9,40 @@ from . import _core
 from ._destructure import Restructure
 from ._resolve import resolve
 from ._state import State, handle
+from ._user_rules import initialise
 
 
 def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> State:
     """Return the state of a rule for every trained array of a model.
 
     Args:
-        rule: a rule; or a tree of rules with the model's containers, down to where one rule covers
-            all below; or a function `(path, leaf) -> rule`.
-        model: nested dicts, lists, tuples, named tuples and dataclasses of NumPy arrays and torch
-            tensors, or one array. With `layout`, the flat vector.
+        rule: a rule; or rules by part, see below.
+        model: nested dicts, lists, tuples, named tuples, dataclasses and `torch.nn.Module`s of NumPy
+            arrays, torch tensors and JAX arrays, or one array; or `Duplicated(model, grads)`. Of a
+            Module the parameters that require a gradient are trained. With `layout`, the flat vector.
         layout: the second result of `destructure`. The leaves are then segments of the vector, and
             the state has the shape of the model.
+
+    Rules by part, each of which may be `None` to leave an array alone, without any state:
+
+    - a function `(path, leaf) -> rule`, with a `KeyPath` and the array;
+    - a tree of rules: the model's own containers and keys, down to where one rule covers all below;
+    - a dict from patterns to rules or to such dicts. A pattern is the beginning of dotted paths,
+      component by component: `"enc"`, `"layers.*.bias"` with any one component, `"**.norm"` with
+      any number of them. The first entry that matches wins; below a pattern, patterns go on where
+      it ended;
+    - a dict from `Marker`s to rules or such dicts, also mixed with patterns;
+    - the key `...` of a dict has what covers the rest.
+
+    A dict from the model's own keys is the same whether read as a tree or as patterns. Where a key
+    of the model has `*` or a dot in it and would catch more as a pattern, that is an error.
 
     Returns:
         A `StateTree` of the model's shape; for one array a `Leaf`.
 
     Raises:
-        ValueError: arrays overlap, the model contains itself, a leaf has no rule, or the vector has
-            the wrong length.
+        ValueError: arrays overlap, the model contains itself, an array has no rule, a pattern or
+            marker catches nothing, or the vector has the wrong length.
         TypeError: `rule` is no rule.
 
     Example:
@@ -35,16 +50,28 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         >>> state = opt.setup(opt.Momentum(), {"w": np.zeros((2, 3)), "b": np.zeros(3)})
         >>> state["w"].state.v.shape
         (2, 3)
+        >>> model = {"enc": {"w": np.zeros(2), "b": np.zeros(1)}, "head": np.zeros(3)}
+        >>> opt.setup({"**.b": opt.Descent(0.1), "enc": None, ...: opt.Adam()}, model)
+        StateTree with 2 leaves, 48 B of state
+          enc.b  (1,)  float64  0 B   Descent(eta=0.1)
+          head   (3,)  float64  48 B  Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)
     """
+    if isinstance(model, _core.Duplicated):
+        model = model.model
     if layout is not None:
         if not isinstance(layout, Restructure):
             raise _core.InvalidTypeError(
                 f"setup: layout must be the second result of destructure, got {type(layout).__name__}"
             )
         native = layout._native
-        core = native.segmented_state(resolve(rule, native), model)
+        rules, marks = resolve(rule, native)
+        core = native.segmented_state(rules, model, marks)
+        initialise(core, native, model)
         return handle(core, 0)  # type: ignore[no-any-return]
     native = _core.Model(model, "setup")
     if native.leaf_count() == 0:
         warnings.warn("setup: the model has no trained array", stacklevel=2)
-    return handle(native.state(resolve(rule, native)), 0)  # type: ignore[no-any-return]
+    rules, marks = resolve(rule, native)
+    core = native.state(rules, marks)
+    initialise(core, native)
+    return handle(core, 0)  # type: ignore[no-any-return]

@@ -11,8 +11,9 @@ from weakref import WeakValueDictionary
 
 from . import _arrays, _core
 from ._core import InvalidValueError
+from ._markers import Marker
 from ._paths import KeyPath
-from ._rule import MixedPrecision, OptimiserChain, Rule
+from ._rule import BuiltinRule, MixedPrecision, OptimiserChain, Rule
 
 SHOWN_LEAVES = 20  # print(state) abridges longer trees
 
@@ -24,6 +25,18 @@ class State(_core.Handle):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return handle, (self._core, self._node)
+
+    def marked(self, marker: Marker | str) -> Marked:
+        """The leaves that `marker` marked when the state was set up; also by its name."""
+        if self._core.path(self._node):
+            raise InvalidValueError("marked: this is a part of a state tree; call it on the whole")
+        marks = self._core.marks()
+        found = [i for i, (known, _) in enumerate(marks) if known is marker or known.name == marker]
+        if len(found) != 1:
+            known = ", ".join(repr(mark) for mark, _ in marks) or "none"
+            what = "names several markers" if found else "marked no array that has a state"
+            raise InvalidValueError(f"marked: {marker!r} {what}; the markers of this state are {known}")
+        return Marked(self._core, self._core.node_count() + found[0])
 
     def __getitem__(self, key: Any) -> Any:
         raise InvalidValueError(f"{type(self).__name__} has no children")
@@ -37,6 +50,7 @@ class StateTree(State):
 
     Children are reached by the model's own keys or attributes, `state["layers"][0].weight`; where
     a name means something else on this class, by `[]`. Children that are not trained are `None`.
+    A Module's children are reached by attribute, a Sequential's also by integer.
     """
 
     __slots__ = ()
@@ -45,6 +59,8 @@ class StateTree(State):
         child = self._core.child(self._node, key)
         if child == 0 and self._core.kind(self._node) == "named tuple" and isinstance(key, int):
             child = self._nodes()[key]
+        if child == 0 and self._core.kind(self._node) == "Module" and isinstance(key, int):
+            child = self._core.child(self._node, str(key + len(self) if key < 0 else key))  # of a Sequential
         if child == 0:
             error = IndexError if self._core.kind(self._node) in ("list", "tuple") else KeyError
             raise error(key)
@@ -63,7 +79,7 @@ class StateTree(State):
         return len(self._nodes())
 
     def __iter__(self) -> Iterator[Any]:
-        if self._core.kind(self._node) in ("dict", "dataclass"):
+        if self._core.kind(self._node) in ("dict", "dataclass", "Module", "registered object"):
             return (self._core.key(node) for node in self._nodes())
         return (handle(self._core, node) for node in self._nodes())
 
@@ -78,15 +94,35 @@ class StateTree(State):
 
     def __repr__(self) -> str:
         leaves = self._core.leaves(self._node)
-        lines = [f"StateTree with {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}"]
+        size = _bytes(sum(map(self._core.state_size, leaves)))
+        lines = [f"StateTree with {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}, {size} of state"]
         shown = leaves if len(leaves) <= SHOWN_LEAVES else leaves[: SHOWN_LEAVES - 5]
         last = [] if len(shown) == len(leaves) else leaves[-5:]
         rows = [_row(self._core, leaf) for leaf in (*shown, *last)]
-        widths = [max((len(row[i]) for row in rows), default=0) for i in range(3)]
-        text = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[3:]]) for row in rows]
+        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
+        text = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[4:]]) for row in rows]
         if last:
             text.insert(len(shown), f"... {len(leaves) - len(shown) - len(last)} more ...")
         return "\n  ".join(lines + text)
+
+
+class Marked(State):
+    """The leaves that carry a marker, for `adjust_`, `freeze_` and `thaw_`."""
+
+    __slots__ = ()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Marked, (self._core, self._node)
+
+    def __len__(self) -> int:
+        return len(self._core.leaves(self._node))
+
+    def __iter__(self) -> Iterator[Leaf]:
+        return (handle(self._core, self._core.leaf_node(leaf)) for leaf in self._core.leaves(self._node))
+
+    def __repr__(self) -> str:
+        marker = self._core.path(self._node)[0]
+        return f"Marked({marker.name!r}, {len(self)} {'leaf' if len(self) == 1 else 'leaves'})"
 
 
 class Leaf(State):
@@ -101,7 +137,7 @@ class Leaf(State):
     @property
     def path(self) -> KeyPath:
         """Where the array stands in the model."""
-        return KeyPath(self._core.path(self._node))
+        return KeyPath(*self._core.path(self._node))
 
     @property
     def rule(self) -> Rule:
@@ -128,32 +164,48 @@ class Leaf(State):
     def clock(self) -> Any:
         """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works."""
         clocks = iter(self._core.clocks(self._index))
-        return _arranged(self._core.rules[self._index], lambda rule: _clock(rule, next(clocks)), _Clocks)
+        rule = self._core.rules[self._index]
+        return _arranged(rule, lambda r: _clock(r, next(clocks) if isinstance(r, BuiltinRule) else []), _Clocks)
 
     @property
     def state(self) -> Any:
         """The rule's slots: a named tuple of writable views, no copies.
 
         For a chain a tuple with one such entry a stage; for `MixedPrecision` `(master, inner)`,
-        where master is `None` for a leaf that is as wide already.
+        where master is `None` for a leaf that is as wide already; for a user-defined rule what its
+        `init` or `apply` returned.
         """
         tensor = self._core.leaf_info(self._index)[2]
         stages = iter(self._core.slots(self._index))
         rule = self._core.rules[self._index]
-        inner = _arranged(rule, lambda r: _slots(r, next(stages), tensor), tuple)
+        user = iter(self._core.user_states(self._index))
+
+        def stage(r: Rule) -> Any:
+            return _slots(r, next(stages), tensor) if isinstance(r, BuiltinRule) else next(user)
+
+        inner = _arranged(rule, stage, tuple)
         if not isinstance(rule, MixedPrecision):
             return inner
         master = self._core.master(self._index)
         return None if master is None else _arrays.from_numpy(master, tensor), inner
 
     def __repr__(self) -> str:
-        path, shape, dtype, rule, *frozen = _row(self._core, self._index)
+        path, shape, dtype, _, rule, *frozen = _row(self._core, self._index)
         return f'Leaf("{path}", {", ".join([shape, dtype, rule, *frozen])})'
+
+
+def _bytes(n: int) -> str:
+    size, unit = float(n), "B"
+    for larger in ("KiB", "MiB", "GiB", "TiB"):
+        if size >= 1024:
+            size, unit = size / 1024, larger
+    return f"{size:.4g} {unit}"
 
 
 def _row(core: _core.State, leaf: int) -> list[str]:
     shape, dtype, _ = core.leaf_info(leaf)
-    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, repr(leaf_rule(core, leaf))]
+    size = _bytes(core.state_size(leaf))
+    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, size, repr(leaf_rule(core, leaf))]
     return [*row, "frozen"] if core.is_frozen(leaf) else row
 
 
@@ -233,12 +285,21 @@ def current_rules(core: _core.State) -> list[Rule]:
     """The rule of every leaf as it is now, equal ones as one object."""
     same: dict[Rule, Rule] = {}
     rules = (leaf_rule(core, leaf) for leaf in range(len(core.rules)))
-    return [same.setdefault(rule, rule) for rule in rules]
+    return [same.setdefault(rule, rule) if _is_hashable(rule) else rule for rule in rules]
+
+
+def _is_hashable(rule: Rule) -> bool:
+    """A user-defined rule need not be."""
+    try:
+        hash(rule)
+    except TypeError:
+        return False
+    return True
 
 
 def _reduce_core(core: _core.State) -> tuple[Any, ...]:
-    spec, leaves, _, layout = core.pickled()
-    return _restored, ((spec, leaves, current_rules(core), layout),)
+    spec, leaves, _, *rest = core.pickled()
+    return _restored, ((spec, leaves, current_rules(core), *rest),)
 
 
 def _restored(data: tuple[Any, ...]) -> _core.State:

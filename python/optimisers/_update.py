@@ -5,9 +5,20 @@ from __future__ import annotations
 from typing import Any, TypeVar, overload
 
 from . import _arrays, _core
-from ._core import InvalidTypeError, InvalidValueError
-from ._rule import Rule, adjusted_rule, check_fields, check_rule, core_name
+from ._core import Duplicated, InvalidTypeError, InvalidValueError
+from ._fields import (
+    adjusted_rule,
+    check_fields,
+    core_name,
+    fields_of,
+    python_name,
+    reached,
+    rules_inside,
+    with_fields,
+)
+from ._rule import BuiltinRule, Rule, check_rule
 from ._state import Leaf, State, handle, leaf_rule
+from ._user_rules import initialise
 
 S = TypeVar("S", bound=State)
 R = TypeVar("R", bound=Rule)
@@ -15,17 +26,19 @@ M = TypeVar("M")
 _UNSET: Any = object()
 
 
-def update(state: S, model: M, grads: Any, *higher: Any) -> tuple[S, M]:
+def update(state: S, model: M, grads: Any = _UNSET, *higher: Any) -> tuple[S, M]:
     """Apply one optimisation step to copies: the old state and model stay as they are, bit for bit.
 
     Works for read-only arrays and frozen dataclasses. Every trained array and every slot is
-    copied, frozen ones too; what is not trained is shared.
+    copied, frozen ones too; what is not trained is shared, but Modules are copied deeply. JAX
+    arrays are read where they are and come back as JAX arrays.
 
     Args:
         state: what `setup` returned, or a part of it.
-        model: the model `setup` was given, or the part of it that belongs to `state`.
-        grads: gradients, a tree of the model's shape; see `update_`.
-        *higher: gradients of higher order, for rules that use them.
+        model: the model `setup` was given, or the part of it that belongs to `state`; or
+            `Duplicated(model, grads)`.
+        grads: gradients, a tree of the model's shape; see `update_`, also for leaving it out.
+        *higher: gradients of higher order, for user-defined rules.
 
     Returns:
         The new state and the new model.
@@ -42,7 +55,13 @@ def update(state: S, model: M, grads: Any, *higher: Any) -> tuple[S, M]:
         (array([1., 1.]), array([0.5, 0. ]))
     """
     _check_state(state, "update")
-    core, new_model = state._core.update_copy(state._node, model, grads)
+    if isinstance(model, Duplicated):
+        if grads is not _UNSET:
+            raise InvalidTypeError("update: got Duplicated(model, grads) and gradients as well; pass one of them")
+        core, new = state._core.update_copy(state._node, model.model, (model.grads,), True)
+        return handle(core, state._node), Duplicated(new, model.grads)  # type: ignore[return-value]
+    given = () if grads is _UNSET else (grads, *higher)
+    core, new_model = state._core.update_copy(state._node, model, given, grads is _UNSET)
     return handle(core, state._node), new_model
 
 
@@ -221,10 +240,12 @@ def init(rule: Rule, x: Any) -> Leaf:
     model = _core.Model(x, "init")
     if [path for path, _ in model.leaves()] != [()]:
         raise InvalidTypeError(f"init: expected one array of real or complex floating point, got {type(x).__name__}")
-    return handle(model.state([rule]), 0)  # type: ignore[no-any-return]
+    core = model.state([rule])
+    initialise(core, model)
+    return handle(core, 0)  # type: ignore[no-any-return]
 
 
-def apply_(rule: Rule, state: Leaf, x: Any, dx: Any) -> tuple[Leaf, Any]:
+def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf, Any]:
     """Apply a rule to one gradient and return what is to be subtracted from `x`.
 
     Args:
@@ -232,10 +253,11 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any) -> tuple[Leaf, Any]:
         state: what `init` returned; it is changed in place.
         x: the array, which is only read.
         dx: its gradient.
+        *higher: gradients of higher order, for user-defined rules.
 
     Returns:
         `(state, dx)`: the same state, and a new array of x's dtype, or `None` while `AccumGrad` is
-        collecting.
+        collecting or where a user-defined rule stopped.
 
     Raises:
         ValueError: shapes do not fit, or the rule has another structure than the state.
@@ -255,7 +277,7 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any) -> tuple[Leaf, Any]:
     _take_rule(state, rule)
     shape, name, tensor = state._core.leaf_info(0)
     out = _arrays.empty(shape, name, tensor)
-    return state, out if state._core.apply(x, dx, out) else None
+    return state, out if state._core.apply(x, dx, out, higher) else None
 
 
 def _take_rule(state: Leaf, rule: Rule) -> None:
@@ -266,13 +288,16 @@ def _take_rule(state: Leaf, rule: Rule) -> None:
     if _structure(now) != _structure(rule):
         raise InvalidValueError(f"apply_: the state was made for {now!r}, got the rule {rule!r}")
     state._core.set_rules(0, rule._values())
+    state._core.set_rule_object(0, rule)
 
 
 def _structure(rule: Rule) -> Any:
     """What must agree for two rules to share a state."""
-    inner = getattr(rule, "rules", None) or ([rule.rule] if hasattr(rule, "rule") else [])
-    deciding = [getattr(rule, field.name) for field in rule.fields if field.structural]
-    return type(rule), getattr(rule, "dtype", None), deciding, [_structure(r) for r in inner]
+    stages = []
+    for stage in rule._stages():
+        deciding = [getattr(stage, field.name) for field in fields_of(stage) if field.structural]
+        stages.append((type(stage), deciding, [_structure(inner) for inner in rules_inside(stage)]))
+    return rule._master(), stages
 
 
 def _changes(eta: Any, fields: dict[str, Any]) -> dict[str, Any]:
@@ -287,9 +312,21 @@ def _changes(eta: Any, fields: dict[str, Any]) -> dict[str, Any]:
 
 def _adjust(core: _core.State, node: int, changes: dict[str, Any]) -> None:
     where = f' under "{core.path_text(node)}"' if core.path(node) else ""
-    rules = {id(rule): rule for rule in map(core.rules.__getitem__, core.leaves(node))}
-    check_fields((s for rule in rules.values() for s in rule._stages()), list(changes), where)
-    core.adjust(node, {core_name(name): value for name, value in changes.items()})
+    leaves = core.leaves(node)
+    rules = {id(rule): rule for rule in map(core.rules.__getitem__, leaves)}
+    check_fields((s for rule in rules.values() for s in reached(rule)), list(changes), where)
+    wanted = {core_name(name): value for name, value in changes.items()}
+    # User-defined rules first: their own checks may refuse a value.
+    adjusted = {key: with_fields(rule, wanted) for key, rule in rules.items() if rule._user_stages()}
+    stages = [s for rule in rules.values() for s in rule._stages() if isinstance(s, BuiltinRule)]
+    native = {field.name for stage in stages for field in fields_of(stage)}
+    fields = {name: value for name, value in wanted.items() if python_name(name) in native}
+    if fields:
+        core.adjust(node, fields)
+    all_rules = core.rules
+    for leaf in leaves:
+        if id(all_rules[leaf]) in adjusted:
+            core.set_rule_object(leaf, adjusted[id(all_rules[leaf])])
 
 
 def _check_state(state: object, call: str) -> None:

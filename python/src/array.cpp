@@ -6,6 +6,7 @@
 
 #include "errors.hpp"
 #include "exchange.hpp"
+#include "jax_arrays.hpp"
 
 static_assert(sizeof(npy_intp) == sizeof(std::int64_t), "a 64-bit platform is needed");
 
@@ -177,47 +178,6 @@ Fault read_array(PyObject* object, ArrayView& view) {
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
 
-std::string type_name(PyObject* object) {
-  const std::string name = Py_TYPE(object)->tp_name;
-  return name.substr(name.rfind('.') + 1);
-}
-
-std::string dtype_text(PyObject* array) {
-  nb::object dtype = nb::steal(PyObject_GetAttrString(array, "dtype"));
-  if (!dtype.is_valid()) {
-    PyErr_Clear();
-    return type_name(array);
-  }
-  std::string text = nb::str(dtype).c_str();
-  return text.rfind("torch.", 0) == 0 ? text.substr(6) : text;
-}
-
-std::string fault_text(PyObject* object, Fault fault) {
-  switch (fault) {
-    case Fault::none:
-      return "is fine";
-    case Fault::not_array:
-      return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
-    case Fault::unsupported:
-    case Fault::not_numeric:
-      return "has dtype " + dtype_text(object) +
-             ", expected float16, bfloat16, float32, float64, complex64 or complex128; convert it with astype";
-    case Fault::byte_order:
-      return "has dtype " + dtype_text(object) +
-             " in foreign byte order; convert it with "
-             "a.astype(a.dtype.newbyteorder(\"=\"))";
-    case Fault::device: {
-      nb::object device = nb::borrow(object).attr("device");
-      return std::string("is on device ") + nb::str(device).c_str() + ", expected the CPU; move it with .cpu()";
-    }
-    case Fault::layout:
-      return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
-    case Fault::lazy:
-      return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
-  }
-  return "";
-}
-
 nb::object materialised(PyObject* object, Fault fault) {
   if (fault == Fault::lazy) return nb::borrow(object).attr("resolve_conj")().attr("resolve_neg")();
   if (fault == Fault::not_array && PyArray_IsScalar(object, Generic)) {
@@ -225,6 +185,7 @@ nb::object materialised(PyObject* object, Fault fault) {
     if (!array.is_valid()) throw nb::python_error();
     return array;
   }
+  if (fault == Fault::not_array && is_jax(object)) return jax_values(object);
   return {};
 }
 
@@ -299,19 +260,6 @@ nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t beg
 
 nb::object numpy_copy(PyObject* array) {
   return checked(PyArray_NewCopy(reinterpret_cast<PyArrayObject*>(array), NPY_KEEPORDER));
-}
-
-void bump_versions(const nb::list& tensors) {
-  static PyObject* increment = nullptr;
-  if (increment == nullptr) {
-    PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
-    if (torch == nullptr) return;
-    increment = nb::borrow(torch).attr("autograd").attr("graph").attr("increment_version").ptr();
-    Py_INCREF(increment);
-  }
-  // The update is done: a tensor that cannot count its versions is no reason to report a failure.
-  nb::object result = nb::steal(PyObject_CallOneArg(increment, tensors.ptr()));
-  if (!result.is_valid()) PyErr_Clear();
 }
 
 void import_numpy_api() {

@@ -35,7 +35,8 @@ std::string fault_text(PyObject* object, Fault fault);
 std::string type_name(PyObject* object);
 std::string dtype_text(PyObject* array);  // "float32"
 
-// The values of a lazily conjugated or negated tensor, or of a NumPy scalar, in an array of their own.
+// The values of a lazily conjugated or negated tensor or of a NumPy scalar, in an array of their own; those of a JAX
+// array where they are.
 nb::object materialised(PyObject* object, Fault fault);
 
 // Axis i of the result is axis axes[i] of the view. `memory` is for its shape and strides: twice its axes.

@@ -19,9 +19,33 @@ struct Model {
   Flattened flat;
 };
 
-std::vector<LeafArray> leaf_arrays(const Flattened& flat) {
+// The leaves that got a rule. Those that got None are values in the spec: no state, never touched.
+struct Chosen {
+  std::shared_ptr<const TreeSpec> spec;
+  nb::list rules;
+  std::vector<std::size_t> leaves;
+};
+
+Chosen chosen_leaves(const Model& m, const nb::list& rules, const nb::list& marks) {
+  Chosen chosen;
+  std::vector<bool> left_alone;
+  for (std::size_t i = 0; i < m.flat.views.size(); ++i) {
+    left_alone.push_back(rules[i].is_none());
+    if (left_alone.back()) continue;
+    chosen.leaves.push_back(i);
+    chosen.rules.append(rules[i]);
+  }
+  chosen.spec = m.flat.spec;
+  if (chosen.leaves.size() == left_alone.size() && nb::len(marks) == 0) return chosen;
+  std::shared_ptr<TreeSpec> spec = m.flat.spec->without(left_alone);
+  spec->take_marks(marks);
+  chosen.spec = std::move(spec);
+  return chosen;
+}
+
+std::vector<LeafArray> leaf_arrays(const Flattened& flat, const std::vector<std::size_t>& which) {
   std::vector<LeafArray> leaves;
-  for (std::size_t i = 0; i < flat.views.size(); ++i) {
+  for (std::size_t i : which) {
     const ArrayView& a = flat.views[i];
     leaves.push_back(
         {{a.shape, a.shape + a.ndim}, a.dtype, is_numpy(flat.arrays[i].ptr()) ? Library::numpy : Library::exchange});
@@ -35,6 +59,19 @@ nb::list leaves_of(const Model& m) {
     leaves.append(
         nb::make_tuple(m.flat.spec->path(m.flat.spec->places[m.flat.spec->first_place[i]].node), m.flat.arrays[i]));
   return leaves;
+}
+
+// (leaf, path, array, axes) of each place: tied leaves have several. Axis i of the leaf is axis axes[i] there.
+nb::list places_of(const Model& m) {
+  nb::list places;
+  const TreeSpec& spec = *m.flat.spec;
+  for (std::size_t p = 0; p < spec.places.size(); ++p)
+  {
+    nb::list axes;
+    for (int axis : spec.places[p].axes) axes.append(axis);
+    places.append(nb::make_tuple(spec.places[p].leaf, spec.path(spec.places[p].node), m.flat.at_places[p], nb::tuple(axes)));
+  }
+  return places;
 }
 
 ArrayView vector_view(nb::handle flat, const char* call) {
@@ -51,22 +88,34 @@ void check_length(const ArrayView& view, std::int64_t size, const char* call) {
               shape_text(std::span(&size, 1)));
 }
 
-std::unique_ptr<State> new_state(const Model& m, nb::list rules) {
-  return std::make_unique<State>(m.flat.spec, leaf_arrays(m.flat), std::move(rules), m.flat.views, std::nullopt);
+std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
+  Chosen chosen = chosen_leaves(m, rules, marks);
+  std::vector<ArrayView> views;
+  for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
+  return std::make_unique<State>(chosen.spec, leaf_arrays(m.flat, chosen.leaves), std::move(chosen.rules), views,
+                                 std::nullopt);
 }
 
-std::unique_ptr<State> new_segmented_state(const Model& m, nb::list rules, nb::handle flat) {
+std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules, nb::handle flat,
+                                           const nb::list& marks) {
   const ArrayView view = vector_view(flat, "setup");
   if (!is_trainable(view.dtype))
     type_error("setup: the flat vector has dtype " + dtype_text(flat.ptr()) + ", expected a real or complex float");
-  Layout layout = layout_of(m.flat, view.dtype);
-  check_length(view, layout.size, "setup");
-  std::vector<LeafArray> leaves = leaf_arrays(m.flat);
+  const Layout whole = layout_of(m.flat, view.dtype);
+  check_length(view, whole.size, "setup");
+  Chosen chosen = chosen_leaves(m, rules, marks);
+  Layout layout{whole.dtype, whole.size, {}, {}, {}};
+  for (std::size_t i : chosen.leaves) {
+    layout.offsets.push_back(whole.offsets[i]);
+    layout.shapes.push_back(whole.shapes[i]);
+    layout.strides.push_back(whole.strides[i]);
+  }
+  std::vector<LeafArray> leaves = leaf_arrays(m.flat, chosen.leaves);
   for (LeafArray& leaf : leaves) {
     leaf.dtype = view.dtype;
     leaf.library = is_numpy(flat.ptr()) ? Library::numpy : Library::exchange;
   }
-  return std::make_unique<State>(m.flat.spec, std::move(leaves), std::move(rules), std::span(&view, 1),
+  return std::make_unique<State>(chosen.spec, std::move(leaves), std::move(chosen.rules), std::span(&view, 1),
                                  std::move(layout));
 }
 
@@ -88,6 +137,23 @@ nb::list segments_of(const Model& m, nb::handle flat) {
     begin += size_of(a);
   }
   return leaves;
+}
+
+// What a companion tree has at each place of the model; None where it has nothing.
+nb::list companion(const Model& m, nb::handle tree, const std::string& call, const std::string& what) {
+  const TreeSpec& spec = *m.flat.spec;
+  Objects objects(spec);
+  walk_gradients(spec, 0, tree.ptr(), call.c_str(), objects, what.c_str());
+  nb::list found;
+  for (const Place& place : spec.places)
+    found.append(objects[place.node] ? nb::borrow(objects[place.node]) : nb::none());
+  return found;
+}
+
+nb::object selected_part(const Model& m, nb::handle tree) {
+  Objects objects(*m.flat.spec);
+  walk_gradients(*m.flat.spec, 0, tree.ptr(), "select_trainables", objects, "tree");
+  return selected(*m.flat.spec, objects.all());
 }
 
 void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx, const ArrayView& leaf,
@@ -143,6 +209,21 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   pack(segments, vector.data, vector.dtype);
 }
 
+// The tree's object for each place of the model that has one: (leaf, axes of the leaf there, object).
+nb::list gathered(const Model& m, nb::handle tree) {
+  const TreeSpec& spec = *m.flat.spec;
+  Objects objects(spec);
+  walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
+  nb::list found;
+  for (const Place& place : spec.places) {
+    if (objects[place.node] == nullptr) continue;
+    nb::list axes;
+    for (int axis : place.axes) axes.append(axis);
+    found.append(nb::make_tuple(place.leaf, nb::tuple(axes), nb::borrow(objects[place.node])));
+  }
+  return found;
+}
+
 // A model that holds its own `re` is a cycle only the garbage collector can find.
 int traverse_model(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
@@ -183,10 +264,14 @@ void bind_tree(nb::module_& m) {
              for (const ArrayView& a : self.flat.views) n += size_of(a);
              return n;
            })
-      .def("state", &new_state)
-      .def("segmented_state", &new_segmented_state)
+      .def("state", &new_state, nb::arg("rules"), nb::arg("marks") = nb::list())
+      .def("segmented_state", &new_segmented_state, nb::arg("rules"), nb::arg("flat"), nb::arg("marks") = nb::list())
+      .def("places", &places_of)
+      .def("companion", &companion, nb::arg("tree").none(), nb::arg("call"), nb::arg("what"))
+      .def("selected", &selected_part, nb::arg("tree").none())
       .def("rebuilt", &rebuilt)
       .def("segments", &segments_of)
+      .def("gathered", &gathered, nb::arg("tree").none())
       .def("pack_model", &pack_model)
       .def("pack", &pack_tree, nb::arg("tree").none(), nb::arg("out"));
 }

@@ -7,17 +7,19 @@
 namespace optimisers::python {
 namespace {
 
-constexpr const char* doc = R"(update_(state, model, grads, *higher)
+constexpr const char* doc = R"(update_(state, model, grads=None, *higher, zero_grad=False)
 --
 
 Apply one optimisation step in place: the arrays of `model`, and the state.
 
 Args:
     state: what `setup` returned, or a part of it.
-    model: the model `setup` was given, or the part of it that belongs to `state`.
+    model: the model `setup` was given, or the part of it that belongs to `state`; or `Duplicated(model, grads)`.
     grads: gradients, a tree of the model's shape. `None` or a missing key leaves what is below untouched,
-        its clock too. With a layout, a flat vector is accepted as well.
-    *higher: gradients of higher order, for rules that use them; built-in rules do not.
+        its clock too. With a layout, a flat vector is accepted as well. Not given at all: each array's own
+        gradient, `.grad` of torch parameters; an array without one is left untouched.
+    *higher: gradients of higher order, for user-defined rules; built-in rules do not look at them.
+    zero_grad: set the gradients to zero afterwards; only where the arrays or `Duplicated` keep them.
 
 Returns:
     `(state, model)`, the same objects.
@@ -38,46 +40,75 @@ Example:
     array([0.5, 0. ])
 )";
 
-constexpr std::string_view names[] = {"state", "model", "grads"};
+constexpr std::string_view names[] = {"state", "model", "grads", "zero_grad"};
+
+struct Arguments {
+  PyObject* given[4] = {};  // borrowed; null: not given
+  std::span<PyObject* const> higher;
+
+  PyObject* state() const { return given[0]; }
+  PyObject* model() const { return given[1]; }
+  PyObject* grads() const { return given[2]; }
+  bool zero() const { return given[3] != nullptr && PyObject_IsTrue(given[3]) == 1; }
+};
 
 // Positional and keyword arguments into their places; false with a Python error set.
-bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, PyObject* (&out)[3]) {
-  for (Py_ssize_t i = 0; i < n && i < 3; ++i) out[i] = args[i];
+bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arguments& out) {
+  for (Py_ssize_t i = 0; i < n && i < 3; ++i) out.given[i] = args[i];
+  if (n > 3) out.higher = {args + 3, static_cast<std::size_t>(n - 3)};
   for (Py_ssize_t k = 0; keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k) {
     const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
     if (name == nullptr) return false;
     int at = 0;
-    while (at < 3 && names[at] != name) ++at;
-    if (at == 3 || out[at] != nullptr) {
+    while (at < 4 && names[at] != name) ++at;
+    if (at == 4 || out.given[at] != nullptr) {
       PyErr_Format(PyExc_TypeError,
-                   at == 3 ? "update_() got an unexpected keyword argument '%s'"
+                   at == 4 ? "update_() got an unexpected keyword argument '%s'"
                            : "update_() got multiple values for argument '%s'",
                    name);
       return false;
     }
-    out[at] = args[n + k];
+    out.given[at] = args[n + k];
   }
-  for (int i = 0; i < 3; ++i) {
-    if (out[i] != nullptr) continue;
+  for (int i = 0; i < 2; ++i) {
+    if (out.given[i] != nullptr) continue;
     PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i].data());
     return false;
   }
   return true;
 }
 
+// Where the gradients are; `model` becomes the model itself.
+GradientSource source_of(const Arguments& arguments, PyObject*& model) {
+  GradientSource source{.tree = arguments.grads(), .kept_by = nullptr, .once = arguments.grads() == nullptr,
+                        .zero = arguments.zero(), .higher = arguments.higher};
+  Duplicated* pair = nullptr;
+  if (nb::try_cast<Duplicated*>(nb::handle(model), pair) && pair != nullptr) {
+    if (source.tree != nullptr) type_error("update_: got Duplicated(model, grads) and gradients as well; pass one of them");
+    model = pair->model.ptr();
+    source.tree = pair->grads.ptr();
+  }
+  if (source.zero && !source.once)
+    type_error("update_: zero_grad is for gradients that the arrays or Duplicated keep; these were given as an argument");
+  if (source.tree == nullptr) source.kept_by = model;
+  return source;
+}
+
 PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObject* keywords) {
-  PyObject* given[3] = {};
-  if (!sort_arguments(args, n, keywords, given)) return nullptr;
+  Arguments arguments;
+  if (!sort_arguments(args, n, keywords, arguments)) return nullptr;
   try {
     Handle* handle = nullptr;
-    if (!nb::try_cast<Handle*>(nb::handle(given[0]), handle) || handle == nullptr)
-      type_error("update_: expected the state that setup returned, got a " + type_name(given[0]));
-    handle->state->update(handle->node, given[1], given[2], "update");
+    if (!nb::try_cast<Handle*>(nb::handle(arguments.state()), handle) || handle == nullptr)
+      type_error("update_: expected the state that setup returned, got a " + type_name(arguments.state()));
+    PyObject* model = arguments.model();
+    const GradientSource source = source_of(arguments, model);
+    handle->state->update(handle->node, model, source, "update");
   } catch (...) {
     set_python_error();
     return nullptr;
   }
-  return PyTuple_Pack(2, given[0], given[1]);
+  return PyTuple_Pack(2, arguments.state(), arguments.model());
 }
 
 PyMethodDef definition = {"update_", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(update_in_place)),

@@ -1,5 +1,7 @@
 // collect.cpp: from a model and its gradients to the core's list of leaves. The loop every update goes through.
 #include "errors.hpp"
+#include "jax_arrays.hpp"
+#include "kept.hpp"
 #include "state.hpp"
 
 namespace optimisers::python {
@@ -12,6 +14,9 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
   const std::string message =
       std::string(call) + ": parameter at " + quoted(spec, node) + " " + fault_text(object, fault);
   if (fault != Fault::not_array) value_error(message);
+  if (is_jax(object))
+    value_error(std::string(call) + "_: parameter at " + quoted(spec, node) +
+                " is a JAX array, which cannot be written; use update, which returns new arrays");
   const Kind kind = kind_of(object);
   const std::string what = is_container(kind) ? name_of(kind) : type_name(object);
   value_error(std::string(call) + ": model at " + quoted(spec, node) + " is a " + what +
@@ -68,9 +73,9 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
   further_.push_back({dx, -1});
 }
 
-void State::collect(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call) {
+void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   walk_model(*spec_, root, model, call, model_);
-  walk_gradients(*spec_, root, gradients, call, gradients_);
+  find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
   const Node& top = spec_->nodes[root];
@@ -90,11 +95,13 @@ void State::collect(std::uint32_t root, PyObject* model, PyObject* gradients, co
                   quoted(*spec_, spec_->places[spec_->first_place[place.leaf]].node) + " and " +
                   quoted(*spec_, place.node) +
                   " were one at setup, and are not now; call setup again for the new model");
+    if (source.once && update.dx.present) continue;
     if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
 }
 
-void State::collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradients, const char* call) {
+void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call) {
+  spec_->check_part(root, call);
   ArrayView x, g;
   auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
     const Fault fault = read_array(object, view);
@@ -109,10 +116,20 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradi
     value_error(std::string(call) + ": the flat vector is read-only; use update, which returns a new one");
 
   const Node& top = spec_->nodes[root];
+  nb::object kept;
+  if (source.tree == nullptr) {
+    if (!keeps_gradient(source.kept_by)) refuse_without_gradient(source.kept_by, "the flat vector", call);
+    kept = kept_gradient(source.kept_by);
+  }
+  PyObject* gradients = kept.is_valid() ? kept.ptr() : source.tree;
   const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) &&
                           !(top.kind == Kind::leaf && read_array(gradients, g) == Fault::none && g.ndim != 1);
-  if (given_flat) read_vector(gradients, g, "the flat gradient");
-  else walk_gradients(*spec_, root, gradients, call, gradients_);
+  if (given_flat) {
+    gradients_.begin(*spec_, root);
+    gradients_.keep(root, gradients);
+    python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
+    read_vector(gradients_[root], g, "the flat gradient");
+  } else walk_gradients(*spec_, root, gradients, call, gradients_);
   used_ = permuted_used_ = 0;
   further_.clear();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -125,7 +142,8 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradi
       if (given_flat) update.dx = segment(g, place.leaf);
     }
     ArrayView dx;
-    if (!given_flat && read_gradient(place, dx, call)) add_gradient(update, dx);
+    if (given_flat || (source.once && update.dx.present)) continue;
+    if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
 }
 

@@ -1,7 +1,11 @@
 // containers.cpp: telling containers apart, and their children in insertion order.
 #include "containers.hpp"
 
+#include "classes.hpp"
+
 #include <unordered_map>
+
+#include "torch_module.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -83,7 +87,8 @@ void dict_children(PyObject* dict, std::vector<Child>& out) {
 }  // namespace
 
 const char* name_of(Kind kind) {
-  constexpr const char* names[] = {"value", "array", "dict", "list", "tuple", "named tuple", "dataclass"};
+  constexpr const char* names[] = {"value", "array", "dict", "list", "tuple",
+                                   "named tuple", "dataclass", "Module", "registered object"};
   return names[static_cast<int>(kind)];
 }
 
@@ -105,6 +110,8 @@ Kind kind_of(PyObject* object) {
   if (PyTuple_CheckExact(object)) return Kind::tuple;
   if (PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || object == Py_None)
     return Kind::value;
+  if (const Registered* r = registered(type); r != nullptr && r->children != nullptr) return Kind::registered;
+  if (is_torch_module(type)) return Kind::module;
   if (const Fields* fields = fields_of(type)) return fields->kind;
   if (PyDict_Check(object)) return Kind::dict;
   if (PyList_Check(object)) return Kind::list;
@@ -122,11 +129,13 @@ nb::object field_value(PyObject* object, PyObject* name) {
 void children_of(PyObject* object, Kind kind, std::vector<Child>& out) {
   out.clear();
   if (kind == Kind::dict) return dict_children(object, out);
+  if (kind == Kind::registered) return dict_children(registered_children(object).ptr(), out);
   if (by_position(kind)) {
     for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i)
       out.push_back({{}, nb::borrow(PySequence_Fast_GET_ITEM(object, i))});
     return;
   }
+  if (kind == Kind::module) return module_children(object, out);
   const Fields* fields = fields_of(Py_TYPE(object));
   for (std::size_t i = 0; i < fields->names.size(); ++i) {
     nb::object value = kind == Kind::named_tuple ? nb::borrow(PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)))

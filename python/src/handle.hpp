@@ -12,6 +12,12 @@ struct Handle {
   std::uint32_t node;
 };
 
+// A model with the arrays its gradients are accumulated in.
+struct Duplicated {
+  Duplicated(nb::object model, nb::object grads) : model(std::move(model)), grads(std::move(grads)) {}
+  nb::object model, grads;
+};
+
 // Adds `update_`, without nanobind's argument handling, which costs more than a small update.
 void bind_update(nb::module_& m);
 

@@ -31,5 +31,6 @@ NB_MODULE(_core, m) {
   bind_rules(m);
   bind_state(m);
   bind_tree(m);
+  bind_walks(m);
   bind_machine(m);
 }

@@ -1,4 +1,6 @@
 // persist.cpp: states as plain Python objects and back.
+#include <nanobind/stl/vector.h>
+
 #include <cstring>
 
 #include "errors.hpp"
@@ -6,29 +8,6 @@
 
 namespace optimisers::python {
 namespace {
-
-std::size_t bytes_of(const LeafSpec& spec, const SlotView& slot) {
-  std::size_t n = static_cast<std::size_t>(size_of(slot.dtype));
-  for (auto s : spec.shape) n *= static_cast<std::size_t>(s);
-  return n;
-}
-
-// All memory of a leaf's state, in a fixed order.
-struct Memory {
-  std::byte* data;
-  std::size_t bytes;
-};
-std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf) {
-  std::vector<Memory> all;
-  const LeafSpec& spec = core.spec(leaf);
-  for (int stage = 0; stage < static_cast<int>(spec.program.stages.size()); ++stage) {
-    for (const SlotView& slot : core.slots(leaf, stage)) all.push_back({slot.data, bytes_of(spec, slot)});
-    const std::span<double> clock = core.clock(leaf, stage);
-    all.push_back({reinterpret_cast<std::byte*>(clock.data()), clock.size_bytes()});
-  }
-  if (auto master = core.master(leaf)) all.push_back({master->data, bytes_of(spec, *master)});
-  return all;
-}
 
 // Arrays of the right shape and dtype without memory of their own: masters are overwritten at once.
 struct Blank {
@@ -56,7 +35,36 @@ nb::object saved_layout(const std::optional<Layout>& layout) {
   return nb::make_tuple(nb::str(std::string(name_of(layout->dtype)).c_str()), layout->size, offsets);
 }
 
+nb::list states_of(const UserStages& stages) {
+  nb::list states;
+  for (const nb::object& state : stages.states) states.append(state);
+  return states;
+}
+
+std::vector<Memory> all_memory(State& state, std::uint32_t leaf) {
+  std::vector<Memory> all;
+  for (std::uint32_t core_leaf : state.core_leaves(leaf))
+    for (const Memory& m : memory_of(state.core(), core_leaf)) all.push_back(m);
+  return all;
+}
+
 }  // namespace
+
+std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf) {
+  std::vector<Memory> all;
+  const LeafSpec& spec = core.spec(leaf);
+  std::size_t elements = 1;
+  for (auto n : spec.shape) elements *= static_cast<std::size_t>(n);
+  for (int stage = 0; stage < static_cast<int>(spec.program.stages.size()); ++stage) {
+    for (const SlotView& slot : core.slots(leaf, stage))
+      all.push_back({slot.data, elements * static_cast<std::size_t>(size_of(slot.dtype))});
+    const std::span<double> clock = core.clock(leaf, stage);
+    all.push_back({reinterpret_cast<std::byte*>(clock.data()), clock.size_bytes()});
+  }
+  if (auto master = core.master(leaf))
+    all.push_back({master->data, elements * static_cast<std::size_t>(size_of(master->dtype))});
+  return all;
+}
 
 nb::tuple State::pickled() {
   Use use(*this);
@@ -64,11 +72,13 @@ nb::tuple State::pickled() {
   for (std::uint32_t i = 0; i < leaves_.size(); ++i) {
     nb::list shape, memory;
     for (auto n : leaves_[i].shape) shape.append(n);
-    for (const Memory& m : memory_of(core_, i)) memory.append(nb::bytes(m.data, m.bytes));
+    for (const Memory& m : all_memory(*this, i)) memory.append(nb::bytes(m.data, m.bytes));
     leaves.append(nb::make_tuple(shape, nb::str(std::string(name_of(leaves_[i].dtype)).c_str()),
                                  static_cast<int>(leaves_[i].library), core_.frozen(i), memory));
   }
-  return nb::make_tuple(spec_->state(), leaves, rules_, saved_layout(layout_));
+  nb::dict user;
+  for (const auto& [leaf, stages] : user_stages_) user[nb::int_(leaf)] = states_of(stages);
+  return nb::make_tuple(spec_->state(), leaves, rules_, saved_layout(layout_), user);
 }
 
 std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
@@ -83,21 +93,29 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
   std::optional<Layout> layout;
   Blank blank = blank_arrays(leaves);
   if (!data[3].is_none()) {
-    Flattened model{spec, {}, blank.views};
+    Flattened model;
+    model.spec = spec;
+    model.views = blank.views;
     layout = layout_of(model, *dtype_from_name(nb::cast<nb::str>(data[3][0]).c_str()));
+    layout->size = nb::cast<std::int64_t>(data[3][1]);  // the vector may have parts that no leaf covers
+    layout->offsets = nb::cast<std::vector<std::int64_t>>(data[3][2]);
     blank = blank_vector(*layout);
   }
   auto state =
       std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
   for (std::uint32_t i = 0; i < state->leaves_.size(); ++i) {
     nb::handle item = data[1][i];
-    const auto memory = memory_of(state->core_, i);
+    const auto memory = all_memory(*state, i);
     for (std::size_t k = 0; k < memory.size(); ++k) {
       nb::bytes saved = nb::cast<nb::bytes>(item[4][k]);
       if (saved.size() != memory[k].bytes) value_error("unpickling a state: a state array has the wrong size");
       if (memory[k].bytes > 0) std::memcpy(memory[k].data, saved.data(), memory[k].bytes);
     }
-    if (nb::cast<bool>(item[3])) state->core_.set_frozen(std::span(&i, 1), true);
+    if (nb::cast<bool>(item[3])) state->core_.set_frozen(state->core_leaves(i), true);
+  }
+  for (auto& [leaf, stages] : state->user_stages_) {
+    stages.states.clear();
+    for (nb::handle user_state : data[4][nb::int_(leaf)]) stages.states.push_back(nb::borrow(user_state));
   }
   return state;
 }

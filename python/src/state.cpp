@@ -6,6 +6,8 @@
 #include <unordered_map>
 
 #include "errors.hpp"
+#include "jax_arrays.hpp"
+#include "user_stages.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -29,17 +31,28 @@ std::int64_t product(const std::vector<std::int64_t>& shape) {
   return n;
 }
 
-std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules) {
-  std::unordered_map<PyObject*, Program> programs;
-  std::vector<LeafSpec> specs;
+// The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
+std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
+                                 std::map<std::uint32_t, UserStages>& user) {
+  std::unordered_map<PyObject*, std::vector<Program>> programs;
+  std::vector<LeafSpec> specs, before;
   specs.reserve(leaves.size());
   for (std::uint32_t i = 0; i < leaves.size(); ++i) {
     nb::object rule = rules[i];
     auto [known, is_new] = programs.try_emplace(rule.ptr());
-    if (is_new) known->second = nb::cast<Program>(rule.attr("_program")());
-    specs.push_back(
-        {spec.text(spec.places[spec.first_place[i]].node), leaves[i].shape, leaves[i].dtype, known->second});
+    if (is_new)
+      for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
+    const std::vector<Program>& parts = known->second;
+    const std::string name = spec.text(spec.places[spec.first_place[i]].node);
+    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back()});
+    const DType wide = parts.back().compute(leaves[i].dtype);
+    for (std::size_t p = 0; p + 1 < parts.size(); ++p) {
+      user[i].before.push_back(static_cast<std::uint32_t>(leaves.size() + before.size()));
+      user[i].states.emplace_back();
+      before.push_back({name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p]});
+    }
   }
+  specs.insert(specs.end(), std::make_move_iterator(before.begin()), std::make_move_iterator(before.end()));
   return specs;
 }
 
@@ -62,7 +75,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       leaves_(std::move(leaves)),
       rules_(std::move(rules)),
       layout_(std::move(layout)),
-      core_(leaf_specs(*spec_, leaves_, rules_),
+      core_(leaf_specs(*spec_, leaves_, rules_, user_stages_),
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
               std::vector<ArrayView> segments;
@@ -79,6 +92,7 @@ State::State(const State& other)
       leaves_(other.leaves_),
       rules_(nb::list(other.rules_)),
       layout_(other.layout_),
+      user_stages_(copied_user_stages(other.user_stages_)),
       core_(other.core_),
       model_(*spec_),
       gradients_(*spec_) {
@@ -105,8 +119,23 @@ ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
   return view;
 }
 
-void State::run() {
-  const std::span<const LeafUpdate> updates(updates_.data(), used_);
+std::vector<std::uint32_t> State::core_leaves(std::uint32_t leaf) const {
+  std::vector<std::uint32_t> all;
+  if (auto found = user_stages_.find(leaf); found != user_stages_.end()) all = found->second.before;
+  all.push_back(leaf);
+  return all;
+}
+
+std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
+  std::vector<std::uint32_t> all = spec_->leaves_below(node);
+  if (user_stages_.empty()) return all;
+  for (std::size_t i = 0, n = all.size(); i < n; ++i)
+    if (auto found = user_stages_.find(all[i]); found != user_stages_.end())
+      all.insert(all.end(), found->second.before.begin(), found->second.before.end());
+  return all;
+}
+
+void State::run(std::span<const LeafUpdate> updates) {
   if (elements_ < worth_releasing) return core_.update(updates, further_);
   nb::gil_scoped_release release;
   core_.update(updates, further_);
@@ -130,65 +159,96 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
   if (nb::len(written) > 0) bump_versions(written);
 }
 
-void State::update(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call) {
+void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this);
-  if (layout_) {
-    collect_segments(root, model, gradients, call);
-    run();
-    tell_torch(root, model);
+  layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
+  if (user_stages_.empty()) {
+    run({updates_.data(), used_});
   } else {
-    collect(root, model, gradients, call);
-    run();
-    tell_torch(root, nullptr);
+    UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
+    run(user.last_updates());
+    user.commit();
   }
+  tell_torch(root, layout_ ? model : nullptr);
+  if (source.zero) zero_gradients(root);
 }
 
-nb::object State::copied_model(std::uint32_t root, PyObject* model, const char* call) {
-  auto copy = [](PyObject* x) -> nb::object {
+CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call) {
+  nb::object copy_tensor = nb::module_::import_("optimisers._arrays").attr("copied_tensor");
+  CopiedModel copied;
+  const auto copy_of = [&](PyObject* x, std::uint32_t leaf) -> nb::object {
     if (is_numpy(x)) return numpy_copy(x);
-    return nb::module_::import_("optimisers._arrays").attr("copied_tensor")(nb::borrow(x));
+    if (!is_jax(x)) return copy_tensor(nb::borrow(x));
+    copied.from_jax.push_back(leaf);
+    return numpy_copy(jax_values(x).ptr());
   };
   Use use(*this);
-  if (layout_) return copy(model);
+  if (layout_) {
+    copied.model = copied.leaves.emplace_back(copy_of(model, 0));
+    return copied;
+  }
   walk_model(*spec_, root, model, call, model_);
   permuted_used_ = 0;
-  std::vector<nb::object> leaves(leaves_.size());
+  copied.leaves.resize(leaves_.size());
   const Node& top = spec_->nodes[root];
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
     const Place& place = spec_->places[p];
-    if (leaves[place.leaf].is_valid()) continue;
+    if (copied.leaves[place.leaf].is_valid()) continue;
     ArrayView view;
-    read_parameter(place, view, call);
-    nb::object array = copy(model_[place.node]);
-    leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
+    if (!is_jax(model_[place.node])) read_parameter(place, view, call);
+    nb::object array = copy_of(model_[place.node], place.leaf);
+    copied.leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
   }
-  return rebuild(*spec_, root, model_.all(), leaves);
+  copied.model = rebuild(*spec_, root, model_.all(), copied.leaves);
+  return copied;
 }
 
-bool State::apply(PyObject* x, PyObject* gradient, PyObject* out) {
+// JAX arrays were updated as NumPy arrays: the model once more, with JAX arrays at their places.
+nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call) {
+  if (copied.from_jax.empty()) return copied.model;
+  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from_numpy(copied.leaves[leaf]);
+  if (layout_) return copied.leaves[0];
+  Use use(*this);
+  walk_model(*spec_, root, model, call, model_);
+  return rebuild(*spec_, root, model_.all(), copied.leaves);
+}
+
+bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher) {
   Use use(*this);
   const char* call = "apply_";
   permuted_used_ = 0;
+  further_.clear();
   model_.begin(*spec_, 0);
   model_.keep(0, x);
   gradients_.begin(*spec_, 0);
   if (gradient != Py_None) gradients_.keep(0, gradient);
   LeafUpdate& update = updates_[0];
   update = {};
+  used_ = 1;
   ArrayView target;
   read_parameter(spec_->places[0], update.x, call);
   read_gradient(spec_->places[0], update.dx, call);
   if (read_array(out, target) != Fault::none) type_error("apply_: the output is no array");
-  if (elements_ < worth_releasing) return core_.apply(update, target.data);
-  nb::gil_scoped_release release;
-  return core_.apply(update, target.data);
+  if (user_stages_.empty()) {
+    if (elements_ < worth_releasing) return core_.apply(update, target.data);
+    nb::gil_scoped_release release;
+    return core_.apply(update, target.data);
+  }
+  UserRun user(*this, 0, nullptr, higher, call);
+  const auto last = user.last_updates();
+  const bool came_out = !last.empty() && core_.apply(last[0], target.data);
+  user.commit();
+  return came_out;
 }
 
 void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
   Use use(*this);
-  if (rules.size() != core_.spec(leaf).program.stages.size()) value_error("apply_: the rule has another structure");
-  for (std::size_t stage = 0; stage < rules.size(); ++stage)
-    core_.set_rule(leaf, static_cast<int>(stage), rules[stage]);
+  std::size_t next = 0, known = 0;
+  for (std::uint32_t part : core_leaves(leaf)) known += core_.spec(part).program.stages.size();
+  if (rules.size() != known) value_error("apply_: the rule has another structure");
+  for (std::uint32_t part : core_leaves(leaf))
+    for (std::size_t stage = 0; stage < core_.spec(part).program.stages.size(); ++stage)
+      core_.set_rule(part, static_cast<int>(stage), rules[next++]);
 }
 
 Use::Use(State& state) : state_(state) {

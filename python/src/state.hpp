@@ -1,6 +1,7 @@
 // state.hpp: what `setup` returns, without its Python face: the model's spec and the core's optimiser of its leaves.
 #pragma once
 #include <atomic>
+#include <map>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -26,6 +27,36 @@ struct LeafArray {
   Library library;
 };
 
+// What one leaf of the core keeps between calls, in a fixed order.
+struct Memory {
+  std::byte* data;
+  std::size_t bytes;
+};
+std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf);
+
+// A leaf whose rule has stages written in Python. The native stages before each of those are a leaf of the core of
+// their own; what follows the last one is the leaf's own.
+struct UserStages {
+  std::vector<std::uint32_t> before;
+  std::vector<nb::object> states;  // what the stages' init returned; null until set
+};
+
+// Where a call's gradients are.
+struct GradientSource {
+  PyObject* tree = nullptr;       // of the model's shape
+  PyObject* kept_by = nullptr;    // or: the model whose arrays hold theirs (.grad)
+  bool once = false;              // a tied leaf's places hold one gradient, not parts of a sum
+  bool zero = false;              // zero them afterwards
+  std::span<PyObject* const> higher = {};
+};
+
+// A model whose trained arrays are copies that can be written.
+struct CopiedModel {
+  nb::object model;
+  std::vector<nb::object> leaves;
+  std::vector<std::uint32_t> from_jax;  // leaves that are NumPy copies of JAX arrays
+};
+
 class State {
  public:
   // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector.
@@ -39,9 +70,15 @@ class State {
   nb::list& rules() { return rules_; }
   bool has_layout() const { return layout_.has_value(); }
 
-  void update(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call);
-  nb::object copied_model(std::uint32_t root, PyObject* model, const char* call);
-  bool apply(PyObject* x, PyObject* gradient, PyObject* out);
+  // The core's leaves of a leaf, in the order of its stages.
+  std::vector<std::uint32_t> core_leaves(std::uint32_t leaf) const;
+  std::vector<std::uint32_t> core_leaves_below(std::uint32_t node) const;
+  std::map<std::uint32_t, UserStages>& user_stages() { return user_stages_; }
+
+  void update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  CopiedModel copied_model(std::uint32_t root, PyObject* model, const char* call);
+  nb::object jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call);
+  bool apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher);
   // Replaces a leaf's hyperparameters, one rule a stage.
   void set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules);
 
@@ -51,9 +88,13 @@ class State {
  private:
   friend class Use;
 
-  void collect(std::uint32_t root, PyObject* model, PyObject* gradients, const char* call);
-  void collect_segments(std::uint32_t root, PyObject* flat, PyObject* gradients, const char* call);
-  void run();
+  friend class UserRun;
+
+  void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
+  void find_gradients(std::uint32_t root, const GradientSource& source, const char* call);
+  void zero_gradients(std::uint32_t root);
+  void run(std::span<const LeafUpdate> updates);
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
@@ -67,6 +108,7 @@ class State {
   std::vector<LeafArray> leaves_;
   nb::list rules_;
   std::optional<Layout> layout_;
+  std::map<std::uint32_t, UserStages> user_stages_;  // by leaf; filled while the core is made
   Optimiser core_;
   std::int64_t elements_ = 0;
 

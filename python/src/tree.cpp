@@ -2,10 +2,14 @@
 #include "tree.hpp"
 
 #include <algorithm>
+#include <unordered_map>
 #include <unordered_set>
 
 #include "array.hpp"
+#include "classes.hpp"
 #include "errors.hpp"
+#include "handle.hpp"
+#include "jax_arrays.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -36,12 +40,26 @@ class Flattener {
   }
 
   nb::object& object(std::uint32_t node) { return objects_[node]; }
+  // What to read the array at a node from: itself, or for a JAX array a NumPy view of it.
+  nb::object readable(std::uint32_t node) {
+    const nb::object& object = objects_[node];
+    ArrayView view;
+    if (read_array(object.ptr(), view) != Fault::not_array || !is_jax(object.ptr())) return object;
+    auto [known, is_new] = jax_values_.try_emplace(object.ptr());
+    if (!is_new) return known->second;
+    known->second = jax_values(object.ptr());
+    // JAX shares memory among arrays that are not one; its ties are the same object at several places.
+    if (read_array(known->second.ptr(), view) == Fault::none && !jax_memory_.insert(view.data).second)
+      known->second = numpy_copy(known->second.ptr());
+    return known->second;
+  }
 
  private:
   void expand(std::uint32_t n) {
     if (!ancestors_.insert(objects_[n].ptr()).second)
       value_error(std::string(call_) + ": the model contains itself at \"" + spec_.text(n) + "\"");
     children_of(objects_[n].ptr(), spec_.nodes[n].kind, children_);
+    mark_trained(objects_[n].ptr(), spec_.nodes[n].kind, children_, call_);
     const auto first = static_cast<std::uint32_t>(spec_.nodes.size());
     spec_.nodes[n].first = first;
     spec_.nodes[n].count = static_cast<std::uint32_t>(children_.size());
@@ -63,8 +81,13 @@ class Flattener {
     Kind& kind = spec_.nodes[n].kind;
     kind = kind_of(object);
     if (kind != Kind::value || object == Py_None) return;
+    std::vector<Child> none;
+    mark_trained(object, kind, none, call_);  // refuses an override for what is no container
+    if (nb::isinstance<Duplicated>(objects_[n]))
+      type_error(std::string(call_) + ": Duplicated at \"" + spec_.text(n) +
+                 "\"; it holds a whole model and cannot stand inside one or where only a model is expected");
     ArrayView view;
-    const Fault fault = read_array(object, view);
+    const Fault fault = read_array(readable(n).ptr(), view);
     if (fault == Fault::none && is_trainable(view.dtype)) kind = Kind::leaf;
     if (fault == Fault::none || fault == Fault::not_numeric) return;
     if (fault == Fault::byte_order && !is_trainable(view.dtype)) return;
@@ -84,6 +107,8 @@ class Flattener {
   std::vector<nb::object> objects_;
   std::vector<Child> children_;
   std::unordered_set<PyObject*> ancestors_;
+  std::unordered_map<PyObject*, nb::object> jax_values_;
+  std::unordered_set<const std::byte*> jax_memory_;
 };
 
 }  // namespace
@@ -114,6 +139,7 @@ void TreeSpec::number_places() {
 }
 
 std::vector<std::uint32_t> TreeSpec::leaves_below(std::uint32_t node) const {
+  if (is_mark(node)) return marks[node - nodes.size()].leaves;
   std::vector<std::uint32_t> leaves;
   std::unordered_set<std::uint32_t> seen;
   for (std::uint32_t p = nodes[node].place_begin; p < nodes[node].place_end; ++p)
@@ -146,6 +172,7 @@ nb::object TreeSpec::key(std::uint32_t n) const {
 }
 
 nb::tuple TreeSpec::path(std::uint32_t n) const {
+  if (is_mark(n)) return nb::make_tuple(marks[n - nodes.size()].marker);
   nb::list keys;
   for (; n != 0; n = nodes[n].parent) keys.append(key(n));
   keys.attr("reverse")();
@@ -155,6 +182,7 @@ nb::tuple TreeSpec::path(std::uint32_t n) const {
 std::string TreeSpec::text(std::uint32_t n) const {
   constexpr std::size_t most = 64, kept = 8;
   if (n == 0) return "x";
+  if (is_mark(n)) return nb::repr(marks[n - nodes.size()].marker).c_str();
   std::vector<std::uint32_t> way;
   for (; n != 0; n = nodes[n].parent) way.push_back(n);
   std::reverse(way.begin(), way.end());
@@ -170,49 +198,8 @@ std::string TreeSpec::text(std::uint32_t n) const {
   return text;
 }
 
-nb::tuple TreeSpec::state() const {
-  nb::list node_states, place_states;
-  for (const Node& node : nodes)
-    node_states.append(nb::make_tuple(static_cast<int>(node.kind), node.key ? nb::borrow(node.key) : nb::none(),
-                                      node.key != nullptr, node.parent, node.first, node.count, node.end));
-  for (const Place& place : places) {
-    nb::list axes;
-    for (int axis : place.axes) axes.append(axis);
-    place_states.append(nb::make_tuple(place.leaf, axes));
-  }
-  return nb::make_tuple(node_states, place_states);
-}
-
-std::shared_ptr<TreeSpec> TreeSpec::from_state(const nb::tuple& state) {
-  auto spec = std::make_shared<TreeSpec>();
-  for (nb::handle item : state[0]) {
-    Node node;
-    node.kind = static_cast<Kind>(nb::cast<int>(item[0]));
-    if (nb::cast<bool>(item[2])) {
-      node.key = nb::object(item[1]).release().ptr();
-      if (PyUnicode_CheckExact(node.key)) PyUnicode_InternInPlace(&node.key);
-    }
-    node.parent = nb::cast<std::uint32_t>(item[3]);
-    node.first = nb::cast<std::uint32_t>(item[4]);
-    node.count = nb::cast<std::uint32_t>(item[5]);
-    node.end = nb::cast<std::uint32_t>(item[6]);
-    spec->nodes.push_back(node);
-  }
-  spec->number_places();
-  spec->first_place.clear();
-  std::uint32_t p = 0;
-  for (nb::handle item : state[1]) {
-    Place& place = spec->places.at(p);
-    place.leaf = nb::cast<std::uint32_t>(item[0]);
-    for (nb::handle axis : item[1]) place.axes.push_back(nb::cast<int>(axis));
-    if (place.leaf == spec->first_place.size()) spec->first_place.push_back(p);
-    ++p;
-  }
-  return spec;
-}
-
-Flattened flatten(nb::handle model, const char* call) {
-  Flattened result{std::make_shared<TreeSpec>(), {}, {}};
+Flattened flatten(nb::handle model, const char* call, Ties ties) {
+  Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}};
   TreeSpec& spec = *result.spec;
   Flattener flattener(spec, call);
   flattener.run(model);
@@ -220,8 +207,14 @@ Flattened flatten(nb::handle model, const char* call) {
   std::vector<ArrayView> views(spec.places.size());
   std::vector<std::string> names;
   for (std::size_t p = 0; p < views.size(); ++p) {
-    read_array(flattener.object(spec.places[p].node).ptr(), views[p]);
+    read_array(result.read_from.emplace_back(flattener.readable(spec.places[p].node)).ptr(), views[p]);
     names.push_back(spec.text(spec.places[p].node));
+    result.at_places.push_back(flattener.object(spec.places[p].node));
+  }
+  if (ties == Ties::ignored) {
+    result.arrays = result.at_places;
+    result.views = std::move(views);
+    return result;
   }
   std::vector<Alias> aliases;
   try {

@@ -28,11 +28,19 @@ struct Place {
   std::vector<int> axes;  // axis i of the leaf is axis axes[i] here; empty: the same
 };
 
+// Leaves that carried a Marker at setup. Names of nodes go on behind the nodes: nodes.size() + i is mark i, which has
+// leaves and a text, and nothing else.
+struct Mark {
+  nb::object marker;
+  std::vector<std::uint32_t> leaves;
+};
+
 class TreeSpec {
  public:
   std::vector<Node> nodes;
   std::vector<Place> places;               // depth first, in insertion order
   std::vector<std::uint32_t> first_place;  // of each leaf
+  std::vector<Mark> marks;
 
   TreeSpec() = default;
   TreeSpec(const TreeSpec&) = delete;
@@ -48,24 +56,40 @@ class TreeSpec {
   nb::tuple path(std::uint32_t node) const;
   std::string text(std::uint32_t node) const;  // "layers.3.weight"; "x" for a bare array; very deep ones abridged
 
+  bool is_mark(std::uint32_t node) const { return node >= nodes.size(); }
+  void check_part(std::uint32_t node, const char* call) const;  // throws for marks
+  nb::list mark_states() const;  // [(marker, leaves)]
+  void take_marks(const nb::list& states);
+
   nb::tuple state() const;  // for pickling
   static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
 
   void number_places();  // after the nodes are there
+
+  // A copy in which these leaves are values.
+  std::shared_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
 };
 
 struct Flattened {
   std::shared_ptr<TreeSpec> spec;
   std::vector<nb::object> arrays;  // of each leaf
   std::vector<ArrayView> views;
+  std::vector<nb::object> at_places;  // the array object at each place
+  std::vector<nb::object> read_from;   // what the views are of, at each place
 };
 // Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
-Flattened flatten(nb::handle model, const char* call);
+// With ties ignored each place is a leaf of its own, and arrays may overlap.
+enum class Ties : bool { found, ignored };
+Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found);
 
-// The model with its leaves replaced: new containers of the same classes, what is not trained shared.
+// The model with its leaves replaced: new containers of the same classes, what is not trained shared, except for
+// trained arrays and their containers that stand at a place that is not trained as well: they stay one.
 // `objects` has the model's object at each live node.
 nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,
                    const std::vector<nb::object>& leaves);
+
+// A tree of the model's shape with None where the model has nothing trained. `objects` are the tree's.
+nb::object selected(const TreeSpec& spec, const std::vector<PyObject*>& objects);
 
 // The array with its axes in this order.
 nb::object with_axes(const nb::object& array, const std::vector<int>& axes);

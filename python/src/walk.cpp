@@ -2,7 +2,9 @@
 #include "walk.hpp"
 
 #include "array.hpp"
+#include "classes.hpp"
 #include "errors.hpp"
+#include "torch_module.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -88,6 +90,10 @@ class ModelWalk : Walk {
         return expand_dict(n, object);
       case Kind::dataclass:
         return expand_dataclass(n, object);
+      case Kind::module:
+        return expand_module(n, object);
+      case Kind::registered:
+        return expand_dict(n, registered_children(object).ptr());
       case Kind::list:
         return expand_sequence(n, object, PyList_GET_SIZE(object));
       default:
@@ -117,6 +123,18 @@ class ModelWalk : Walk {
       give(parent.first + i, PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
     }
   }
+  void expand_module(std::uint32_t n, PyObject* module) {
+    const Node& parent = node(n);
+    const Py_ssize_t count = module_child_count(module);
+    if (count != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has " + std::to_string(count) + " parameters and child modules, had " + std::to_string(parent.count));
+    for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child) {
+      if (!node(child).live()) continue;
+      nb::object value = module_child(module, node(child).key);
+      if (!value.is_valid()) differs(n, "has lost its child " + key_text(node(child).key));
+      give(child, value.ptr());
+    }
+  }
   void expand_dataclass(std::uint32_t n, PyObject* object) {
     const Node& parent = node(n);
     for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child) {
@@ -130,7 +148,8 @@ class ModelWalk : Walk {
 
 class GradientWalk : Walk {
  public:
-  using Walk::Walk;
+  GradientWalk(const TreeSpec& spec, const char* call, Objects& out, const char* what)
+      : Walk(spec, call, out), what_(what) {}
   void run(std::uint32_t root, PyObject* gradients) {
     out_.begin(spec_, root);
     receive(root, gradients);
@@ -144,7 +163,7 @@ class GradientWalk : Walk {
     if (object != Py_None) give(n, object);
   }
   [[noreturn]] void differs(std::uint32_t n, const std::string& what, const std::string& remedy) const {
-    value_error(std::string(call_) + ": gradient at " + quoted(n) + " " + what + "; " + remedy);
+    value_error(std::string(call_) + ": " + what_ + " at " + quoted(n) + " " + what + "; " + remedy);
   }
   [[noreturn]] void extra_key(std::uint32_t n, PyObject* key) const {
     std::string known;
@@ -164,8 +183,19 @@ class GradientWalk : Walk {
                                        : "pass a dict or an object with the same fields, or None");
     }
     if (kind == Kind::dict) expand_dict(n, object);
+    else if (kind == Kind::registered) expand_dict(n, registered_children(object).ptr());
     else if (by_position(kind)) expand_sequence(n, object);
+    else if (kind == Kind::module) expand_module(n, object);
     else expand_fields(n, object, kind);
+  }
+  void expand_module(std::uint32_t n, PyObject* module) {
+    std::vector<Child> children;
+    module_children(module, children);
+    for (std::uint32_t i = 0; i < children.size(); ++i) {
+      const std::uint32_t child = child_named(node(n), children[i].key.ptr(), i);
+      if (child == 0) extra_key(n, children[i].key.ptr());
+      receive(child, children[i].value.ptr());
+    }
   }
   void expand_sequence(std::uint32_t n, PyObject* object) {
     const Node& parent = node(n);
@@ -205,6 +235,8 @@ class GradientWalk : Walk {
       }
     }
   }
+
+  const char* what_;
 };
 
 [[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
@@ -234,11 +266,13 @@ bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients,
 }
 
 void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
+  spec.check_part(root, call);
   ModelWalk(spec, call, out).run(root, model);
 }
 
-void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out) {
-  GradientWalk(spec, call, out).run(root, gradients);
+void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
+                    const char* what) {
+  GradientWalk(spec, call, out, what).run(root, gradients);
 }
 
 }  // namespace optimisers::python

@@ -46,7 +46,9 @@ class Objects {
 void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out);
 
 // Throws for keys the model lacks, wrong lengths and other kinds of containers; None and missing keys leave null.
-void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out);
+// `what` the tree holds is for messages.
+void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
+                    const char* what = "gradient");
 
 // The gradient at a node as the core sees it; false: missing. Replaces objects that have to be computed first.
 bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients, const char* call, ArrayView& out);

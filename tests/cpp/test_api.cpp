@@ -121,16 +121,19 @@ TEST(Api, SlotsClocksAndMasters) {
   EXPECT_EQ(state["h"].clock("beta1_t", 0), 1.0);
   EXPECT_EQ(error_of([&] { (void)leaf.slot<double>("m"); }).kind(), ErrorKind::type);
   EXPECT_STREQ(error_of([&] { (void)leaf.slot<float>("q"); }).what(), "slot: \"h\" has no slot \"q\"; slots are m, v");
-  EXPECT_EQ(std::string(error_of([&] { (void)leaf.clock("t"); }).what()), "clock: \"h\" has no clock \"t\"; clocks are beta1_t, beta2_t");
+  EXPECT_EQ(std::string(error_of([&] { (void)leaf.clock("t"); }).what()),
+            "clock: \"h\" has no clock \"t\"; clocks are beta1_t, beta2_t");
 }
 
 TEST(Api, FrozenLeavesAndLeavesWithoutARule) {
   Floats a(2, 1.f), b(2, 1.f);
   const Floats g(2, 1.f);
-  State state = setup([](const std::string& name) -> std::optional<AnyRule> {
-    if (name == "b") return std::nullopt;
-    return AnyRule("Descent").with("eta", 1);
-  }, {{"a", a}, {"b", b}});
+  State state = setup(
+      [](const std::string& name) -> std::optional<AnyRule> {
+        if (name == "b") return std::nullopt;
+        return AnyRule("Descent").with("eta", 1);
+      },
+      {{"a", a}, {"b", b}});
   state["a"].freeze();
   state.update({a, b}, {g, g});
   EXPECT_EQ(a[0], 1.f);
@@ -156,11 +159,11 @@ TEST(Api, ErrorsNameTheLeafAndChangeNothing) {
   EXPECT_STREQ(error_of([&] { state.update({constant, b}, {g, b}); }).leaf(), "enc.w");
   EXPECT_EQ(a, Floats(2, 1.f));
   EXPECT_EQ(state["enc.w"].clock("beta1_t"), 1.0);
-  EXPECT_THROW(setup(Adam{}, {{"a", a}, {"b", a}}), Error);       // tied
-  EXPECT_THROW(setup(Adam{}, {{"a", a}, {"a", b}}), Error);       // one name twice
-  EXPECT_THROW(setup(Adam{.eta = -1}, a), Error);                  // out of range
-  EXPECT_THROW(setup(Adam{}, Model(a, {{"a", {3}}})), Error);      // segments do not fit
-  EXPECT_THROW(state.update(a, g), Error);                         // neither flat nor one a leaf
+  EXPECT_THROW(setup(Adam{}, {{"a", a}, {"b", a}}), Error);    // tied
+  EXPECT_THROW(setup(Adam{}, {{"a", a}, {"a", b}}), Error);    // one name twice
+  EXPECT_THROW(setup(Adam{.eta = -1}, a), Error);              // out of range
+  EXPECT_THROW(setup(Adam{}, Model(a, {{"a", {3}}})), Error);  // segments do not fit
+  EXPECT_THROW(state.update(a, g), Error);                     // neither flat nor one a leaf
 }
 
 TEST(Api, ValuesInsteadOfThrows) {

@@ -67,7 +67,8 @@ void expect_same(const Chain<R...>& chain) {
   stagewise.fused.clear();
   EXPECT_TRUE(train<float>(chain) == train<float>(stagewise));
   EXPECT_TRUE(train<double>(chain) == train<double>(stagewise));
-  if constexpr (!(RefusesComplex<R> || ...)) EXPECT_TRUE(train<Complex<float>>(chain) == train<Complex<float>>(stagewise));
+  if constexpr (!(RefusesComplex<R> || ...))
+    EXPECT_TRUE(train<Complex<float>>(chain) == train<Complex<float>>(stagewise));
 }
 
 TEST(Chain, FusedEqualsStageByStage) {
@@ -94,7 +95,8 @@ TEST(Chain, RunTimeAndTextEqualCompileTime) {
   chain.push_back(AnyRule("SignDecay"));
   chain.push_back(AnyRule("NAdam").with("eta", 1e-2));
   EXPECT_TRUE(train<float>(chain) == fused);
-  EXPECT_TRUE(train<float>(parse_program("OptimiserChain(ClipNorm(1.0), Chain(SignDecay(), NAdam(eta=1e-2)))")) == fused);
+  EXPECT_TRUE(train<float>(parse_program("OptimiserChain(ClipNorm(1.0), Chain(SignDecay(), NAdam(eta=1e-2)))")) ==
+              fused);
 }
 
 TEST(Chain, OwnRuleRunsInItsOwnKernelAndOnThreads) {
@@ -123,7 +125,8 @@ TEST(Parse, ReadsWhatPythonPrints) {
   const auto one = [](const char* text) { return parse_program(text).stages.at(0); };
   EXPECT_TRUE(one("Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)") == AnyRule(Adam{}));
   EXPECT_TRUE(one("Adam") == AnyRule(Adam{}));
-  EXPECT_TRUE(one(" AdamW ( 1e-2 , lambda_ = .5 , couple=False ) ") == AnyRule(AdamW{.eta = 1e-2, .lambda = 0.5, .couple = false}));
+  EXPECT_TRUE(one(" AdamW ( 1e-2 , lambda_ = .5 , couple=False ) ") ==
+              AnyRule(AdamW{.eta = 1e-2, .lambda = 0.5, .couple = false}));
   EXPECT_TRUE(one("ClipNorm(omega=1.0, p=-inf, throw=False, scope=\"global\")") ==
               AnyRule(ClipNorm{.omega = 1, .p = -INFINITY, .throw_ = false, .scope = Scope::global}));
   EXPECT_TRUE(one("AccumGrad(4)") == AnyRule(AccumGrad{.n = 4}));
@@ -134,9 +137,10 @@ TEST(Parse, ReadsWhatPythonPrints) {
 }
 
 TEST(Parse, SaysWhatItExpected) {
-  for (const char* text : {"", "Adm()", "Adam(", "Adam(eta)", "Adam(eta=)", "Adam(eta=1,2)", "Adam(-1)", "Adam(beta=0.9)",
-                           "Adam(betta=0.9)", "Adam() Adam()", "AccumGrad()", "Chain(MixedPrecision(Adam()))", "Adam(1,(0,0),1,1)",
-                           "MixedPrecision(Adam(), dtype=\"float16\")", "ClipNorm(scope=\"all\")", "Adam(eta=1e999)", "Adam(eta=nan)"})
+  for (const char* text :
+       {"", "Adm()", "Adam(", "Adam(eta)", "Adam(eta=)", "Adam(eta=1,2)", "Adam(-1)", "Adam(beta=0.9)",
+        "Adam(betta=0.9)", "Adam() Adam()", "AccumGrad()", "Chain(MixedPrecision(Adam()))", "Adam(1,(0,0),1,1)",
+        "MixedPrecision(Adam(), dtype=\"float16\")", "ClipNorm(scope=\"all\")", "Adam(eta=1e999)", "Adam(eta=nan)"})
     EXPECT_THROW((void)parse_program(text), Error) << text;
   std::string deep;
   for (int i = 0; i < 100'000; ++i) deep += "Chain(";

@@ -302,7 +302,7 @@ def test_layout_works_on_a_strided_vector_and_with_ties():
     state = opt.setup(opt.Descent(1.0), strided, layout=re)
     opt.update_(state, strided, {"enc": np.ones((2, 3)), "dec": np.ones((3, 2))})
     assert np.array_equal(strided, flat - 2)
-    new_state, new = opt.update(state, strided, np.ones(6))
+    _, new = opt.update(state, strided, np.ones(6))
     assert np.array_equal(new, flat - 3) and np.array_equal(strided, flat - 2)
 
 
@@ -350,7 +350,7 @@ def test_trainables_are_the_arrays_themselves_in_walk_order():
 
 def test_trainables_of_one_array_have_an_empty_path():
     ((path, _),) = opt.trainables(np.ones(2), path=True)
-    assert path == () and str(path) == "" and repr(opt.KeyPath(("a", 0))) == "KeyPath(('a', 0))"
+    assert path == () and str(path) == "" and repr(opt.KeyPath("a", 0)) == "KeyPath('a', 0)"
 
 
 def test_a_model_that_holds_its_own_re_is_collected():

@@ -191,7 +191,7 @@ def test_scalars_of_numpy_are_gradients_of_0d_arrays():
 @pytest.mark.parametrize("grad", [1.0, "text", object(), [1.0, 1.0]])
 def test_something_else_as_gradient_is_refused_with_the_path(grad):
     model = {"a": {"x": ones(2)}}
-    with pytest.raises((TypeError, ValueError), match="a.x"):
+    with pytest.raises((TypeError, ValueError), match=r"a\.x"):
         opt.update_(opt.setup(opt.Descent(1.0), model), model, {"a": {"x": grad}})
 
 
@@ -499,7 +499,7 @@ def test_wrong_arguments_of_update_are_refused():
     state = opt.setup(opt.Adam(), model)
     with pytest.raises(TypeError, match="state"):
         opt.update_(model, model, model)
-    with pytest.raises(TypeError, match="grads"):
+    with pytest.raises(ValueError, match="keeps no gradient; pass the gradients"):
         opt.update_(state, model)
     with pytest.raises(TypeError, match="unexpected"):
         opt.update_(state, model, grads=None, other=1)

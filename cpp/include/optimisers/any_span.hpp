@@ -22,7 +22,8 @@ constexpr std::optional<DType> element_dtype() {
   else if constexpr (std::is_same_v<T, double>) return DType::float64;
   else if constexpr (std::is_same_v<T, Half>) return DType::float16;
   else if constexpr (std::is_same_v<T, BHalf>) return DType::bfloat16;
-  else if constexpr (std::is_same_v<T, Complex<float>> || std::is_same_v<T, std::complex<float>>) return DType::complex64;
+  else if constexpr (std::is_same_v<T, Complex<float>> || std::is_same_v<T, std::complex<float>>)
+    return DType::complex64;
   else if constexpr (std::is_same_v<T, Complex<double>> || std::is_same_v<T, std::complex<double>>)
     return DType::complex128;
   else return std::nullopt;

@@ -6,6 +6,7 @@
 #include "optimisers/registry.hpp"
 
 namespace optimisers {
+// Functions of this file are static like the kernels: hundreds of small ones, no two files need to share them.
 namespace detail {
 
 template <class T>
@@ -21,13 +22,13 @@ constexpr FieldKind kind_of() {
 }
 
 template <class R, class T>
-int offset_of(T R::* member) {
+static int offset_of(T R::* member) {
   static const R rule{};
   return static_cast<int>(reinterpret_cast<const char*>(&(rule.*member)) - reinterpret_cast<const char*>(&rule));
 }
 
 template <class R>
-std::span<const FieldInfo> fields_of() {
+static std::span<const FieldInfo> fields_of() {
   static const auto fields = std::apply(
       [](const auto&... f) {
         return std::array<FieldInfo, sizeof...(f)>{
@@ -39,7 +40,7 @@ std::span<const FieldInfo> fields_of() {
 }
 
 template <class R>
-std::span<const SlotInfo> slots_of() {
+static std::span<const SlotInfo> slots_of() {
   static const auto slots = [] {
     std::array<SlotInfo, max_slots<R>> a{};
     for (std::size_t i = 0; i < a.size(); ++i)
@@ -55,7 +56,7 @@ const R& as(const void* rule) {
 }
 
 template <class R, class F>
-void tick(const void* rule, double* clock, void* step) {
+static void tick(const void* rule, double* clock, void* step) {
   if constexpr (clock_size<R> == 0) {
     NoClock none;
     *static_cast<typename R::template Step<F>*>(step) = as<R>(rule).template tick<F>(none);
@@ -66,18 +67,18 @@ void tick(const void* rule, double* clock, void* step) {
 }
 
 template <class R, class F>
-bool miss(const void* rule, double* clock, void* step) {
+static bool miss(const void* rule, double* clock, void* step) {
   return as<R>(rule).template miss<F>(*reinterpret_cast<clock_t<R>*>(clock),
                                       *static_cast<typename R::template Step<F>*>(step));
 }
 
 template <class R, class F>
-void finish(const void* rule, void* step, double norm) {
+static void finish(const void* rule, void* step, double norm) {
   as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
 }
 
 template <class R>
-RuleInfo describe(int id) {
+static RuleInfo describe(int id) {
   RuleInfo info{};
   info.id = id;
   info.text = R::text;
@@ -115,7 +116,7 @@ RuleInfo describe(int id) {
 }
 
 template <class R, class T>
-void fill_kernels(RuleInfo& info, int compute) {
+static void fill_kernels(RuleInfo& info, int compute) {
   info.own_kernels[0][std::size_t(compute)] = stage_kernels<T, Use<R, min_slots<R>>>();
   info.own_kernels[1][std::size_t(compute)] = stage_kernels<T, Use<R, max_slots<R>>>();
 }

@@ -1,6 +1,7 @@
 // dtype.hpp: element types of arrays, which of them leaves may have, and the type arithmetic runs in.
 #pragma once
 #include <array>
+#include <cstddef>
 #include <cstdint>
 #include <optional>
 #include <string_view>
@@ -25,19 +26,19 @@ inline constexpr std::array<DTypeInfo, dtype_count> dtype_table{{
     {"uint8", 1}, {"uint16", 2}, {"uint32", 4}, {"uint64", 8},
 }};
 
-constexpr std::string_view name_of(DType d) { return dtype_table[static_cast<int>(d)].name; }
+constexpr std::string_view name_of(DType d) { return dtype_table[static_cast<std::size_t>(d)].name; }
 namespace detail {
 inline constexpr auto dtype_sizes = [] {  // apart from the names: hot loops read it
   std::array<std::uint8_t, dtype_count> sizes{};
-  for (int i = 0; i < dtype_count; ++i) sizes[i] = static_cast<std::uint8_t>(dtype_table[i].size);
+  for (std::size_t i = 0; i < dtype_table.size(); ++i) sizes[i] = static_cast<std::uint8_t>(dtype_table[i].size);
   return sizes;
 }();
 }
-constexpr int size_of(DType d) { return detail::dtype_sizes[static_cast<int>(d)]; }
+constexpr int size_of(DType d) { return detail::dtype_sizes[static_cast<std::size_t>(d)]; }
 constexpr bool is_trainable(DType d) { return d <= DType::complex128; }
 constexpr bool is_complex_dtype(DType d) { return d == DType::complex64 || d == DType::complex128; }
 constexpr std::optional<DType> dtype_from_name(std::string_view name) {
-  for (int i = 0; i < dtype_count; ++i)
+  for (std::size_t i = 0; i < dtype_table.size(); ++i)
     if (dtype_table[i].name == name) return static_cast<DType>(i);
   return std::nullopt;
 }

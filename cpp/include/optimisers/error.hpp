@@ -1,6 +1,5 @@
 // error.hpp: the one exception type, with the kind of fault, so that each language maps it to its own classes.
 #pragma once
-#include <memory>
 #include <stdexcept>
 #include <string>
 
@@ -18,13 +17,13 @@ class Error : public std::runtime_error {
  public:
   Error(ErrorKind kind, const std::string& message) : std::runtime_error(message), kind_(kind) {}
   Error(ErrorKind kind, const std::string& message, const std::string& leaf)
-      : std::runtime_error(message), kind_(kind), leaf_(std::make_shared<const std::string>(leaf)) {}
+      : std::runtime_error(message), kind_(kind), leaf_(leaf) {}
   ErrorKind kind() const noexcept { return kind_; }
-  const char* leaf() const noexcept { return leaf_ ? leaf_->c_str() : ""; }  // its name; "" if it is about no one leaf
+  const char* leaf() const noexcept { return leaf_.what(); }  // its name; "" if it is about no one leaf
 
  private:
   ErrorKind kind_;
-  std::shared_ptr<const std::string> leaf_;  // shared: copying an exception must not throw
+  std::runtime_error leaf_{""};  // a string whose copies, like those of any exception, do not throw
 };
 
 }  // namespace optimisers

@@ -107,11 +107,21 @@ OPT_FN void run(std::integer_sequence<int, P...>, const std::byte* steps, void* 
 
 }  // namespace detail
 
+// Clang reports each loop it could not vectorise (without -O3, or complex elements): slower there, never wrong.
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#endif
+
 // Local to the file that asks for it (static), so that files built for other instruction sets share nothing.
 template <bool Last, class T, class... U>
 static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
   detail::run<Last, T, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
 }
+
+#if defined(__clang__)
+#pragma clang diagnostic pop
+#endif
 
 template <class T, class... U>
 static constexpr StageKernels stage_kernels() {

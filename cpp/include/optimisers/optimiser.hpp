@@ -70,6 +70,8 @@ class Optimiser {
   // The same, but writes what would be subtracted to `out` (contiguous, of the leaf's dtype) and leaves x alone.
   // False: nothing came out (AccumGrad is still collecting). Leaves with a master copy are refused.
   bool apply(const LeafUpdate& leaf, std::byte* out);
+  // The same for several leaves, which share their global norms. `out` becomes null where nothing came out.
+  void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out);
 
   struct State;  // state.hpp, inside the library
 

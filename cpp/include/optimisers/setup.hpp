@@ -84,7 +84,7 @@ class State {
   void update(const Arrays& x, const Arrays& dx);
   Result<> try_update(const Arrays& x, const Arrays& dx) noexcept;
 
-  std::size_t size() const;        // leaves
+  std::size_t size() const;       // leaves
   std::int64_t elements() const;  // of all leaves together: the length of a flat array
   Leaf leaf(std::size_t index);
   /// Throws Error(value) naming the leaves there are.
@@ -111,14 +111,15 @@ class State {
   void freeze();
   void thaw();  // all leaves that have a rule
 
+  struct Data;  // state_data.hpp, inside the library
+
  private:
   friend class Leaf;
-  struct Data;
   void adjust_rule(const AnyRule& rule);
   std::unique_ptr<Data> data_;
 };
 
-/// A handle on one leaf of a State; valid as long as the state, also when that is moved.
+/// A handle on one leaf of a State; valid until that is destroyed or assigned to, and also when it is moved.
 class Leaf {
  public:
   const std::string& name() const;
@@ -161,6 +162,7 @@ class Leaf {
   /// A scalar of a rule's clock, writable: `leaf.clock("beta1_t")`.
   double& clock(std::string_view name, int stage = -1) const;
   std::int64_t size() const;  // elements
+  std::uint32_t index() const { return index_; }
 
  private:
   friend class State;
@@ -182,14 +184,13 @@ State setup(const R& rule, const Model& model, const SetupOptions& options = {})
 template <class Choose>
   requires std::is_invocable_v<const Choose&, const std::string&>
 State setup(const Choose& choose, const Model& model, const SetupOptions& options = {}) {
-  return State(
-      State::Chooser([&choose](const std::string& name) -> std::optional<Program> {
-        auto rule = choose(name);
-        if constexpr (Programmable<decltype(rule)>) return program_of(rule);
-        else if (rule) return program_of(*rule);
-        else return std::nullopt;
-      }),
-      model, options);
+  return State(State::Chooser([&choose](const std::string& name) -> std::optional<Program> {
+                 auto rule = choose(name);
+                 if constexpr (Programmable<decltype(rule)>) return program_of(rule);
+                 else if (rule) return program_of(*rule);
+                 else return std::nullopt;
+               }),
+               model, options);
 }
 
 namespace detail {

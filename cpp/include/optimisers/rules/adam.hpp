@@ -25,9 +25,9 @@ struct Adam {
 
   struct Clock {
     double beta1_t = 1, beta2_t = 1;
-    OPT_FN void advance(Pair beta) {
-      beta1_t *= beta.first;
-      beta2_t *= beta.second;
+    OPT_FN void advance(Pair decay) {
+      beta1_t *= decay.first;
+      beta2_t *= decay.second;
     }
   };
   static constexpr std::array clock{"beta1_t", "beta2_t"};

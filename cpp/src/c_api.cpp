@@ -1,0 +1,302 @@
+// c_api.cpp: the C interface over State: every call checks its pointers and turns exceptions into status codes.
+#include <cmath>
+#include <cstring>
+
+#include "failure.hpp"
+#include "optimisers/optimisers.h"
+#include "optimisers/optimisers.hpp"
+#include "state_data.hpp"
+
+namespace optimisers {
+
+// The host's functions as a memory resource.
+class HostMemory : public std::pmr::memory_resource {
+ public:
+  explicit HostMemory(const optimisers_memory& memory) : memory_(memory) {}
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    void* block = memory_.allocate(memory_.self, bytes, alignment);
+    if (block == nullptr) throw std::bad_alloc();
+    return block;
+  }
+  void do_deallocate(void* block, std::size_t bytes, std::size_t alignment) override {
+    memory_.release(memory_.self, block, bytes, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+  optimisers_memory memory_;
+};
+
+}  // namespace optimisers
+
+namespace opt = optimisers;
+using opt::Error;
+using opt::ErrorKind;
+using opt::HostMemory;
+using opt::refuse;
+
+struct optimisers_state {
+  std::shared_ptr<HostMemory> memory;  // outlives the state
+  opt::State state;
+};
+
+namespace {
+
+thread_local opt::Failure last;
+
+static_assert(int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
+static_assert(int(OPTIMISERS_COMPLEX128) == int(opt::DType::complex128));
+
+template <class F>
+optimisers_status guarded(F&& f) noexcept {
+  const opt::Result<> result = opt::attempt(f);
+  if (result) return OPTIMISERS_OK;
+  last = result.error();
+  return static_cast<optimisers_status>(int(last.kind) + 1);
+}
+
+template <class T>
+T& required(T* pointer, const char* what) {
+  if (pointer == nullptr) refuse(std::string(what) + " is NULL");
+  return *pointer;
+}
+
+// One interface for reading and writing: constness of a state does not reach into Leaf handles.
+opt::State& state_of(const optimisers_state* handle) {
+  return const_cast<optimisers_state&>(required(handle, "state")).state;
+}
+
+opt::Leaf leaf_of(const optimisers_state* handle, std::int64_t leaf) {
+  opt::State& state = state_of(handle);
+  if (leaf < 0) refuse("leaf: expected an index, got " + std::to_string(leaf));
+  return state.leaf(static_cast<std::size_t>(leaf));
+}
+
+opt::AnySpan span_of(const optimisers_array& a, bool may_be_missing) {
+  constexpr std::int64_t largest = std::int64_t(1) << 58;
+  if (a.data == nullptr && (may_be_missing || a.size != 0)) {
+    if (may_be_missing) return {};
+    refuse("array: data is NULL for " + std::to_string(a.size) + " elements");
+  }
+  if (a.dtype < OPTIMISERS_FLOAT16 || a.dtype > OPTIMISERS_COMPLEX128)
+    throw Error(ErrorKind::type, "array: " + std::to_string(a.dtype) + " is no optimisers_dtype");
+  if (a.size < 0 || a.size > largest) refuse("array: size " + std::to_string(a.size) + " is out of range");
+  return {a.data, a.size, static_cast<opt::DType>(a.dtype), true};
+}
+
+std::vector<opt::AnySpan> spans_of(const optimisers_array* arrays, std::size_t count, bool may_be_missing) {
+  if (count > 0) (void)required(arrays, "arrays");
+  std::vector<opt::AnySpan> spans(count);
+  for (std::size_t i = 0; i < count; ++i) spans[i] = span_of(arrays[i], may_be_missing);
+  return spans;
+}
+
+opt::Model model_of(const optimisers_array* arrays, std::size_t count) {
+  const auto spans = spans_of(arrays, count, false);
+  std::vector<opt::Named> leaves;
+  for (std::size_t i = 0; i < count; ++i) {
+    const optimisers_array& a = arrays[i];
+    opt::Named leaf{a.name != nullptr ? a.name : std::to_string(i), spans[i]};
+    if (a.ndim < 0 || a.ndim > 64) refuse("array: ndim " + std::to_string(a.ndim) + " is out of range");
+    if (a.ndim > 0) leaf.shape.assign(&required(a.shape, "shape"), a.shape + a.ndim);
+    leaves.push_back(std::move(leaf));
+  }
+  return opt::Model(std::move(leaves));
+}
+
+void create(const opt::State::Chooser& choose, const optimisers_array* leaves, std::size_t count,
+            const optimisers_memory* memory, optimisers_state** out) {
+  const opt::Model model = model_of(leaves, count);
+  std::shared_ptr<HostMemory> host;
+  if (memory != nullptr) {
+    if (memory->allocate == nullptr || memory->release == nullptr)
+      refuse("memory: allocate and release must not be NULL");
+    host = std::make_shared<HostMemory>(*memory);
+  }
+  required(out, "out") = new optimisers_state{host, opt::State(choose, model, {.memory = host.get()})};
+}
+
+opt::Optimiser& optimiser_of(const optimisers_state* handle) {
+  return opt::State::Data::of(state_of(handle)).optimiser;
+}
+
+// Checks leaf and stage; the span stays valid as long as the state.
+std::span<double> clock_of(const optimisers_state* handle, std::int64_t leaf, std::int32_t stage, std::int32_t clock) {
+  (void)leaf_of(handle, leaf).rule(stage);
+  const auto values = optimiser_of(handle).clock(static_cast<std::uint32_t>(leaf), stage);
+  if (clock < 0 || std::size_t(clock) >= values.size())
+    refuse("clock: there are " + std::to_string(values.size()) + ", got index " + std::to_string(clock));
+  return values;
+}
+
+optimisers_slot slot_of(const opt::SlotView& view, std::int64_t size) {
+  return {view.name, view.data, size, static_cast<std::int32_t>(view.dtype)};
+}
+
+}  // namespace
+
+const char* optimisers_version(void) { return opt::version; }
+
+const char* optimisers_isa(void) {
+  const char* level = nullptr;
+  (void)guarded([&] { level = opt::isa_choice().chosen.c_str(); });
+  return level;
+}
+
+const char* optimisers_last_error(void) { return last.message.c_str(); }
+const char* optimisers_last_error_leaf(void) { return last.leaf.c_str(); }
+
+optimisers_status optimisers_create(const char* rule, const optimisers_array* leaves, size_t count,
+                                    const optimisers_memory* memory, optimisers_state** out) {
+  return guarded([&] {
+    (void)required(out, "out");
+    const opt::Program program = opt::parse_program(&required(rule, "rule"));
+    create([&](const std::string&) { return std::optional(program); }, leaves, count, memory, out);
+  });
+}
+
+optimisers_status optimisers_create_each(const char* const* rules, const optimisers_array* leaves, size_t count,
+                                         const optimisers_memory* memory, optimisers_state** out) {
+  return guarded([&] {
+    (void)required(out, "out");
+    if (count > 0) (void)required(rules, "rules");
+    std::size_t next = 0;  // setup asks once for each leaf, in order
+    create(
+        [&](const std::string&) -> std::optional<opt::Program> {
+          const char* text = rules[next++];
+          if (text == nullptr) return std::nullopt;
+          return opt::parse_program(text);
+        },
+        leaves, count, memory, out);
+  });
+}
+
+optimisers_status optimisers_copy(const optimisers_state* state, optimisers_state** out) {
+  return guarded([&] { required(out, "out") = new optimisers_state(required(state, "state")); });
+}
+
+void optimisers_destroy(optimisers_state* state) { delete state; }
+
+optimisers_status optimisers_update(optimisers_state* state, const optimisers_array* x, size_t x_count,
+                                    const optimisers_array* dx, size_t dx_count) {
+  return guarded([&] { state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true)); });
+}
+
+optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const char* field, double value) {
+  return guarded([&] {
+    const opt::Fields fields{{&required(field, "field"), value}};
+    if (leaf == OPTIMISERS_ALL) state_of(state).adjust(fields);
+    else leaf_of(state, leaf).adjust(fields);
+  });
+}
+
+optimisers_status optimisers_adjust_text(optimisers_state* state, int64_t leaf, const char* fields) {
+  return guarded([&] {
+    const opt::Fields parsed = opt::parse_fields(&required(fields, "fields"));
+    if (leaf == OPTIMISERS_ALL) state_of(state).adjust(parsed);
+    else leaf_of(state, leaf).adjust(parsed);
+  });
+}
+
+optimisers_status optimisers_get_field(const optimisers_state* state, int64_t leaf, int32_t stage, const char* field,
+                                       double values[2], int32_t* count) {
+  return guarded([&] {
+    const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
+    const opt::FieldInfo* info = rule.info().field(&required(field, "field"));
+    if (info == nullptr) refuse(std::string(rule.info().text.name) + " has no field \"" + field + "\"");
+    const opt::Value value = rule.get(*info);
+    double* to = &required(values, "values");
+    required(count, "count") = std::holds_alternative<opt::Pair>(value) ? 2 : 1;
+    if (const auto* pair = std::get_if<opt::Pair>(&value)) {
+      to[0] = pair->first;
+      to[1] = pair->second;
+    } else if (const auto* number = std::get_if<double>(&value)) {
+      to[0] = *number;
+    } else if (const auto* flag = std::get_if<bool>(&value)) {
+      to[0] = *flag ? 1 : 0;
+    } else {
+      to[0] = std::get<std::string>(value) == "global" ? 1 : 0;
+    }
+  });
+}
+
+optimisers_status optimisers_freeze(optimisers_state* state, int64_t leaf, int32_t frozen) {
+  return guarded([&] {
+    if (leaf == OPTIMISERS_ALL) return frozen != 0 ? state_of(state).freeze() : state_of(state).thaw();
+    frozen != 0 ? leaf_of(state, leaf).freeze() : leaf_of(state, leaf).thaw();
+  });
+}
+
+int64_t optimisers_leaf_count(const optimisers_state* state) {
+  return state == nullptr ? 0 : static_cast<int64_t>(state->state.size());
+}
+
+optimisers_status optimisers_find_leaf(const optimisers_state* state, const char* name, int64_t* leaf) {
+  return guarded([&] { required(leaf, "leaf") = state_of(state)[&required(name, "name")].index(); });
+}
+
+optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t leaf, optimisers_leaf* out) {
+  return guarded([&] {
+    const opt::Leaf l = leaf_of(state, leaf);
+    const bool master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf)).has_value();
+    required(out, "out") = {l.name().c_str(), l.size(),   static_cast<std::int32_t>(l.dtype()),
+                            l.frozen(),       l.stages(), master};
+  });
+}
+
+optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t leaf, int32_t stage,
+                                       optimisers_stage* out) {
+  return guarded([&] {
+    const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
+    required(out, "out") = {rule.info().text.name, rule.slot_count(), rule.info().clock_size};
+  });
+}
+
+optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t slot,
+                                      optimisers_slot* out) {
+  return guarded([&] {
+    const opt::Leaf l = leaf_of(state, leaf);
+    const auto slots = l.slots(stage);
+    if (slot < 0 || std::size_t(slot) >= slots.size())
+      refuse("slot: there are " + std::to_string(slots.size()) + ", got index " + std::to_string(slot));
+    required(out, "out") = slot_of(slots[std::size_t(slot)], l.size());
+  });
+}
+
+optimisers_status optimisers_get_master(const optimisers_state* state, int64_t leaf, optimisers_slot* out) {
+  return guarded([&] {
+    const opt::Leaf l = leaf_of(state, leaf);
+    const auto master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf));
+    if (!master) refuse("master: \"" + l.name() + "\" has no master copy");
+    required(out, "out") = slot_of(*master, l.size());
+  });
+}
+
+optimisers_status optimisers_get_clock(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t clock,
+                                       const char** name, double* value) {
+  return guarded([&] {
+    const auto values = clock_of(state, leaf, stage, clock);
+    if (name != nullptr) *name = leaf_of(state, leaf).rule(stage).info().clock[std::size_t(clock)];
+    required(value, "value") = values[std::size_t(clock)];
+  });
+}
+
+optimisers_status optimisers_set_clock(optimisers_state* state, int64_t leaf, int32_t stage, int32_t clock,
+                                       double value) {
+  return guarded([&] {
+    if (!std::isfinite(value)) refuse("clock: expected a finite number");
+    clock_of(state, leaf, stage, clock)[std::size_t(clock)] = value;
+  });
+}
+
+optimisers_status optimisers_set_num_threads(int32_t threads) {
+  return guarded([&] { opt::set_num_threads(threads); });
+}
+int32_t optimisers_get_num_threads(void) {
+  int32_t threads = 0;
+  (void)guarded([&] { threads = opt::get_num_threads(); });
+  return threads;
+}
+optimisers_status optimisers_set_executor(optimisers_run run, void* self, int32_t threads) {
+  return guarded([&] { run == nullptr ? opt::set_executor({}) : opt::set_executor({run, self, threads}); });
+}

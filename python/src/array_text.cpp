@@ -1,0 +1,60 @@
+// array_text.cpp: what is said about arrays, to people in errors and to torch after an update.
+#include "array.hpp"
+
+namespace optimisers::python {
+
+std::string type_name(PyObject* object) {
+  const std::string name = Py_TYPE(object)->tp_name;
+  return name.substr(name.rfind('.') + 1);
+}
+
+std::string dtype_text(PyObject* array) {
+  nb::object dtype = nb::steal(PyObject_GetAttrString(array, "dtype"));
+  if (!dtype.is_valid()) {
+    PyErr_Clear();
+    return type_name(array);
+  }
+  std::string text = nb::str(dtype).c_str();
+  return text.rfind("torch.", 0) == 0 ? text.substr(6) : text;
+}
+
+std::string fault_text(PyObject* object, Fault fault) {
+  switch (fault) {
+    case Fault::none:
+      return "is fine";
+    case Fault::not_array:
+      return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
+    case Fault::unsupported:
+    case Fault::not_numeric:
+      return "has dtype " + dtype_text(object) +
+             ", expected float16, bfloat16, float32, float64, complex64 or complex128; convert it with astype";
+    case Fault::byte_order:
+      return "has dtype " + dtype_text(object) +
+             " in foreign byte order; convert it with "
+             "a.astype(a.dtype.newbyteorder(\"=\"))";
+    case Fault::device: {
+      nb::object device = nb::borrow(object).attr("device");
+      return std::string("is on device ") + nb::str(device).c_str() + ", expected the CPU; move it with .cpu()";
+    }
+    case Fault::layout:
+      return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
+    case Fault::lazy:
+      return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
+  }
+  return "";
+}
+
+void bump_versions(const nb::list& tensors) {
+  static PyObject* increment = nullptr;
+  if (increment == nullptr) {
+    PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
+    if (torch == nullptr) return;
+    increment = nb::borrow(torch).attr("autograd").attr("graph").attr("increment_version").ptr();
+    Py_INCREF(increment);
+  }
+  // The update is done: a tensor that cannot count its versions is no reason to report a failure.
+  nb::object result = nb::steal(PyObject_CallOneArg(increment, tensors.ptr()));
+  if (!result.is_valid()) PyErr_Clear();
+}
+
+}  // namespace optimisers::python

@@ -1,0 +1,138 @@
+// bind_walks.cpp: walks over models outside any state: children, companions, norm, lerp.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <algorithm>
+#include <set>
+
+#include "array.hpp"
+#include "bind.hpp"
+#include "classes.hpp"
+#include "errors.hpp"
+#include "optimisers/sweeps.hpp"
+#include "walk.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// (key, child, trained) of a container, with or without asking the user's `trainable`; None for anything else.
+nb::object children_list(nb::handle object, bool overridden) {
+  const Kind kind = kind_of(object.ptr());
+  if (!is_container(kind)) return nb::none();
+  std::vector<Child> children;
+  children_of(object.ptr(), kind, children);
+  if (overridden) mark_trained(object.ptr(), kind, children, "trainable");
+  nb::list out;
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    const Child& child = children[i];
+    out.append(nb::make_tuple(child.key.is_valid() ? child.key : nb::object(nb::int_(i)), child.value, child.trained));
+  }
+  return out;
+}
+
+// Two arrays are the same when their elements are, in whatever order of axes.
+using Fingerprint = std::pair<const std::byte*, std::vector<std::pair<std::int64_t, std::int64_t>>>;
+Fingerprint fingerprint(const ArrayView& a) {
+  Fingerprint print{a.data, {{static_cast<std::int64_t>(a.dtype), 0}}};
+  std::int64_t next = size_of(a.dtype);
+  for (int i = a.ndim - 1; i >= 0; --i) {
+    if (a.shape[i] != 1) print.second.emplace_back(a.strides ? a.strides[i] * a.stride_unit : next, a.shape[i]);
+    next *= a.shape[i];
+  }
+  std::sort(print.second.begin() + 1, print.second.end());
+  return print;
+}
+
+double norm_of(nb::handle tree, double p) {
+  const Flattened flat = flatten(tree, "norm", Ties::ignored);
+  std::set<Fingerprint> seen;
+  std::vector<ArrayView> views;
+  for (const ArrayView& view : flat.views)
+    if (size_of(view) == 0 || seen.insert(fingerprint(view)).second) views.push_back(view);
+  nb::gil_scoped_release release;
+  return norm(views, p);
+}
+
+// The arrays of `source` at the leaves of `target`.
+class Sources {
+ public:
+  Sources(const Flattened& target, nb::handle source) : spec_(*target.spec), objects_(spec_) {
+    walk_gradients(spec_, 0, source.ptr(), "lerp_", objects_, "source");
+    views.resize(spec_.leaf_count());
+    for (std::uint32_t p = 0; p < spec_.places.size(); ++p) {
+      const Place& place = spec_.places[p];
+      const ArrayView view = read(place.node);
+      if (spec_.first_place[place.leaf] == p) views[place.leaf] = view;
+      else if (view.data != views[place.leaf].data)
+        value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" +
+                    spec_.text(spec_.places[spec_.first_place[place.leaf]].node) +
+                    "\" are one array in the target, and two in the source");
+    }
+  }
+  std::vector<ArrayView> views;
+
+ private:
+  ArrayView read(std::uint32_t node) {
+    PyObject* object = objects_[node];
+    if (object == nullptr)
+      value_error("lerp_: source has nothing at \"" + spec_.text(node) + "\", target has an array");
+    ArrayView view;
+    const Fault fault = read_array(object, view);
+    if (fault == Fault::none) return view;
+    nb::object other = materialised(object, fault);
+    if (!other.is_valid() || read_array(other.ptr(), view) != Fault::none)
+      type_error("lerp_: source at \"" + spec_.text(node) + "\" " + fault_text(object, fault));
+    objects_.replace(node, std::move(other));
+    return view;
+  }
+
+  const TreeSpec& spec_;
+  Objects objects_;
+};
+
+void lerp_trees(nb::handle target, nb::handle source, double w) {
+  const Flattened to = flatten(target, "lerp_");
+  const Sources from(to, source);
+  std::vector<std::string> names;
+  nb::list tensors;
+  for (std::uint32_t i = 0; i < to.views.size(); ++i) {
+    names.push_back(to.spec->text(to.spec->places[to.spec->first_place[i]].node));
+    if (!is_numpy(to.arrays[i].ptr())) tensors.append(to.arrays[i]);
+  }
+  {
+    nb::gil_scoped_release release;
+    lerp(to.views, from.views, w, names);
+  }
+  if (nb::len(tensors) > 0) bump_versions(tensors);
+}
+
+bool is_numeric(nb::handle x) {
+  ArrayView view;
+  return read_array(x.ptr(), view) == Fault::none && is_trainable(view.dtype);
+}
+bool may_write(nb::handle x) {
+  ArrayView view;
+  return read_array(x.ptr(), view) == Fault::none && view.writable;
+}
+
+}  // namespace
+
+void bind_walks(nb::module_& m) {
+  m.def("children", &children_list, nb::arg("object").none(), nb::arg("overridden") = false);
+  m.def("is_numeric", &is_numeric, nb::arg("x").none());
+  m.def("may_write", &may_write, nb::arg("x").none());
+  m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"));
+  m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"));
+  m.def("with_axes", [](nb::object array, const std::vector<int>& axes) { return with_axes(array, axes); });
+  m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());
+  m.def(
+      "array_places",
+      [](nb::handle node) {
+        nb::list arrays;
+        for (const nb::object& array : flatten(node, "Marker", Ties::ignored).at_places) arrays.append(array);
+        return arrays;
+      },
+      nb::arg("node").none());
+}
+
+}  // namespace optimisers::python

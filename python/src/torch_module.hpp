@@ -1,0 +1,17 @@
+// torch_module.hpp: torch.nn.Module as a container: its parameters, then its child modules. Buffers are no children.
+#pragma once
+#include "tree.hpp"
+
+namespace optimisers::python {
+
+bool is_torch_module(PyTypeObject* type);
+// A parameter that requires no gradient is not trained.
+void module_children(PyObject* module, std::vector<Child>& out);
+Py_ssize_t module_child_count(PyObject* module);
+// Null: there is none of this name.
+nb::object module_child(PyObject* module, PyObject* name);
+
+// A deep copy in which `memo` (id -> object) stands for what has new objects already.
+nb::object copied_module(PyObject* module, const nb::dict& memo);
+
+}  // namespace optimisers::python

@@ -1,0 +1,164 @@
+// user_stages.cpp: native stages into a buffer, the user's `apply` on it, and so on; the last native stages and the
+// subtraction are the core's one sweep over all leaves.
+#include "user_stages.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "errors.hpp"
+
+namespace optimisers::python {
+
+std::map<std::uint32_t, UserStages> copied_user_stages(const std::map<std::uint32_t, UserStages>& stages) {
+  std::map<std::uint32_t, UserStages> copy = stages;
+  if (copy.empty()) return copy;
+  nb::object deepcopy = nb::module_::import_("copy").attr("deepcopy");
+  for (auto& [leaf, entry] : copy)
+    for (nb::object& state : entry.states)
+      if (state.is_valid()) state = deepcopy(state);
+  return copy;
+}
+
+UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, std::span<PyObject* const> higher, const char* call)
+    : state_(state), call_(call), python_(nb::module_::import_("optimisers._user_rules")) {
+  start(root, flat);
+  if (!runs_.empty()) read_higher(root, higher);
+  std::size_t most = 0;
+  for (const Run& run : runs_) most = std::max(most, run.stages->before.size());
+  for (std::size_t stage = 0; stage < most; ++stage) {
+    native_stages(stage);
+    for (Run& run : runs_)
+      if (!run.stopped && run.dx.is_valid() && stage < run.stages->before.size()) user_stage(run, stage);
+  }
+}
+
+Backup::~Backup() {
+  for (auto& [memory, saved] : saved_)
+    if (memory.bytes > 0) std::memcpy(memory.data, saved.data(), memory.bytes);
+}
+
+void UserRun::commit() {
+  backup_.release();
+  for (Run& run : runs_) {
+    run.stages->states.swap(run.states);
+    if (run.stopped) state_.updates_[run.update].dx.present = false;  // nothing was written
+  }
+}
+
+// The leaf's array with the leaf's axes.
+nb::object UserRun::parameter(std::uint32_t root, PyObject* flat, std::uint32_t leaf) const {
+  if (flat != nullptr) {
+    const Layout& layout = *state_.layout_;
+    nb::list shape;
+    for (auto n : layout.shapes[leaf]) shape.append(n);
+    return python_.attr("segment")(nb::borrow(flat), layout.offsets[leaf], nb::tuple(shape));
+  }
+  const Node& top = state_.spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    const Place& place = state_.spec_->places[p];
+    if (place.leaf != leaf) continue;
+    nb::object x = nb::borrow(state_.model_[place.node]);
+    return place.axes.empty() ? x : with_axes(x, place.axes);
+  }
+  return nb::none();
+}
+
+void UserRun::start(std::uint32_t root, PyObject* flat) {
+  for (std::uint32_t u = 0; u < state_.used_; ++u) {
+    const LeafUpdate& update = state_.updates_[u];
+    auto found = state_.user_stages_.find(update.leaf);
+    if (found == state_.user_stages_.end() || state_.core_.frozen(update.leaf)) continue;
+    Run run{.update = u, .leaf = update.leaf, .stages = &found->second, .rules = {}, .x = {}, .x_view = update.x,
+            .dx = {}, .higher = {}, .states = found->second.states};
+    run.rules = nb::cast<nb::list>(state_.rules_[update.leaf].attr("_user_stages")());
+    run.x = python_.attr("read_only")(parameter(root, flat, update.leaf));
+    if (const auto master = state_.core_.master(update.leaf)) {
+      const std::span<const std::int64_t> shape = state_.leaf(update.leaf).shape;
+      nb::object wide = numpy_view(master->data, master->dtype, shape, nb::none());
+      run.x = python_.attr("master_of")(run.x, wide);
+      read_array(run.x.ptr(), run.x_view);
+    }
+    runs_.push_back(std::move(run));
+  }
+}
+
+// Gradients of higher order, of tied places summed; None where there is none.
+void UserRun::read_higher(std::uint32_t root, std::span<PyObject* const> higher) {
+  const TreeSpec& spec = *state_.spec_;
+  for (PyObject* tree : higher) {
+    Objects objects(spec);
+    walk_gradients(spec, root, tree, call_, objects);
+    for (Run& run : runs_) {
+      nb::list parts;
+      for (std::uint32_t p = spec.nodes[root].place_begin; p < spec.nodes[root].place_end; ++p) {
+        const Place& place = spec.places[p];
+        if (place.leaf != run.leaf || objects[place.node] == nullptr) continue;
+        nb::object part = nb::borrow(objects[place.node]);
+        parts.append(place.axes.empty() ? part : with_axes(part, place.axes));
+      }
+      run.higher.append(python_.attr("summed")(parts, run.x, spec.text(spec.places[spec.first_place[run.leaf]].node).c_str()));
+    }
+  }
+}
+
+bool UserRun::counts_missing(std::uint32_t core_leaf) const {
+  const auto& stages = state_.core_.spec(core_leaf).program.stages;
+  return std::any_of(stages.begin(), stages.end(), [](const RuleValue& rule) { return rule.info().gating(); });
+}
+
+// What comes before the stage, for all leaves together, so that they share their global norms.
+void UserRun::native_stages(std::size_t stage) {
+  std::vector<LeafUpdate> updates;
+  std::vector<std::byte*> out;
+  std::vector<nb::object> buffers;
+  std::vector<Run*> of;
+  for (Run& run : runs_) {
+    if (run.stopped || stage >= run.stages->before.size()) continue;
+    LeafUpdate update = state_.updates_[run.update];
+    update.leaf = run.stages->before[stage];
+    update.x = run.x_view;
+    for (const Memory& m : memory_of(state_.core_, update.leaf)) backup_.add(m);
+    buffers.push_back(python_.attr("empty_like")(run.x));
+    ArrayView buffer;
+    read_array(buffers.back().ptr(), buffer);
+    updates.push_back(update);
+    out.push_back(buffer.data);
+    of.push_back(&run);
+  }
+  std::vector<std::byte*> came = out;
+  state_.core_.apply(updates, state_.further_, came);
+  for (std::size_t i = 0; i < of.size(); ++i) {
+    Run& run = *of[i];
+    if (came[i] != nullptr) take(run, buffers[i]);
+    else if (updates[i].dx.present || counts_missing(updates[i].leaf)) run.stopped = true;
+  }
+}
+
+void UserRun::take(Run& run, const nb::object& dx) {
+  LeafUpdate& update = state_.updates_[run.update];
+  run.dx = dx;
+  update.more = -1;
+  if (read_array(dx.ptr(), update.dx) != Fault::none) type_error(std::string(call_) + ": a stage gave no array");
+}
+
+void UserRun::user_stage(Run& run, std::size_t stage) {
+  const TreeSpec& spec = *state_.spec_;
+  const std::string path = spec.text(spec.places[spec.first_place[run.leaf]].node);
+  nb::object result =
+      python_.attr("run_stage")(run.rules[stage], path.c_str(), run.states[stage], run.x, run.dx, run.higher);
+  run.states[stage] = result[0];
+  nb::object dx = result[1];
+  if (dx.is_none()) run.stopped = true;
+  else take(run, dx);
+}
+
+std::vector<LeafUpdate> UserRun::last_updates() const {
+  std::vector<bool> stopped(state_.used_);
+  for (const Run& run : runs_) stopped[run.update] = run.stopped;
+  std::vector<LeafUpdate> updates;
+  for (std::size_t u = 0; u < state_.used_; ++u)
+    if (!stopped[u]) updates.push_back(state_.updates_[u]);
+  return updates;
+}
+
+}  // namespace optimisers::python

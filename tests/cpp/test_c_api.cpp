@@ -1,0 +1,176 @@
+// test_c_api.cpp: the C interface: the same bits as C++, every failure a status with a message, memory of the host.
+#include <gtest/gtest.h>
+
+#include <optimisers/optimisers.h>
+#include <cmath>
+#include <cstdlib>
+#include <optimisers/optimisers.hpp>
+#include <string>
+#include <vector>
+
+namespace optimisers::test {
+namespace {
+
+using Floats = std::vector<float>;
+
+optimisers_array array(Floats& v, const char* name = nullptr) {
+  return {v.data(), std::int64_t(v.size()), OPTIMISERS_FLOAT32, 0, nullptr, name};
+}
+const optimisers_array missing{};
+
+struct Handle {
+  optimisers_state* state = nullptr;
+  ~Handle() { optimisers_destroy(state); }
+  operator optimisers_state*() const { return state; }
+};
+
+TEST(CApi, SameBitsAsCxx) {
+  Floats a(5000), b(7), ga(5000), gb(7);
+  for (std::size_t i = 0; i < a.size(); ++i) a[i] = std::sin(float(i)), ga[i] = std::cos(float(i));
+  for (std::size_t i = 0; i < b.size(); ++i) b[i] = float(i), gb[i] = 1.f / float(i + 1);
+  Floats a2 = a, b2 = b;
+  State state = setup(Chain{ClipNorm{.omega = 1, .scope = Scope::global}, AdamW{.eta = 3e-4, .lambda = 0.01}},
+                      {{"a", a}, {"b", b}});
+
+  const optimisers_array leaves[] = {array(a2, "a"), array(b2, "b")}, grads[] = {array(ga), array(gb)};
+  Handle c;
+  ASSERT_EQ(optimisers_create("OptimiserChain(ClipNorm(1.0, scope='global'), AdamW(eta=3e-4, lambda=0.01))", leaves, 2,
+                              nullptr, &c.state),
+            OPTIMISERS_OK)
+      << optimisers_last_error();
+  for (int i = 0; i < 4; ++i) {
+    state.update({a, b}, {ga, gb});
+    ASSERT_EQ(optimisers_update(c, leaves, 2, grads, 2), OPTIMISERS_OK) << optimisers_last_error();
+    if (i == 1) {
+      state.adjust(1e-2);
+      state["b"].freeze();
+      optimisers_adjust(c, OPTIMISERS_ALL, "eta", 1e-2);
+      optimisers_freeze(c, 1, 1);
+    }
+  }
+  EXPECT_EQ(a, a2);
+  EXPECT_EQ(b, b2);
+}
+
+TEST(CApi, ReadsAndWritesState) {
+  Floats x(3, 1.f), g(3, 1.f);
+  const optimisers_array leaf = array(x, "layer.w"), grad = array(g);
+  Handle c, copy;
+  ASSERT_EQ(optimisers_create("Chain(WeightDecay(), Adam)", &leaf, 1, nullptr, &c.state), OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_update(c, &leaf, 1, &grad, 1), OPTIMISERS_OK);
+  std::int64_t index = -1;
+  ASSERT_EQ(optimisers_find_leaf(c, "layer.w", &index), OPTIMISERS_OK);
+  optimisers_leaf info;
+  ASSERT_EQ(optimisers_get_leaf(c, index, &info), OPTIMISERS_OK);
+  EXPECT_STREQ(info.name, "layer.w");
+  EXPECT_EQ(info.stages, 2);
+  optimisers_stage stage;
+  ASSERT_EQ(optimisers_get_stage(c, 0, 1, &stage), OPTIMISERS_OK);
+  EXPECT_STREQ(stage.rule, "Adam");
+  EXPECT_EQ(stage.slots * 10 + stage.clocks, 22);
+  optimisers_slot m;
+  ASSERT_EQ(optimisers_get_slot(c, 0, 1, 0, &m), OPTIMISERS_OK);
+  EXPECT_STREQ(m.name, "m");
+  EXPECT_FLOAT_EQ(static_cast<float*>(m.data)[2], 0.1f * (1 + 5e-4f));
+  static_cast<float*>(m.data)[2] = 0;
+  const char* name = nullptr;
+  double clock = 0;
+  ASSERT_EQ(optimisers_get_clock(c, 0, 1, 0, &name, &clock), OPTIMISERS_OK);
+  EXPECT_STREQ(name, "beta1_t");
+  EXPECT_EQ(clock, 0.9);
+  ASSERT_EQ(optimisers_set_clock(c, 0, 1, 0, 0.5), OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_copy(c, &copy.state), OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_get_clock(copy, 0, 1, 0, nullptr, &clock), OPTIMISERS_OK);
+  EXPECT_EQ(clock, 0.5);
+  double values[2];
+  std::int32_t count = 0;
+  ASSERT_EQ(optimisers_adjust_text(c, 0, "eta=0.5, beta=(0.25, 0.75)"), OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_get_field(c, 0, 1, "beta", values, &count), OPTIMISERS_OK);
+  EXPECT_EQ(count, 2);
+  EXPECT_EQ(values[1], 0.75);
+}
+
+TEST(CApi, EveryFailureHasAStatusAMessageAndTheLeaf) {
+  Floats x(3, 1.f), g(3, 1.f), inf(3, INFINITY);
+  const optimisers_array leaf = array(x, "w"), grad = array(g), bad = array(inf);
+  Handle c;
+  EXPECT_EQ(optimisers_create("Adm()", &leaf, 1, nullptr, &c.state), OPTIMISERS_VALUE);
+  EXPECT_NE(std::string(optimisers_last_error()).find("no rule is called \"Adm\""), std::string::npos);
+  EXPECT_EQ(optimisers_create("Adam(eta=-1)", &leaf, 1, nullptr, &c.state), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_create("Adam(eta='a')", &leaf, 1, nullptr, &c.state), OPTIMISERS_TYPE);
+  EXPECT_EQ(optimisers_create(nullptr, &leaf, 1, nullptr, &c.state), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_create("Adam", &leaf, 1, nullptr, nullptr), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_create("Adam", nullptr, 1, nullptr, &c.state), OPTIMISERS_VALUE);
+  optimisers_array wrong = leaf;
+  wrong.dtype = 17;
+  EXPECT_EQ(optimisers_create("Adam", &wrong, 1, nullptr, &c.state), OPTIMISERS_TYPE);
+  wrong = leaf;
+  wrong.size = -1;
+  EXPECT_EQ(optimisers_create("Adam", &wrong, 1, nullptr, &c.state), OPTIMISERS_VALUE);
+  EXPECT_EQ(c.state, nullptr);
+
+  ASSERT_EQ(optimisers_create("ClipNorm", &leaf, 1, nullptr, &c.state), OPTIMISERS_OK);
+  EXPECT_EQ(optimisers_update(c, &leaf, 1, &bad, 1), OPTIMISERS_NON_FINITE);
+  EXPECT_STREQ(optimisers_last_error_leaf(), "w");
+  EXPECT_EQ(optimisers_update(nullptr, &leaf, 1, &grad, 1), OPTIMISERS_VALUE);
+  EXPECT_STREQ(optimisers_last_error(), "state is NULL");
+  EXPECT_EQ(optimisers_update(c, &leaf, 1, &missing, 1), OPTIMISERS_OK);  // no gradient: untouched
+  EXPECT_EQ(optimisers_update(c, &missing, 1, &grad, 1), OPTIMISERS_VALUE);
+  EXPECT_EQ(x, Floats(3, 1.f));
+  optimisers_slot slot;
+  EXPECT_EQ(optimisers_get_slot(c, 0, 1, 0, &slot), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_get_slot(c, 7, 0, 0, &slot), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_get_master(c, 0, &slot), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_adjust(c, -2, "omega", 1), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_adjust(c, 0, "omga", 1), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_set_num_threads(0), OPTIMISERS_VALUE);
+  optimisers_destroy(nullptr);
+}
+
+TEST(CApi, MemoryOfTheHostAndNoneLeft) {
+  struct Host {
+    int left = 2, live = 0;
+  } host;
+  const optimisers_memory memory{[](void* self, size_t bytes, size_t alignment) -> void* {
+                                   auto& h = *static_cast<Host*>(self);
+                                   if (h.left-- == 0) return nullptr;
+                                   ++h.live;
+                                   return std::aligned_alloc(alignment,
+                                                             (bytes + alignment - 1) / alignment * alignment);
+                                 },
+                                 [](void* self, void* block, size_t, size_t) {
+                                   --static_cast<Host*>(self)->live;
+                                   std::free(block);
+                                 },
+                                 &host};
+  Floats x(100, 1.f);
+  const optimisers_array leaf = array(x);
+  {
+    Handle c, copy;
+    ASSERT_EQ(optimisers_create("Adam", &leaf, 1, &memory, &c.state), OPTIMISERS_OK);
+    EXPECT_EQ(host.live, 2);
+    EXPECT_EQ(optimisers_copy(c, &copy.state), OPTIMISERS_MEMORY);
+    EXPECT_STREQ(optimisers_last_error(), "out of memory");
+  }
+  EXPECT_EQ(host.live, 0);
+}
+
+TEST(CApi, RulesPerLeafAndMasters) {
+  std::vector<Half> h(4, Half{0x3c00});
+  Floats y(2, 1.f), gh(4, 1.f), gy(2, 1.f);
+  const optimisers_array leaves[] = {{h.data(), 4, OPTIMISERS_FLOAT16, 0, nullptr, "h"}, array(y, "y")};
+  const optimisers_array grads[] = {array(gh), array(gy)};
+  const char* rules[] = {"MixedPrecision(Descent(0.25))", nullptr};
+  Handle c;
+  ASSERT_EQ(optimisers_create_each(rules, leaves, 2, nullptr, &c.state), OPTIMISERS_OK) << optimisers_last_error();
+  ASSERT_EQ(optimisers_update(c, leaves, 2, grads, 2), OPTIMISERS_OK) << optimisers_last_error();
+  optimisers_slot master;
+  ASSERT_EQ(optimisers_get_master(c, 0, &master), OPTIMISERS_OK);
+  EXPECT_EQ(static_cast<float*>(master.data)[3], 0.75f);
+  EXPECT_EQ(h[0].bits, 0x3a00);
+  EXPECT_EQ(y[0], 1.f);
+  EXPECT_EQ(optimisers_freeze(c, 1, 0), OPTIMISERS_VALUE);  // it has no rule to thaw to
+}
+
+}  // namespace
+}  // namespace optimisers::test
