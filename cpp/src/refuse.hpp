@@ -4,6 +4,10 @@
 
 namespace optimisers {
 
+// Cold: what leads to it, the making of messages, is compiled for size and out of the way.
+#if defined(__GNUC__)
+[[gnu::cold, gnu::noinline]]
+#endif
 [[noreturn]] inline void refuse(const std::string& message, const std::string& leaf = {}) {
   throw Error(ErrorKind::value, message, leaf);
 }

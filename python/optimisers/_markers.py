@@ -65,12 +65,6 @@ class Marker:
         known = self._arrays.get(id(array))
         return known is not None and known() is array
 
-    def __copy__(self) -> Marker:
-        return self
-
-    def __deepcopy__(self, memo: object) -> Marker:
-        return self
-
     def __reduce__(self) -> tuple[Any, ...]:
         return _marker, (self.name, self._token)
 

@@ -1,18 +1,12 @@
-"""What may never happen: faults of every call change nothing, depth and cycles crash nothing, forks work."""
+"""What may never happen: a call that raises changes something, memory that overlaps, arrays read wrongly."""
 
-import copy
-import os
-import pickle
-import subprocess
-import sys
-from collections import OrderedDict
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from support import arrays, bits, build, everything, layers, plain_rules, sized, slots, spec_id, to_torch, trained
+from support import bits, build, everything, layers, plain_rules, sized, slots, spec_id, to_torch, trained
 
 import optimisers as opt
 
@@ -48,6 +42,7 @@ class World:
         return everything(self.model, self.state), one, bits(self.grads, self.x, slots(self.one))
 
 
+@dataclass(frozen=True)
 class Raises(opt.Rule):
     """A rule of the user that fails where it is told to."""
 
@@ -95,7 +90,7 @@ FAULTS = {
     "apply_: not a number": lambda w: opt.apply_(OTHER, w.one, w.x, INF[1]),
     "apply_: other structure": lambda w: opt.apply_(opt.Adam(), w.one, w.x, ones(4)),
     "apply_: slot": lambda w: opt.apply_(OTHER, w.one, w.x, w.one.state[1].m),
-    "lerp_: shape": lambda w: opt.lerp_(w.model, {"layers": w.grads["layers"][:2] + [{"weight": ones(2)}]}, 0.5),
+    "lerp_: shape": lambda w: opt.lerp_(w.model, {"layers": [*w.grads["layers"][:2], {"weight": ones(2)}]}, 0.5),
     "lerp_: self": lambda w: opt.lerp_(w.model, w.x, 0.5),
     "flatten: shape": lambda w: opt.destructure(w.model)[1].flatten({"layers": [None, None, {"bias": ones(1)}]}),
 }
@@ -105,7 +100,7 @@ FAULTS = {
 def test_call_that_raises_changes_nothing(fault):
     world = World()
     before = world.everything()
-    with pytest.raises((ValueError, TypeError, FloatingPointError)):
+    with pytest.raises((ValueError, TypeError, FloatingPointError, KeyError)):
         FAULTS[fault](world)
     assert world.everything() == before
 
@@ -128,7 +123,7 @@ def test_gradient_of_higher_order_that_does_not_fit_changes_nothing():
     before = everything(model, state)
     grads = layers(2, "float32", 900)
     for higher in ({"layers": [None, {"bias": ones(1)}]}, {"layer": None}, [None, None]):
-        with pytest.raises(ValueError, match="layers|layer"):
+        with pytest.raises(ValueError, match="gradient at"):
             opt.update_(state, model, grads, higher)
         assert everything(model, state) == before
 

@@ -200,6 +200,15 @@ def test_when_apply_raises_nothing_has_changed(position: int) -> None:
     assert [state["layers"][i].bias.state[0] for i in range(3)] == counts
 
 
+def test_a_state_changed_in_place_is_not_committed_when_another_leaf_raises() -> None:
+    model = layers()
+    state = opt.setup(opt.OptimiserChain(MyMomentum(), Failing()), model)
+    with pytest.raises(RuntimeError, match="no"):
+        opt.update_(state, model, layers(seed=4))
+    assert state["layers"][0]["weight"].state[0]["steps"] == [0]
+    assert (state["layers"][0]["weight"].state[0]["v"] == 0).all()
+
+
 def test_a_later_refusal_of_the_core_has_changed_nothing_either() -> None:
     model = layers()
     state = opt.setup(opt.OptimiserChain(opt.Momentum(), Scale(), opt.ClipNorm(1.0)), model)
