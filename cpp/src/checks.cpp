@@ -65,6 +65,34 @@ bool check_gradient(const ArrayView& dx, const LeafRecord& leaf, const LeafSpec&
 
 // ---- shared memory
 
+// The optimiser's own arrays are nobody's parameter or gradient.
+void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, const std::string& what,
+                          const std::string& name) {
+  const Extent e = extent_of(dx);
+  const auto meets = [&](const Arena& arena, const LeafRecord& leaf, DType dtype) {
+    const auto lo = std::uintptr_t(arena.data() + leaf.offset * size_of(dtype));
+    return arena.bytes() != 0 && e.lo < lo + std::uintptr_t(leaf.size * size_of(dtype)) && lo < e.hi;
+  };
+  const auto meets_arena = [&](const Arena& arena) {
+    const auto lo = std::uintptr_t(arena.data());
+    return arena.bytes() != 0 && e.lo < lo + arena.bytes() && lo < e.hi;
+  };
+  if (std::none_of(state.groups.begin(), state.groups.end(), [&](const Group& g) {
+        return meets_arena(g.masters) || std::any_of(g.arenas.begin(), g.arenas.end(), meets_arena);
+      }))
+    return;
+  for (std::size_t i = 0; i < state.leaves.size(); ++i) {
+    const LeafRecord& leaf = state.leaves[i];
+    const Group& group = state.groups[leaf.group];
+    const char* slot = group.master && meets(group.masters, leaf, group.compute) ? "master" : nullptr;
+    for (std::size_t k = 0; k < group.slots.size() && slot == nullptr; ++k)
+      if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
+    if (slot != nullptr)
+      refuse("update: " + what + " at " + quoted(name) + " overlaps the state array " + slot + " at " +
+             quoted(state.specs[i].name) + "; pass a copy of it", name);
+  }
+}
+
 // All arrays written in this call are disjoint: decided once, and again only when one of them is another array.
 void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
   WrittenMemory written;
@@ -85,6 +113,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     written.extents.push_back(e);
     written.arrays.emplace_back(views[i], leaves[i].leaf);
   }
+  for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", names[i]);
   for (const Group& group : state.groups) {
     for (const Arena& arena : group.arenas)
       if (arena.bytes()) written.extents.push_back({std::uintptr_t(arena.data()), std::uintptr_t(arena.data()) + arena.bytes()});
@@ -110,25 +139,6 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   }
 }
 
-// The same for the optimiser's own arrays.
-void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, const std::string& name) {
-  const Extent e = extent_of(dx);
-  const auto meets = [&](const Arena& arena, const LeafRecord& leaf, DType dtype) {
-    const auto lo = std::uintptr_t(arena.data() + leaf.offset * size_of(dtype));
-    return arena.bytes() != 0 && e.lo < lo + std::uintptr_t(leaf.size * size_of(dtype)) && lo < e.hi;
-  };
-  for (std::size_t i = 0; i < state.leaves.size(); ++i) {
-    const LeafRecord& leaf = state.leaves[i];
-    const Group& group = state.groups[leaf.group];
-    const char* slot = group.master && meets(group.masters, leaf, group.compute) ? "master" : nullptr;
-    for (std::size_t k = 0; k < group.slots.size() && slot == nullptr; ++k)
-      if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
-    if (slot != nullptr)
-      refuse("update: gradient at " + quoted(name) + " overlaps the state array " + slot + " at " +
-             quoted(state.specs[i].name) + "; pass a copy of the gradient", name);
-  }
-}
-
 // Names what a gradient overlaps that is written in this call; the leaf's own array, element for element, is fine.
 void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx, const LeafUpdate& u) {
   const std::string& name = state.specs[u.leaf].name;
@@ -137,13 +147,13 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
            std::any_of(leaves.begin(), leaves.end(), [&](const LeafUpdate& v) { return v.leaf == leaf && v.dx.present; });
   };
   for (const auto& [x, leaf] : state.written.arrays) {
-    if (leaf == u.leaf && u.more < 0 && same_view(x, dx)) continue;
+    if (leaf == u.leaf && same_view(x, dx)) continue;
     if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
       refuse("update: gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
              ", which this call writes; pass a copy of the gradient", name);
   }
-  refuse_state_overlap(state, dx, name);
+  refuse_state_overlap(state, dx, "gradient", name);
 }
 
 void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> leaves,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import os
 from typing import Any, TypeVar
-from uuid import uuid4
 from weakref import WeakValueDictionary, ref
 
 from . import _core
@@ -45,7 +45,7 @@ class Marker:
         if not isinstance(name, str):
             raise InvalidTypeError(f"Marker: the name must be a str, got {type(name).__name__}")
         self.name = name
-        self._token = uuid4().hex
+        self._token = os.urandom(16).hex()
         self._arrays: dict[int, ref[Any]] = {}
         _known[self._token] = self
 

@@ -32,13 +32,20 @@ class Part(NamedTuple):
 def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> list[Rule | None]:
     """The rule of each leaf from a tree of rules, a dict from patterns or markers, or any mixture."""
     rules: list[Any] = [_UNSET] * len(paths)
-    open_ = [(tree, [Part(i, tuple(path)) for i, path in enumerate(paths)], KeyPath())]
+    open_: list[Any] = [(tree, [Part(i, tuple(path)) for i, path in enumerate(paths)], KeyPath())]
+    entered: set[int] = set()  # the dicts and lists on the way to the entry at hand
     while open_:
         node, parts, at = open_.pop()
-        if node is None or isinstance(node, Rule):
+        if node is _LEAVE:
+            entered.discard(parts)
+        elif node is None or isinstance(node, Rule):
             for part in parts:
                 rules[part.leaf] = node
+        elif id(node) in entered:
+            raise InvalidValueError(f'setup: the tree of rules contains itself at "{at}"')
         else:
+            entered.add(id(node))
+            open_.append((_LEAVE, id(node), at))
             entries = _dict_entries if isinstance(node, dict) else _tree_entries
             open_.extend(
                 (child, rest, KeyPath(*at, key)) for key, child, rest in entries(node, parts, at, paths, marked)
@@ -53,6 +60,7 @@ def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> l
 
 
 _UNSET: Any = object()
+_LEAVE: Any = object()
 _Entries = Iterator[tuple[Any, Any, list[Part]]]
 
 

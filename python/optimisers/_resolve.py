@@ -36,9 +36,12 @@ def _rules(rule: Any, model: Model) -> list[Rule | None]:
 def _marked(model: Model, rules: Any) -> dict[Marker, set[int]]:
     """The leaves of every marker that is a key somewhere in the rules."""
     markers: dict[Marker, set[int]] = {}
-    open_ = [rules]
+    open_, seen = [rules], set()  # a tree that contains itself is refused later, with its path
     while open_:
         node = open_.pop()
+        if id(node) in seen:
+            continue
+        seen.add(id(node))
         if isinstance(node, dict):
             markers.update((key, set()) for key in node if isinstance(key, Marker))
         if not isinstance(node, Rule):

@@ -274,10 +274,16 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf
     _check_state(state, "apply_")
     if not isinstance(state, Leaf) or len(state._core.path(state._node)) != 0:
         raise InvalidValueError("apply_: expected the state of one array, as init returns it")
-    _take_rule(state, rule)
+    before = leaf_rule(state._core, 0)
     shape, name, tensor = state._core.leaf_info(0)
     out = _arrays.empty(shape, name, tensor)
-    return state, out if state._core.apply(x, dx, out, higher) else None
+    _take_rule(state, rule)
+    try:
+        something = state._core.apply(x, dx, out, higher)
+    except BaseException:
+        _take_rule(state, before)
+        raise
+    return state, out if something else None
 
 
 def _take_rule(state: Leaf, rule: Rule) -> None:

@@ -84,7 +84,7 @@ def empty_like(x: Any) -> Any:
 
 def summed(parts: list[Any], x: Any, path: str) -> Any:
     """One gradient of higher order in x's library and dtype, or None."""
-    what = f'update: gradient of higher order at "{path}"'
+    what = f'update: higher-order gradient at "{path}"'
     arrays = [converted(part, x, what, integers=True) for part in parts]
     return sum(arrays[1:], arrays[0]) if arrays else None
 

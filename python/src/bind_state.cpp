@@ -140,8 +140,8 @@ nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const 
   for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
   GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .zero = false, .higher = higher};
   if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
-  CopiedModel copy = state.copied_model(node, model.ptr(), call);
-  std::unique_ptr<State> new_state = copied(state);
+  std::unique_ptr<State> new_state;
+  CopiedModel copy = state.copied_model(node, model.ptr(), call, new_state);
   new_state->update(node, copy.model.ptr(), source, call);
   nb::object new_model = state.jax_model(node, model.ptr(), std::move(copy), call);
   return nb::make_tuple(std::move(new_state), new_model);

@@ -9,6 +9,7 @@
 #include "errors.hpp"
 #include "pack.hpp"
 #include "state.hpp"
+#include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -182,7 +183,7 @@ void pack_model(const Model& m, nb::handle out) {
   const ArrayView vector = vector_view(out, "destructure");
   std::vector<Segment> segments = empty_segments(m);
   for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   pack(segments, vector.data, vector.dtype);
 }
 
@@ -205,7 +206,7 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
     else segment.array = view;
   }
   segments.insert(segments.end(), further.begin(), further.end());
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   pack(segments, vector.data, vector.dtype);
 }
 

@@ -11,6 +11,7 @@
 #include "errors.hpp"
 #include "optimisers/sweeps.hpp"
 #include "walk.hpp"
+#include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -49,7 +50,7 @@ double norm_of(nb::handle tree, double p) {
   std::vector<ArrayView> views;
   for (const ArrayView& view : flat.views)
     if (size_of(view) == 0 || seen.insert(fingerprint(view)).second) views.push_back(view);
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   return norm(views, p);
 }
 
@@ -100,7 +101,7 @@ void lerp_trees(nb::handle target, nb::handle source, double w) {
     if (!is_numpy(to.arrays[i].ptr())) tensors.append(to.arrays[i]);
   }
   {
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     lerp(to.views, from.views, w, names);
   }
   if (nb::len(tensors) > 0) bump_versions(tensors);

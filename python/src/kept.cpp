@@ -45,6 +45,21 @@ void State::find_gradients(std::uint32_t root, const GradientSource& source, con
   }
 }
 
+// Refuses what zero_gradients could not write, before anything is.
+void State::check_zeroable(std::uint32_t root, const char* call) {
+  const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    const std::uint32_t node = spec_->places[p].node;
+    ArrayView g;
+    if (gradients_[node] == nullptr || read_array(gradients_[node], g) != Fault::none) continue;
+    bool repeats = false;
+    for (int i = 0; i < g.ndim; ++i) repeats |= g.strides != nullptr && g.strides[i] == 0 && g.shape[i] > 1;
+    if (!g.writable || repeats)
+      value_error(std::string(call) + ": gradient at \"" + spec_->text(node) + "\" cannot be set to zero: it is " +
+                  (g.writable ? "a broadcast view" : "read-only") + "; pass zero_grad=False, or a writable copy");
+  }
+}
+
 void State::zero_gradients(std::uint32_t root) {
   nb::list tensors, others;
   const Node& top = spec_->nodes[root];

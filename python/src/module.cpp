@@ -8,6 +8,7 @@
 #include "optimisers/config.hpp"
 #include "optimisers/isa.hpp"
 #include "optimisers/threads.hpp"
+#include "state.hpp"
 
 namespace optimisers::python {
 
@@ -27,6 +28,7 @@ NB_MODULE(_core, m) {
   using namespace optimisers::python;
   import_numpy_api();
   bind_errors(m);
+  watch_forks();
   optimisers::isa_choice();  // an unknown OPTIMISERS_ISA is an error now, not in the first update
   bind_rules(m);
   bind_state(m);

@@ -6,8 +6,13 @@
 #include <unordered_map>
 
 #include "errors.hpp"
+
+#if defined(__unix__) || defined(__APPLE__)
+#include <pthread.h>
+#endif
 #include "jax_arrays.hpp"
 #include "user_stages.hpp"
+#include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -137,7 +142,7 @@ std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
 
 void State::run(std::span<const LeafUpdate> updates) {
   if (elements_ < worth_releasing) return core_.update(updates, further_);
-  nb::gil_scoped_release release;
+  Unlocked unlocked;
   core_.update(updates, further_);
 }
 
@@ -162,6 +167,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this);
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
+  if (source.zero) check_zeroable(root, call);
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
   } else {
@@ -173,7 +179,8 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   if (source.zero) zero_gradients(root);
 }
 
-CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call) {
+CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call,
+                                std::unique_ptr<State>& new_state) {
   nb::object copy_tensor = nb::module_::import_("optimisers._arrays").attr("copied_tensor");
   CopiedModel copied;
   const auto copy_of = [&](PyObject* x, std::uint32_t leaf) -> nb::object {
@@ -183,6 +190,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     return numpy_copy(jax_values(x).ptr());
   };
   Use use(*this);
+  new_state = std::make_unique<State>(*this);
   if (layout_) {
     copied.model = copied.leaves.emplace_back(copy_of(model, 0));
     return copied;
@@ -231,7 +239,7 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   if (read_array(out, target) != Fault::none) type_error("apply_: the output is no array");
   if (user_stages_.empty()) {
     if (elements_ < worth_releasing) return core_.apply(update, target.data);
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     return core_.apply(update, target.data);
   }
   UserRun user(*this, 0, nullptr, higher, call);
@@ -251,13 +259,28 @@ void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
       core_.set_rule(part, static_cast<int>(stage), rules[next++]);
 }
 
+namespace {
+std::atomic<unsigned> forks{0};  // how often this process has been forked off another
+}
+
+void watch_forks() {
+#if defined(__unix__) || defined(__APPLE__)
+  pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
+#endif
+}
+
 Use::Use(State& state) : state_(state) {
   if (!state_.mutex_.try_lock()) {
+    if (state_.forks_.load() != forks.load())
+      throw Error(ErrorKind::busy,
+                  "this state was in use by another thread when the process was forked, and may be half updated; "
+                  "set up a new one here");
     if (state_.user_.load() == std::this_thread::get_id())
       throw Error(ErrorKind::busy, "this state is busy: it was used again from inside its own update");
-    nb::gil_scoped_release release;
+    Unlocked unlocked;
     state_.mutex_.lock();
   }
+  state_.forks_.store(forks.load());
   state_.user_.store(std::this_thread::get_id());
 }
 

@@ -76,7 +76,8 @@ class State {
   std::map<std::uint32_t, UserStages>& user_stages() { return user_stages_; }
 
   void update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
-  CopiedModel copied_model(std::uint32_t root, PyObject* model, const char* call);
+  // A copy of the model, and with it, under the same lock, one of the state.
+  CopiedModel copied_model(std::uint32_t root, PyObject* model, const char* call, std::unique_ptr<State>& new_state);
   nb::object jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call);
   bool apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher);
   // Replaces a leaf's hyperparameters, one rule a stage.
@@ -93,6 +94,7 @@ class State {
   void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
   void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
   void find_gradients(std::uint32_t root, const GradientSource& source, const char* call);
+  void check_zeroable(std::uint32_t root, const char* call);
   void zero_gradients(std::uint32_t root);
   void run(std::span<const LeafUpdate> updates);
   void tell_torch(std::uint32_t root, PyObject* flat);
@@ -123,7 +125,11 @@ class State {
 
   std::mutex mutex_;
   std::atomic<std::thread::id> user_{};
+  std::atomic<unsigned> forks_{0};
 };
+
+// Called once, when the module is loaded: tells forked children that locks may be held by threads they lack.
+void watch_forks();
 
 // Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call.
 class Use {

@@ -1,4 +1,4 @@
-"""Trees that are 10,000 levels deep go through every call; trees that contain themselves are refused, nothing crashes."""
+"""Trees of 10,000 levels go through every call; trees that contain themselves are refused; nothing crashes."""
 
 import copy
 import pickle

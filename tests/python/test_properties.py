@@ -15,7 +15,7 @@ from support import RULES, bits, build, close, is_complex, reference, sized, slo
 import optimisers as opt
 
 QUICK = settings(
-    derandomize=True, deadline=None, database=None, max_examples=600, suppress_health_check=list(HealthCheck)
+    derandomize=True, deadline=None, database=None, max_examples=250, suppress_health_check=list(HealthCheck)
 )
 DTYPES = ("float32", "float64", "float16", "bfloat16", "complex64", "complex128")
 LAYOUTS = ("C", "F", "strided", "reversed", "misaligned")
