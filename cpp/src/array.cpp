@@ -98,9 +98,11 @@ bool overlaps_itself(const ArrayView& a) {
 }
 
 [[noreturn]] void throw_overlap(const std::string& a, const std::string& b) {
-  throw Error(ErrorKind::value, "arrays at \"" + a + "\" and \"" + b +
-                                    "\" share some of their memory without being the same array or an axis "
-                                    "permutation of it; give each its own memory (a copy)", b);
+  throw Error(ErrorKind::value,
+              "arrays at \"" + a + "\" and \"" + b +
+                  "\" share some of their memory without being the same array or an axis "
+                  "permutation of it; give each its own memory (a copy)",
+              b);
 }
 
 // The same elements as `first`, with axes in another order? Fills alias.axes if so.
@@ -174,9 +176,11 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<con
       });
       if (tied) continue;
       if (overlaps_itself(arrays[i]))
-        throw Error(ErrorKind::value, "array at \"" + names[i] +
-                                          "\" overlaps itself: several of its elements share memory (a broadcast or "
-                                          "sliding-window view?); make it a copy", names[i]);
+        throw Error(ErrorKind::value,
+                    "array at \"" + names[i] +
+                        "\" overlaps itself: several of its elements share memory (a broadcast or "
+                        "sliding-window view?); make it a copy",
+                    names[i]);
       same_start.push_back(i);
       distinct.push_back(i);
     }
@@ -185,7 +189,8 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<con
     for (std::size_t k = 0; k < distinct.size(); ++k) {
       if (bytes.mark(arrays[distinct[k]])) continue;
       for (std::size_t j = 0; j < k; ++j)
-        if (share_memory(arrays[distinct[j]], arrays[distinct[k]])) throw_overlap(names[distinct[j]], names[distinct[k]]);
+        if (share_memory(arrays[distinct[j]], arrays[distinct[k]]))
+          throw_overlap(names[distinct[j]], names[distinct[k]]);
     }
   }
   return result;

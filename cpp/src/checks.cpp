@@ -43,17 +43,22 @@ std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size
 [[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec) {
   if (x.dtype != spec.dtype)
     refuse("update: parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
-           ", but its state was set up for " + std::string(name_of(spec.dtype)) + "; call setup again for the new array", spec.name);
+               ", but its state was set up for " + std::string(name_of(spec.dtype)) +
+               "; call setup again for the new array",
+           spec.name);
   refuse("update: parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
-         shape_text(spec.shape) + "; call setup again for the new array", spec.name);
+             shape_text(spec.shape) + "; call setup again for the new array",
+         spec.name);
 }
 
 [[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec) {
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(spec.dtype))
-    refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) + ", parameter is real (" +
-           std::string(name_of(spec.dtype)) + "); pass its real part", spec.name);
+    refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) +
+               ", parameter is real (" + std::string(name_of(spec.dtype)) + "); pass its real part",
+           spec.name);
   refuse("update: gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
-         shape_text(spec.shape), spec.name);
+             shape_text(spec.shape),
+         spec.name);
 }
 
 // True: contiguous.
@@ -89,7 +94,8 @@ void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, co
       if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
     if (slot != nullptr)
       refuse("update: " + what + " at " + quoted(name) + " overlaps the state array " + slot + " at " +
-             quoted(state.specs[i].name) + "; pass a copy of it", name);
+                 quoted(state.specs[i].name) + "; pass a copy of it",
+             name);
   }
 }
 
@@ -106,7 +112,8 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse("update: parameters at " + quoted(names[aliases[i].first]) + " and " + quoted(names[i]) +
-             " are the same array, but were not at setup; call setup again for the tied model", names[i]);
+                 " are the same array, but were not at setup; call setup again for the tied model",
+             names[i]);
   for (std::size_t i = 0; i < views.size(); ++i) {
     const Extent e = extent_of(views[i]);
     if (e.lo == e.hi) continue;
@@ -116,9 +123,11 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", names[i]);
   for (const Group& group : state.groups) {
     for (const Arena& arena : group.arenas)
-      if (arena.bytes()) written.extents.push_back({std::uintptr_t(arena.data()), std::uintptr_t(arena.data()) + arena.bytes()});
+      if (arena.bytes())
+        written.extents.push_back({std::uintptr_t(arena.data()), std::uintptr_t(arena.data()) + arena.bytes()});
     if (group.masters.bytes())
-      written.extents.push_back({std::uintptr_t(group.masters.data()), std::uintptr_t(group.masters.data()) + group.masters.bytes()});
+      written.extents.push_back(
+          {std::uintptr_t(group.masters.data()), std::uintptr_t(group.masters.data()) + group.masters.bytes()});
   }
   auto& e = written.extents;
   std::sort(e.begin(), e.end(), [](Extent l, Extent r) { return l.lo < r.lo; });
@@ -140,18 +149,21 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
 }
 
 // Names what a gradient overlaps that is written in this call; the leaf's own array, element for element, is fine.
-void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx, const LeafUpdate& u) {
+void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx,
+                    const LeafUpdate& u) {
   const std::string& name = state.specs[u.leaf].name;
   const auto is_written = [&](std::uint32_t leaf) {
-    return !state.leaves[leaf].frozen &&
-           std::any_of(leaves.begin(), leaves.end(), [&](const LeafUpdate& v) { return v.leaf == leaf && v.dx.present; });
+    return !state.leaves[leaf].frozen && std::any_of(leaves.begin(), leaves.end(), [&](const LeafUpdate& v) {
+      return v.leaf == leaf && v.dx.present;
+    });
   };
   for (const auto& [x, leaf] : state.written.arrays) {
     if (leaf == u.leaf && same_view(x, dx)) continue;
     if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
       refuse("update: gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
-             ", which this call writes; pass a copy of the gradient", name);
+                 ", which this call writes; pass a copy of the gradient",
+             name);
   }
   refuse_state_overlap(state, dx, "gradient", name);
 }
@@ -163,7 +175,8 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
   if (written.empty()) return;
   const auto check = [&](const ArrayView& dx, const LeafUpdate& u, bool contiguous) {
     const auto start = reinterpret_cast<std::uintptr_t>(dx.data);
-    const Extent e = contiguous ? Extent{start, start + std::uintptr_t(state.leaves[u.leaf].size * size_of(dx.dtype))} : extent_of(dx);
+    const Extent e = contiguous ? Extent{start, start + std::uintptr_t(state.leaves[u.leaf].size * size_of(dx.dtype))}
+                                : extent_of(dx);
     if (e.lo == e.hi) return;
     // First written extent that ends behind the gradient's start.
     const auto is_first = [&](std::size_t i) {
@@ -198,10 +211,13 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
     const Layout x = layout_of(u.x, leaf);
     if (!x.same_shape || u.x.dtype != leaf.dtype) refuse_parameter(u.x, state.specs[u.leaf]);
     if (writes_x && !u.x.writable && !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates))
-      refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) + " is read-only; use update, which returns new arrays", state.specs[u.leaf].name);
+      refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) +
+                 " is read-only; use update, which returns new arrays",
+             state.specs[u.leaf].name);
     flags.x_contiguous = x.contiguous;
     flags.x_direct = x.contiguous && leaf.dtype == compute && aligned(u.x);
-    compared &= leaf.epoch == epoch && leaf.checked == u.x.data && (x.contiguous || same_strides(u.x, state.strides_of(leaf)));
+    compared &=
+        leaf.epoch == epoch && leaf.checked == u.x.data && (x.contiguous || same_strides(u.x, state.strides_of(leaf)));
 
     flags.dx_contiguous = u.dx.present && check_gradient(u.dx, leaf, state.specs[u.leaf]);
     flags.dx_direct = flags.dx_contiguous && u.dx.dtype == compute && u.more < 0 && aligned(u.dx);

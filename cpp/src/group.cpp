@@ -42,7 +42,9 @@ std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, con
 }  // namespace
 
 Group::Group(const Program& program, DType storage_dtype)
-    : storage(storage_dtype), compute(program.compute(storage_dtype)), master(program.has_master(storage_dtype)),
+    : storage(storage_dtype),
+      compute(program.compute(storage_dtype)),
+      master(program.has_master(storage_dtype)),
       real(size_of(real_dtype(compute)) == 8 ? 1 : 0) {
   for (const RuleValue& rule : program.stages) {
     const RuleInfo& info = rule.info();

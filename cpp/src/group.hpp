@@ -36,7 +36,7 @@ struct Group {
   DType storage, compute;
   bool master;
   bool gates = false;  // a stage may run without a gradient
-  int real;  // the compute type's real type: 0 float, 1 double
+  int real;            // the compute type's real type: 0 float, 1 double
   std::vector<Stage> stages;
   std::vector<Pass> passes;   // all stages, in order
   std::vector<int> reducers;  // stages that measure
@@ -52,7 +52,9 @@ struct Group {
   const std::byte* row(std::uint32_t index) const { return rows.data() + std::size_t(index) * std::size_t(row_size); }
 };
 
-inline double* clock_of(const Stage& stage, std::byte* row) { return reinterpret_cast<double*>(row + stage.clock_offset); }
+inline double* clock_of(const Stage& stage, std::byte* row) {
+  return reinterpret_cast<double*>(row + stage.clock_offset);
+}
 inline const double* clock_of(const Stage& stage, const std::byte* row) {
   return reinterpret_cast<const double*>(row + stage.clock_offset);
 }

@@ -13,14 +13,17 @@ constexpr std::int64_t leaf_alignment = 64;  // bytes: every leaf's slots start 
 
 void check_spec(const LeafSpec& spec) {
   if (!is_trainable(spec.dtype))
-    throw Error(ErrorKind::type, "setup: leaf \"" + spec.name + "\" is " + std::string(name_of(spec.dtype)) +
-                                     "; leaves are real or complex floating point", spec.name);
+    throw Error(ErrorKind::type,
+                "setup: leaf \"" + spec.name + "\" is " + std::string(name_of(spec.dtype)) +
+                    "; leaves are real or complex floating point",
+                spec.name);
   for (const RuleValue& rule : spec.program.stages) {
     rule.check();
     if (rule.info().refuses_complex && is_complex_dtype(spec.dtype))
-      throw Error(ErrorKind::value, std::string("setup: ") + rule.info().text.name + " at \"" + spec.name +
-                                        "\" cannot train " + std::string(name_of(spec.dtype)) + ": " +
-                                        rule.info().refuses_complex, spec.name);
+      throw Error(ErrorKind::value,
+                  std::string("setup: ") + rule.info().text.name + " at \"" + spec.name + "\" cannot train " +
+                      std::string(name_of(spec.dtype)) + ": " + rule.info().refuses_complex,
+                  spec.name);
   }
 }
 
@@ -28,7 +31,8 @@ void write_row(const Group& group, const Program& program, std::byte* row) {
   for (std::size_t s = 0; s < group.stages.size(); ++s) {
     const Stage& stage = group.stages[s];
     std::memcpy(row + stage.rule_offset, program.stages[s].data(), std::size_t(stage.info->size));
-    std::memcpy(row + stage.clock_offset, stage.info->clock_start.data(), std::size_t(stage.info->clock_size) * sizeof(double));
+    std::memcpy(row + stage.clock_offset, stage.info->clock_start.data(),
+                std::size_t(stage.info->clock_size) * sizeof(double));
   }
 }
 
@@ -40,10 +44,14 @@ void fill_with(std::byte* to, std::int64_t n, double value) {
 void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
   if (value == 0) return;  // arenas start at zero
   switch (dtype) {
-    case DType::float32: return fill_with<float>(to, n, value);
-    case DType::float64: return fill_with<double>(to, n, value);
-    case DType::complex64: return fill_with<Complex<float>>(to, n, value);
-    default: return fill_with<Complex<double>>(to, n, value);
+    case DType::float32:
+      return fill_with<float>(to, n, value);
+    case DType::float64:
+      return fill_with<double>(to, n, value);
+    case DType::complex64:
+      return fill_with<Complex<float>>(to, n, value);
+    default:
+      return fill_with<Complex<double>>(to, n, value);
   }
 }
 
@@ -64,9 +72,13 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     Group& group = groups[g];
     std::int64_t size = 1;
     for (auto n : spec.shape) size *= n;
-    leaves[i] = {.shape = shapes.data() + shapes.size(), .size = size, .offset = group.elements, .group = g,
+    leaves[i] = {.shape = shapes.data() + shapes.size(),
+                 .size = size,
+                 .offset = group.elements,
+                 .group = g,
                  .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
-                 .ndim = std::int32_t(spec.shape.size()), .dtype = spec.dtype};
+                 .ndim = std::int32_t(spec.shape.size()),
+                 .dtype = spec.dtype};
     shapes.insert(shapes.end(), spec.shape.begin(), spec.shape.end());
     group.rows.resize(group.rows.size() + std::size_t(group.row_size));
     write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
@@ -75,9 +87,11 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
   }
   for (Group& group : groups) {
     for (const GroupSlot& slot : group.slots)
-      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)), int(group.arenas.size()), memory);
+      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)),
+                                int(group.arenas.size()), memory);
     if (group.master)
-      group.masters = Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()), memory);
+      group.masters =
+          Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()), memory);
   }
 }
 
@@ -106,7 +120,8 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x,
   }
 }
 
-Optimiser::Optimiser(const Optimiser& other) : state_(std::make_unique<State>(other.state_->specs, other.state_->memory)) {
+Optimiser::Optimiser(const Optimiser& other)
+    : state_(std::make_unique<State>(other.state_->specs, other.state_->memory)) {
   const State& from = *other.state_;
   for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
   for (std::size_t g = 0; g < from.groups.size(); ++g) {
@@ -143,7 +158,8 @@ std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
   for (int i = 0; i < s.slot_count; ++i) {
     const auto k = std::size_t(s.first_slot + i);
     const GroupSlot& slot = group.slots[k];
-    views.push_back({slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype});
+    views.push_back(
+        {slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype});
   }
   return views;
 }
@@ -174,9 +190,11 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
         for (std::size_t i = 0; i < fields.size(); ++i) {
           if (fields[i].first != f.name) continue;
           if (f.structural)
-            throw Error(ErrorKind::value, std::string("adjust: ") + f.name + " of " + info.text.name + " at \"" +
-                                              spec(leaf).name + "\" decides which state arrays exist and cannot be "
-                                              "changed; call setup with a new rule", spec(leaf).name);
+            throw Error(ErrorKind::value,
+                        std::string("adjust: ") + f.name + " of " + info.text.name + " at \"" + spec(leaf).name +
+                            "\" decides which state arrays exist and cannot be "
+                            "changed; call setup with a new rule",
+                        spec(leaf).name);
           change.value.set(f, fields[i].second);
           found[i] = changed = true;
         }
@@ -200,8 +218,9 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
 void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
   const Stage& s = state_->group_of(leaf).stages[std::size_t(stage)];
   if (&rule.info() != s.info || rule.slot_count() != s.slot_count)
-    throw Error(ErrorKind::value, std::string("adjust: ") + rule.info().text.name + " at \"" + spec(leaf).name +
-                                      "\" would need other state arrays than there are; call setup with a new rule",
+    throw Error(ErrorKind::value,
+                std::string("adjust: ") + rule.info().text.name + " at \"" + spec(leaf).name +
+                    "\" would need other state arrays than there are; call setup with a new rule",
                 spec(leaf).name);
   rule.check();
   std::memcpy(state_->row_of(leaf) + s.rule_offset, rule.data(), std::size_t(s.info->size));
@@ -222,8 +241,10 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
                       std::span<std::byte*> out) {
   for (const LeafUpdate& u : leaves)
     if (state_->group_of(u.leaf).master)
-      throw Error(ErrorKind::value, "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
-                                    "writes back; use setup and update_", spec(u.leaf).name);
+      throw Error(ErrorKind::value,
+                  "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
+                  "writes back; use setup and update_",
+                  spec(u.leaf).name);
   check_arrays(*state_, leaves, further, false);
   schedule(*state_, leaves, further);
   std::vector<bool> written(leaves.size());

@@ -8,7 +8,8 @@ namespace optimisers {
 #if defined(__GNUC__)
 [[gnu::cold, gnu::noinline]]
 #endif
-[[noreturn]] inline void refuse(const std::string& message, const std::string& leaf = {}) {
+[[noreturn]] inline void
+refuse(const std::string& message, const std::string& leaf = {}) {
   throw Error(ErrorKind::value, message, leaf);
 }
 

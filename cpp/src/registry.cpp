@@ -30,19 +30,26 @@ std::string number_text(double a) {
 
 std::string value_text(const Value& value) {
   if (const auto* d = std::get_if<double>(&value)) return number_text(*d);
-  if (const auto* p = std::get_if<Pair>(&value)) return "(" + number_text(p->first) + ", " + number_text(p->second) + ")";
+  if (const auto* p = std::get_if<Pair>(&value))
+    return "(" + number_text(p->first) + ", " + number_text(p->second) + ")";
   if (const auto* b = std::get_if<bool>(&value)) return *b ? "True" : "False";
   return "\"" + std::get<std::string>(value) + "\"";
 }
 
 bool in_range(Range range, double a) {
   switch (range) {
-    case Range::nonnegative: return std::isfinite(a) && a >= 0;
-    case Range::positive: return std::isfinite(a) && a > 0;
-    case Range::unit: return a >= 0 && a < 1;
-    case Range::count: return a >= 1 && a <= 0x1p53 && a == std::floor(a);
-    case Range::norm_order: return a != 0 && !std::isnan(a);
-    default: return true;
+    case Range::nonnegative:
+      return std::isfinite(a) && a >= 0;
+    case Range::positive:
+      return std::isfinite(a) && a > 0;
+    case Range::unit:
+      return a >= 0 && a < 1;
+    case Range::count:
+      return a >= 1 && a <= 0x1p53 && a == std::floor(a);
+    case Range::norm_order:
+      return a != 0 && !std::isnan(a);
+    default:
+      return true;
   }
 }
 
@@ -55,12 +62,16 @@ bool in_range(Range range, Pair a) {
 
 std::string expectation(const FieldInfo& f) {
   switch (f.kind) {
-    case FieldKind::number: return "a number in " + std::string(text_of(f.range));
+    case FieldKind::number:
+      return "a number in " + std::string(text_of(f.range));
     case FieldKind::pair:
       return f.range == Range::unit ? "a pair of numbers in [0, 1)" : "a pair with " + std::string(text_of(f.range));
-    case FieldKind::count: return "an integer >= 1";
-    case FieldKind::boolean: return "True or False";
-    case FieldKind::scope: return "\"leaf\" or \"global\"";
+    case FieldKind::count:
+      return "an integer >= 1";
+    case FieldKind::boolean:
+      return "True or False";
+    case FieldKind::scope:
+      return "\"leaf\" or \"global\"";
   }
   return {};
 }
@@ -84,13 +95,20 @@ std::string_view name_of(FieldKind kind) {
 }
 
 std::string_view name_of(Range range) {
-  constexpr std::string_view names[] = {"nonnegative", "positive", "unit", "factors", "ordered", "count", "norm_order", "choice"};
+  constexpr std::string_view names[] = {"nonnegative", "positive", "unit",       "factors",
+                                        "ordered",     "count",    "norm_order", "choice"};
   return names[static_cast<int>(range)];
 }
 
 std::string_view text_of(Range range) {
-  constexpr std::string_view texts[] = {"[0, inf)", "(0, inf)", "[0, 1)", "0 < first <= 1 <= second",
-                                        "0 <= first <= second", "1, 2, ...", "any real number but 0, or ±inf", ""};
+  constexpr std::string_view texts[] = {"[0, inf)",
+                                        "(0, inf)",
+                                        "[0, 1)",
+                                        "0 < first <= 1 <= second",
+                                        "0 <= first <= second",
+                                        "1, 2, ...",
+                                        "any real number but 0, or ±inf",
+                                        ""};
   return texts[static_cast<int>(range)];
 }
 
@@ -114,11 +132,16 @@ const FieldInfo* RuleInfo::field(std::string_view name) const {
 Value RuleValue::get(const FieldInfo& f) const {
   const std::byte* at = bytes_.data() + f.offset;
   switch (f.kind) {
-    case FieldKind::number: return read<double>(at);
-    case FieldKind::pair: return read<Pair>(at);
-    case FieldKind::count: return static_cast<double>(read<std::int64_t>(at));
-    case FieldKind::boolean: return read<bool>(at);
-    case FieldKind::scope: return std::string(read<Scope>(at) == Scope::leaf ? "leaf" : "global");
+    case FieldKind::number:
+      return read<double>(at);
+    case FieldKind::pair:
+      return read<Pair>(at);
+    case FieldKind::count:
+      return static_cast<double>(read<std::int64_t>(at));
+    case FieldKind::boolean:
+      return read<bool>(at);
+    case FieldKind::scope:
+      return std::string(read<Scope>(at) == Scope::leaf ? "leaf" : "global");
   }
   return {};
 }

@@ -20,7 +20,8 @@ bool tick(Job& job, std::byte* row, std::byte* steps) {
   if (!job.arrays->dx.present) {  // only a gating stage takes note of a missing gradient
     while (s < stages.size() && !stages[s].info->gating()) ++s;
     if (s == stages.size()) return false;
-    if (!stages[s].info->miss[group.real](row + stages[s].rule_offset, clock_of(stages[s], row), steps + stages[s].step_offset))
+    if (!stages[s].info->miss[group.real](row + stages[s].rule_offset, clock_of(stages[s], row),
+                                          steps + stages[s].step_offset))
       return false;
     job.no_gradient = true;
     job.first = std::uint16_t(s++);
@@ -81,8 +82,8 @@ class TickCache {
 // How far a job has come through its reducing stages.
 struct Progress {
   std::size_t job;
-  std::size_t next = 0;  // position in group.reducers
-  cpu::PartialNorm norm; // measured at that stage
+  std::size_t next = 0;   // position in group.reducers
+  cpu::PartialNorm norm;  // measured at that stage
   bool measured = false;
 };
 
@@ -155,7 +156,8 @@ class Reductions {
       throw Error(ErrorKind::non_finite,
                   std::string("update: ") + s.info->text.name + " expects a finite norm of the gradient, got " +
                       (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
-                      "\"; nothing was written. Skip this step, or use throw=False", name);
+                      "\"; nothing was written. Skip this step, or use throw=False",
+                  name);
     }
     std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
     s.info->finish[job(p).group->real](rule_at(p, s), step, norm_value);
@@ -233,8 +235,12 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
     if (leaf.frozen) continue;
     const Group& group = state.groups[leaf.group];
     std::byte* row = state.row_of(u.leaf);
-    Job& job = state.jobs.emplace_back(Job{.group = &group, .arrays = &u, .steps = step, .offset = leaf.offset, .size = leaf.size,
-                                          .flags = state.flags[i]});
+    Job& job = state.jobs.emplace_back(Job{.group = &group,
+                                           .arrays = &u,
+                                           .steps = step,
+                                           .offset = leaf.offset,
+                                           .size = leaf.size,
+                                           .flags = state.flags[i]});
     const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
     bool active;
     if (shares && cache.matches(job, row)) {

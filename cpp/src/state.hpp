@@ -8,11 +8,11 @@ namespace optimisers {
 
 // Hot: one per leaf, read by every update.
 struct LeafRecord {
-  const std::int64_t* shape;             // in State::shapes
-  std::int64_t size, offset;             // elements; offset in the group's arenas
-  const std::byte* checked = nullptr;    // its array when it was last compared with the others,
-  std::uint32_t epoch = 0;               // and the call in which that was
-  std::uint32_t group, index;            // index: row in the group
+  const std::int64_t* shape;           // in State::shapes
+  std::int64_t size, offset;           // elements; offset in the group's arenas
+  const std::byte* checked = nullptr;  // its array when it was last compared with the others,
+  std::uint32_t epoch = 0;             // and the call in which that was
+  std::uint32_t group, index;          // index: row in the group
   std::int32_t ndim;
   DType dtype;
   bool frozen = false;
@@ -20,7 +20,7 @@ struct LeafRecord {
 
 // Memory that is written in a call: sorted, disjoint, with the arrays behind it for exact answers.
 struct WrittenMemory {
-  std::vector<Extent> extents;                 // merged
+  std::vector<Extent> extents;                              // merged
   std::vector<std::pair<ArrayView, std::uint32_t>> arrays;  // parameter, leaf
 };
 

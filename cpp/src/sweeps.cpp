@@ -28,9 +28,14 @@ double norm(std::span<const ArrayView> arrays, double p) {
     updates[i] = {.leaf = 0, .x = {}, .dx = arrays[i]};
     updates[i].dx.present = true;
     const bool contiguous = is_contiguous(arrays[i]);
-    const bool direct = contiguous && arrays[i].dtype == group->compute &&
-                        reinterpret_cast<std::uintptr_t>(arrays[i].data) % std::uintptr_t(size_of(real_dtype(leaf))) == 0;
-    jobs.push_back({.group = &*group, .arrays = &updates[i], .steps = nullptr, .offset = 0, .size = size_of(arrays[i]),
+    const bool direct =
+        contiguous && arrays[i].dtype == group->compute &&
+        reinterpret_cast<std::uintptr_t>(arrays[i].data) % std::uintptr_t(size_of(real_dtype(leaf))) == 0;
+    jobs.push_back({.group = &*group,
+                    .arrays = &updates[i],
+                    .steps = nullptr,
+                    .offset = 0,
+                    .size = size_of(arrays[i]),
                     .flags = {.dx_contiguous = contiguous, .dx_direct = direct}});
     measurements.push_back(cpu::measurement(&jobs.back(), 0, p));
   }
@@ -53,7 +58,8 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   }
   const auto aliases = find_aliases(targets, names);
   for (std::size_t i = 0; i < aliases.size(); ++i)
-    if (aliases[i].first != i) refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array");
+    if (aliases[i].first != i)
+      refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array");
   // Sources against targets: sorted extents first, exact only where they meet.
   std::vector<std::pair<Extent, std::size_t>> written;
   for (std::size_t i = 0; i < targets.size(); ++i) written.emplace_back(extent_of(targets[i]), i);

@@ -48,7 +48,8 @@ int initial_threads() {
     char* end = nullptr;
     const long n = std::strtol(text, &end, 10);
     if (*end != '\0' || n < 1 || n > max_threads)
-      throw Error(ErrorKind::value, std::string("OPTIMISERS_NUM_THREADS must be an integer from 1 to 1024, got \"") + text + "\"");
+      throw Error(ErrorKind::value,
+                  std::string("OPTIMISERS_NUM_THREADS must be an integer from 1 to 1024, got \"") + text + "\"");
     return static_cast<int>(n);
   }
   return std::min(processors(), max_threads);
@@ -60,7 +61,8 @@ class Pool {
  public:
   explicit Pool(int workers) : workers_(static_cast<std::size_t>(workers)) {
     for (auto& w : workers_) w = std::make_unique<Worker>();
-    for (int i = 0; i < workers; ++i) workers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { work(i); });
+    for (int i = 0; i < workers; ++i)
+      workers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { work(i); });
   }
   ~Pool() {
     stop_ = true;
@@ -162,7 +164,8 @@ int get_num_threads() {
 
 void set_num_threads(int threads) {
   if (threads < 1 || threads > max_threads)
-    throw Error(ErrorKind::value, "set_num_threads: expected an integer from 1 to 1024, got " + std::to_string(threads));
+    throw Error(ErrorKind::value,
+                "set_num_threads: expected an integer from 1 to 1024, got " + std::to_string(threads));
   auto& all = Threads::get();
   std::lock_guard lock(all.mutex);
   if (all.count != threads) all.pool.reset();

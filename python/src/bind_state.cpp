@@ -179,7 +179,8 @@ void bind_nodes(nb::class_<State>& cls) {
       });
 }
 
-constexpr const char* duplicated_doc = R"(A model together with the arrays its gradients are accumulated in, as one argument.
+constexpr const char* duplicated_doc =
+    R"(A model together with the arrays its gradients are accumulated in, as one argument.
 
 `setup` looks at the model only; `update_` and `update` take the gradients from it, those of a tied array once: they
 have been accumulated already. It may not stand inside a model.
@@ -235,9 +236,8 @@ int clear_duplicated(PyObject* self) {
 }
 
 template <int (*traverse)(PyObject*, visitproc, void*), int (*clear)(PyObject*)>
-PyType_Slot collected[] = {{Py_tp_traverse, reinterpret_cast<void*>(traverse)},
-                           {Py_tp_clear, reinterpret_cast<void*>(clear)},
-                           {0, nullptr}};
+PyType_Slot collected[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_tp_clear, reinterpret_cast<void*>(clear)}, {0, nullptr}};
 
 }  // namespace
 
@@ -266,8 +266,7 @@ void bind_state(nb::module_& m) {
       .def("pickled", &State::pickled);
   bind_nodes(state);
   m.def("unpickled_state", &State::unpickled);
-  nb::class_<Handle>(m, "Handle", nb::is_weak_referenceable(),
-                     nb::type_slots(collected<traverse_handle, clear_handle>))
+  nb::class_<Handle>(m, "Handle", nb::is_weak_referenceable(), nb::type_slots(collected<traverse_handle, clear_handle>))
       .def(nb::init<nb::object, std::uint32_t>(), nb::arg("core"), nb::arg("node"))
       .def_ro("_core", &Handle::core)
       .def_ro("_node", &Handle::node);

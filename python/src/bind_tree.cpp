@@ -66,11 +66,11 @@ nb::list leaves_of(const Model& m) {
 nb::list places_of(const Model& m) {
   nb::list places;
   const TreeSpec& spec = *m.flat.spec;
-  for (std::size_t p = 0; p < spec.places.size(); ++p)
-  {
+  for (std::size_t p = 0; p < spec.places.size(); ++p) {
     nb::list axes;
     for (int axis : spec.places[p].axes) axes.append(axis);
-    places.append(nb::make_tuple(spec.places[p].leaf, spec.path(spec.places[p].node), m.flat.at_places[p], nb::tuple(axes)));
+    places.append(
+        nb::make_tuple(spec.places[p].leaf, spec.path(spec.places[p].node), m.flat.at_places[p], nb::tuple(axes)));
   }
   return places;
 }

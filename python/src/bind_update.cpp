@@ -80,16 +80,21 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
 
 // Where the gradients are; `model` becomes the model itself.
 GradientSource source_of(const Arguments& arguments, PyObject*& model) {
-  GradientSource source{.tree = arguments.grads(), .kept_by = nullptr, .once = arguments.grads() == nullptr,
-                        .zero = arguments.zero(), .higher = arguments.higher};
+  GradientSource source{.tree = arguments.grads(),
+                        .kept_by = nullptr,
+                        .once = arguments.grads() == nullptr,
+                        .zero = arguments.zero(),
+                        .higher = arguments.higher};
   Duplicated* pair = nullptr;
   if (nb::try_cast<Duplicated*>(nb::handle(model), pair) && pair != nullptr) {
-    if (source.tree != nullptr) type_error("update_: got Duplicated(model, grads) and gradients as well; pass one of them");
+    if (source.tree != nullptr)
+      type_error("update_: got Duplicated(model, grads) and gradients as well; pass one of them");
     model = pair->model.ptr();
     source.tree = pair->grads.ptr();
   }
   if (source.zero && !source.once)
-    type_error("update_: zero_grad is for gradients that the arrays or Duplicated keep; these were given as an argument");
+    type_error(
+        "update_: zero_grad is for gradients that the arrays or Duplicated keep; these were given as an argument");
   if (source.tree == nullptr) source.kept_by = model;
   return source;
 }

@@ -10,8 +10,8 @@
 #include "classes.hpp"
 #include "errors.hpp"
 #include "optimisers/sweeps.hpp"
-#include "walk.hpp"
 #include "unlocked.hpp"
+#include "walk.hpp"
 
 namespace optimisers::python {
 namespace {

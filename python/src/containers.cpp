@@ -87,8 +87,8 @@ void dict_children(PyObject* dict, std::vector<Child>& out) {
 }  // namespace
 
 const char* name_of(Kind kind) {
-  constexpr const char* names[] = {"value", "array", "dict", "list", "tuple",
-                                   "named tuple", "dataclass", "Module", "registered object"};
+  constexpr const char* names[] = {
+      "value", "array", "dict", "list", "tuple", "named tuple", "dataclass", "Module", "registered object"};
   return names[static_cast<int>(kind)];
 }
 

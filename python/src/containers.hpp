@@ -19,7 +19,7 @@ enum class Kind : std::uint8_t {
   tuple,
   named_tuple,
   dataclass,
-  module,  // torch.nn.Module
+  module,      // torch.nn.Module
   registered,  // of a class that came with functions of its own, see classes.hpp
 };
 inline bool is_container(Kind kind) { return kind >= Kind::dict; }

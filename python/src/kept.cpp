@@ -33,9 +33,11 @@ void State::find_gradients(std::uint32_t root, const GradientSource& source, con
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
     const Place& place = spec_->places[p];
     nb::object gradient;
-    if (found.empty() || !found[place.leaf]) {  // a tied leaf's places may be views, which hold none: ask until one does
+    if (found.empty() ||
+        !found[place.leaf]) {  // a tied leaf's places may be views, which hold none: ask until one does
       PyObject* array = gradients_[place.node];
-      if (!keeps_gradient(array)) refuse_without_gradient(array, "parameter at \"" + spec_->text(place.node) + "\"", call);
+      if (!keeps_gradient(array))
+        refuse_without_gradient(array, "parameter at \"" + spec_->text(place.node) + "\"", call);
       const bool is_view = !found.empty() && !nb::cast<bool>(nb::borrow(array).attr("is_leaf"));
       gradient = is_view ? nb::none() : kept_gradient(array);  // torch warns about asking a view
       if (gradient.is_none()) gradient = {};

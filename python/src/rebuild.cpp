@@ -185,7 +185,8 @@ class Rebuilder {
     PyObject* parent = made(late.parent).ptr();
     const Node& node = spec_.nodes[late.parent];
     if (node.kind == Kind::dict) check(PyObject_SetItem(parent, spec_.nodes[late.node].key, child.ptr()));
-    else if (node.kind == Kind::dataclass) check(PyObject_GenericSetAttr(parent, spec_.nodes[late.node].key, child.ptr()));
+    else if (node.kind == Kind::dataclass)
+      check(PyObject_GenericSetAttr(parent, spec_.nodes[late.node].key, child.ptr()));
     else check(PySequence_SetItem(parent, static_cast<Py_ssize_t>(late.node - node.first), child.ptr()));
   }
 

@@ -11,8 +11,8 @@
 #include <pthread.h>
 #endif
 #include "jax_arrays.hpp"
-#include "user_stages.hpp"
 #include "unlocked.hpp"
+#include "user_stages.hpp"
 
 namespace optimisers::python {
 namespace {

@@ -43,10 +43,10 @@ struct UserStages {
 
 // Where a call's gradients are.
 struct GradientSource {
-  PyObject* tree = nullptr;       // of the model's shape
-  PyObject* kept_by = nullptr;    // or: the model whose arrays hold theirs (.grad)
-  bool once = false;              // a tied leaf's places hold one gradient, not parts of a sum
-  bool zero = false;              // zero them afterwards
+  PyObject* tree = nullptr;     // of the model's shape
+  PyObject* kept_by = nullptr;  // or: the model whose arrays hold theirs (.grad)
+  bool once = false;            // a tied leaf's places hold one gradient, not parts of a sum
+  bool zero = false;            // zero them afterwards
   std::span<PyObject* const> higher = {};
 };
 

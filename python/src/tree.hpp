@@ -58,7 +58,7 @@ class TreeSpec {
 
   bool is_mark(std::uint32_t node) const { return node >= nodes.size(); }
   void check_part(std::uint32_t node, const char* call) const;  // throws for marks
-  nb::list mark_states() const;  // [(marker, leaves)]
+  nb::list mark_states() const;                                 // [(marker, leaves)]
   void take_marks(const nb::list& states);
 
   nb::tuple state() const;  // for pickling
@@ -75,7 +75,7 @@ struct Flattened {
   std::vector<nb::object> arrays;  // of each leaf
   std::vector<ArrayView> views;
   std::vector<nb::object> at_places;  // the array object at each place
-  std::vector<nb::object> read_from;   // what the views are of, at each place
+  std::vector<nb::object> read_from;  // what the views are of, at each place
 };
 // Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
 // With ties ignored each place is a leaf of its own, and arrays may overlap.

@@ -68,8 +68,15 @@ void UserRun::start(std::uint32_t root, PyObject* flat) {
     const LeafUpdate& update = state_.updates_[u];
     auto found = state_.user_stages_.find(update.leaf);
     if (found == state_.user_stages_.end() || state_.core_.frozen(update.leaf)) continue;
-    Run run{.update = u, .leaf = update.leaf, .stages = &found->second, .rules = {}, .x = {}, .x_view = update.x,
-            .dx = {}, .higher = {}, .states = found->second.states};
+    Run run{.update = u,
+            .leaf = update.leaf,
+            .stages = &found->second,
+            .rules = {},
+            .x = {},
+            .x_view = update.x,
+            .dx = {},
+            .higher = {},
+            .states = found->second.states};
     run.rules = nb::cast<nb::list>(state_.rules_[update.leaf].attr("_user_stages")());
     run.x = python_.attr("read_only")(parameter(root, flat, update.leaf));
     if (const auto master = state_.core_.master(update.leaf)) {
@@ -96,7 +103,8 @@ void UserRun::read_higher(std::uint32_t root, std::span<PyObject* const> higher)
         nb::object part = nb::borrow(objects[place.node]);
         parts.append(place.axes.empty() ? part : with_axes(part, place.axes));
       }
-      run.higher.append(python_.attr("summed")(parts, run.x, spec.text(spec.places[spec.first_place[run.leaf]].node).c_str()));
+      run.higher.append(
+          python_.attr("summed")(parts, run.x, spec.text(spec.places[spec.first_place[run.leaf]].node).c_str()));
     }
   }
 }

@@ -13,7 +13,9 @@ class Backup {
   Backup() = default;
   Backup(const Backup&) = delete;
   ~Backup();
-  void add(const Memory& memory) { saved_.emplace_back(memory, std::vector<std::byte>(memory.data, memory.data + memory.bytes)); }
+  void add(const Memory& memory) {
+    saved_.emplace_back(memory, std::vector<std::byte>(memory.data, memory.data + memory.bytes));
+  }
   void release() { saved_.clear(); }
 
  private:

@@ -29,7 +29,11 @@ struct Vector {
   explicit Vector(std::vector<T> v) : values(std::move(v)), size(std::int64_t(values.size())) {}
   Vector(std::size_t n, T value) : Vector(std::vector<T>(n, value)) {}
   ArrayView view() {
-    return {.data = reinterpret_cast<std::byte*>(values.data()), .shape = &size, .ndim = 1, .dtype = dtype_of<T>(), .present = true};
+    return {.data = reinterpret_cast<std::byte*>(values.data()),
+            .shape = &size,
+            .ndim = 1,
+            .dtype = dtype_of<T>(),
+            .present = true};
   }
 };
 

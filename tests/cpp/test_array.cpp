@@ -11,8 +11,12 @@ namespace {
 struct Strided {
   std::vector<std::int64_t> shape, strides;
   ArrayView view(float* data) const {
-    return {.data = reinterpret_cast<std::byte*>(data), .shape = shape.data(), .strides = strides.data(), .stride_unit = 4,
-            .ndim = int(shape.size()), .present = true};
+    return {.data = reinterpret_cast<std::byte*>(data),
+            .shape = shape.data(),
+            .strides = strides.data(),
+            .stride_unit = 4,
+            .ndim = int(shape.size()),
+            .present = true};
   }
 };
 
@@ -20,20 +24,23 @@ std::vector<float> memory(100);
 
 TEST(Aliases, TransposedViewIsTiedWithItsAxes) {
   const Strided a{{3, 5}, {5, 1}}, t{{5, 3}, {1, 5}};
-  const auto aliases = find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, std::vector<std::string>{"a", "t"});
+  const auto aliases =
+      find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, std::vector<std::string>{"a", "t"});
   EXPECT_EQ(aliases[1].first, 0u);
   EXPECT_EQ(aliases[1].axes, (std::vector<int>{1, 0}));
 }
 
 TEST(Aliases, ColumnBlocksOfOneArrayAreApart) {
   const Strided block{{4, 5}, {10, 1}};
-  const auto aliases = find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)}, std::vector<std::string>{"l", "r"});
+  const auto aliases = find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)},
+                                    std::vector<std::string>{"l", "r"});
   EXPECT_EQ(aliases[1].first, 1u);
 }
 
 TEST(Aliases, ReshapeReversalAndPartialOverlapAreErrorsThatNameBoth) {
   const Strided a{{3, 5}, {5, 1}}, reshaped{{15}, {1}}, reversed{{3, 5}, {5, -1}}, shifted{{3, 5}, {5, 1}};
-  const ArrayView other[] = {reshaped.view(memory.data()), reversed.view(memory.data() + 4), shifted.view(memory.data() + 3)};
+  const ArrayView other[] = {reshaped.view(memory.data()), reversed.view(memory.data() + 4),
+                             shifted.view(memory.data() + 3)};
   for (const ArrayView& b : other) try {
       find_aliases(std::vector{a.view(memory.data()), b}, std::vector<std::string>{"one", "two"});
       FAIL();

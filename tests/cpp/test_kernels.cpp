@@ -73,11 +73,14 @@ TEST(Kernels, SameBitsOnEveryInstructionSet) {
         const int slots = variant ? int(info.slots.size()) : info.min_slots;
         const StageKernels first = tables[0]->stage[info.id][variant][compute];
         if (first.last == nullptr) continue;
-        const auto last = run(first.last, step.data(), compute, slots), middle = run(first.middle, step.data(), compute, slots);
+        const auto last = run(first.last, step.data(), compute, slots),
+                   middle = run(first.middle, step.data(), compute, slots);
         for (const KernelTable* t : tables) {
           const StageKernels k = t->stage[info.id][variant][compute];
-          EXPECT_EQ(run(k.last, step.data(), compute, slots), last) << info.text.name << " " << t->level << " " << compute;
-          EXPECT_EQ(run(k.middle, step.data(), compute, slots), middle) << info.text.name << " " << t->level << " " << compute;
+          EXPECT_EQ(run(k.last, step.data(), compute, slots), last)
+              << info.text.name << " " << t->level << " " << compute;
+          EXPECT_EQ(run(k.middle, step.data(), compute, slots), middle)
+              << info.text.name << " " << t->level << " " << compute;
           ++compared;
         }
       }

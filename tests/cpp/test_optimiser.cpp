@@ -14,7 +14,8 @@ TEST(Optimiser, AdamTakesTheStepOfItsFormula) {
   LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
   opt.update({&u, 1});
   for (int i = 0; i < 2; ++i) {  // first step: m̂ = g, v̂ = g²
-    const double expected = (i == 0 ? 1.0 : -2.0) - 1e-3 * g.values[std::size_t(i)] / (std::abs(g.values[std::size_t(i)]) + 1e-8);
+    const double expected =
+        (i == 0 ? 1.0 : -2.0) - 1e-3 * g.values[std::size_t(i)] / (std::abs(g.values[std::size_t(i)]) + 1e-8);
     EXPECT_NEAR(x.values[std::size_t(i)], expected, 1e-15);
   }
   EXPECT_DOUBLE_EQ(opt.clock(0, 0)[0], 0.9);
@@ -38,7 +39,8 @@ TEST(Optimiser, SameBitsForAnyNumberOfThreads) {
     set_num_threads(threads);
     Vector<float> x(n, 1.f), g(n, 0.f);
     for (std::size_t i = 0; i < n; ++i) g.values[i] = float(int(i % 1001) - 500) / 300.f;
-    Optimiser opt({leaf("x", x, {rule("ClipNorm", {{"omega", 1.0}}), rule("AdamW", {{"lambda", 0.1}})})}, std::vector{x.view()});
+    Optimiser opt({leaf("x", x, {rule("ClipNorm", {{"omega", 1.0}}), rule("AdamW", {{"lambda", 0.1}})})},
+                  std::vector{x.view()});
     LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
     for (int step = 0; step < 3; ++step) opt.update({&u, 1});
     results.push_back(x.values);
@@ -81,7 +83,8 @@ TEST(Optimiser, GlobalNormIsSharedByTheLeavesOfTheCall) {
 
 TEST(Optimiser, AccumGradCollectsAndCountsAMissingGradientAsZero) {
   Vector<double> x(3, 1.0), g(3, 3.0);
-  Optimiser opt({leaf("x", x, {rule("AccumGrad", {{"n", 3.0}}), rule("Descent", {{"eta", 1.0}})})}, std::vector{x.view()});
+  Optimiser opt({leaf("x", x, {rule("AccumGrad", {{"n", 3.0}}), rule("Descent", {{"eta", 1.0}})})},
+                std::vector{x.view()});
   LeafUpdate with{.leaf = 0, .x = x.view(), .dx = g.view()}, without{.leaf = 0, .x = x.view(), .dx = {}};
   opt.update({&with, 1});
   opt.update({&without, 1});
@@ -99,7 +102,8 @@ TEST(Optimiser, GradientThatOverlapsAnotherParameterIsRefused) {
   low.shape = high.shape = middle.shape = &ten;
   high.data += 40;
   middle.data += 20;
-  std::vector<LeafSpec> specs{{"low", {10}, DType::float32, {{rule("Descent")}, {}}}, {"high", {10}, DType::float32, {{rule("Descent")}, {}}}};
+  std::vector<LeafSpec> specs{{"low", {10}, DType::float32, {{rule("Descent")}, {}}},
+                              {"high", {10}, DType::float32, {{rule("Descent")}, {}}}};
   Optimiser opt(specs, std::vector{low, high});
   std::vector<LeafUpdate> own{{.leaf = 0, .x = low, .dx = low}, {.leaf = 1, .x = high, .dx = high}};
   opt.update(own);  // its own array is as good as a copy

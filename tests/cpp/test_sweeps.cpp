@@ -63,7 +63,8 @@ TEST(Lerp, RefusesBeforeItWrites) {
   Vector<float> a(10, 1.f), b(10, 2.f), source(10, 5.f), shorter(9, 5.f);
   const std::vector<std::string> names{"a", "b"};
   EXPECT_THROW(lerp(std::vector{a.view(), b.view()}, std::vector{source.view(), shorter.view()}, 0.5, names), Error);
-  EXPECT_THROW(lerp(std::vector{a.view(), b.view()}, std::vector{b.view(), source.view()}, 0.5, names), Error);  // b is written
+  EXPECT_THROW(lerp(std::vector{a.view(), b.view()}, std::vector{b.view(), source.view()}, 0.5, names),
+               Error);  // b is written
   EXPECT_THROW(lerp(std::vector{a.view()}, std::vector{source.view()}, 1.5, names), Error);
   EXPECT_EQ(a.values, std::vector<float>(10, 1.f));
   lerp(std::vector{a.view()}, std::vector{a.view()}, 0.5, names);  // its own source: unchanged

@@ -123,7 +123,7 @@ def test_gradient_of_higher_order_that_does_not_fit_changes_nothing():
     before = everything(model, state)
     grads = layers(2, "float32", 900)
     for higher in ({"layers": [None, {"bias": ones(1)}]}, {"layer": None}, [None, None]):
-        with pytest.raises(ValueError, match="gradient at"):
+        with pytest.raises(ValueError, match="gradient"):
             opt.update_(state, model, grads, higher)
         assert everything(model, state) == before
 

@@ -50,8 +50,8 @@ std::string shape_text(std::span<const std::int64_t> shape);  // "(3, 5)", "(3,)
 
 // What an array shares with an earlier one: all its elements, with the axes in the order given (empty: the same).
 struct Alias {
-  std::uint32_t first;     // index of the first array with this memory; its own index when there is none
-  std::vector<int> axes;   // axis i of the first array is axis axes[i] of this one
+  std::uint32_t first;    // index of the first array with this memory; its own index when there is none
+  std::vector<int> axes;  // axis i of the first array is axis axes[i] of this one
 };
 
 // One entry per array. Throws Error(value), naming both places, where arrays share some elements without being

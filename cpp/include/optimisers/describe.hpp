@@ -31,9 +31,9 @@ template <class R>
 static std::span<const FieldInfo> fields_of() {
   static const auto fields = std::apply(
       [](const auto&... f) {
-        return std::array<FieldInfo, sizeof...(f)>{
-            FieldInfo{f.name, kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(), f.range, f.doc, f.structural,
-                      offset_of(f.member)}...};
+        return std::array<FieldInfo, sizeof...(f)>{FieldInfo{f.name,
+                                                             kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(),
+                                                             f.range, f.doc, f.structural, offset_of(f.member)}...};
       },
       R::fields);
   return fields;

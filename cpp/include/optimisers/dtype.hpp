@@ -11,8 +11,21 @@
 namespace optimisers {
 
 enum class DType : std::uint8_t {
-  float16, bfloat16, float32, float64, complex64, complex128,               // what a leaf may be
-  boolean, int8, int16, int32, int64, uint8, uint16, uint32, uint64,       // gradients only: converted
+  float16,
+  bfloat16,
+  float32,
+  float64,
+  complex64,
+  complex128,  // what a leaf may be
+  boolean,
+  int8,
+  int16,
+  int32,
+  int64,
+  uint8,
+  uint16,
+  uint32,
+  uint64,  // gradients only: converted
 };
 inline constexpr int dtype_count = 15;
 
@@ -21,9 +34,21 @@ struct DTypeInfo {
   int size;
 };
 inline constexpr std::array<DTypeInfo, dtype_count> dtype_table{{
-    {"float16", 2}, {"bfloat16", 2}, {"float32", 4}, {"float64", 8}, {"complex64", 8}, {"complex128", 16},
-    {"bool", 1}, {"int8", 1}, {"int16", 2}, {"int32", 4}, {"int64", 8},
-    {"uint8", 1}, {"uint16", 2}, {"uint32", 4}, {"uint64", 8},
+    {"float16", 2},
+    {"bfloat16", 2},
+    {"float32", 4},
+    {"float64", 8},
+    {"complex64", 8},
+    {"complex128", 16},
+    {"bool", 1},
+    {"int8", 1},
+    {"int16", 2},
+    {"int32", 4},
+    {"int64", 8},
+    {"uint8", 1},
+    {"uint16", 2},
+    {"uint32", 4},
+    {"uint64", 8},
 }};
 
 constexpr std::string_view name_of(DType d) { return dtype_table[static_cast<std::size_t>(d)].name; }
@@ -33,7 +58,7 @@ inline constexpr auto dtype_sizes = [] {  // apart from the names: hot loops rea
   for (std::size_t i = 0; i < dtype_table.size(); ++i) sizes[i] = static_cast<std::uint8_t>(dtype_table[i].size);
   return sizes;
 }();
-}
+}  // namespace detail
 constexpr int size_of(DType d) { return detail::dtype_sizes[static_cast<std::size_t>(d)]; }
 constexpr bool is_trainable(DType d) { return d <= DType::complex128; }
 constexpr bool is_complex_dtype(DType d) { return d == DType::complex64 || d == DType::complex128; }

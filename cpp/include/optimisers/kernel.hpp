@@ -10,7 +10,8 @@ namespace optimisers {
 
 // One or more stages over n elements: reads dx from `in`; `middle` writes dx to `out`, `last` subtracts it from x.
 // All arrays are contiguous and aligned to their element type; `in` and `out` may be the same array.
-using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n);
+using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* out, void* const* slots,
+                         std::int64_t n);
 struct StageKernels {
   StageFn middle = nullptr, last = nullptr;
 };
@@ -115,7 +116,8 @@ OPT_FN void run(std::integer_sequence<int, P...>, const std::byte* steps, void* 
 
 // Local to the file that asks for it (static), so that files built for other instruction sets share nothing.
 template <bool Last, class T, class... U>
-static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
+static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots,
+                         std::int64_t n) {
   detail::run<Last, T, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
 }
 

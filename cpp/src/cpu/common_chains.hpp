@@ -11,9 +11,8 @@ struct ChainOf {
 };
 
 // Longer chains first: a program takes the first that fits at each place.
-using CommonChains = std::tuple<
-    ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
-    ChainOf<ClipGrad, Adam>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>>;
+using CommonChains = std::tuple<ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
+                                ChainOf<ClipGrad, Adam>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>>;
 inline constexpr int common_chain_count = int(std::tuple_size_v<CommonChains>);
 
 }  // namespace optimisers::cpu

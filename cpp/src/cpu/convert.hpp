@@ -53,13 +53,16 @@ OPT_FN To convert(From a) {
   if constexpr (std::is_same_v<To, From>) return a;
   else if constexpr (is_complex<To> && is_complex<From>) return {convert<real_t<To>>(a.re), convert<real_t<To>>(a.im)};
   else if constexpr (is_complex<To>) return {convert<real_t<To>>(a), 0};
-  else if constexpr (sizeof(To) == 2 && !std::is_integral_v<To> && !std::is_same_v<From, float> && !std::is_same_v<From, double>)
+  else if constexpr (sizeof(To) == 2 && !std::is_integral_v<To> && !std::is_same_v<From, float> &&
+                     !std::is_same_v<From, double>)
     return convert<To>(convert<float>(a));  // between the 16-bit floats, and from integers, by way of float
   else if constexpr (std::is_same_v<From, Half>) return To(half_to_float(a.bits));
   else if constexpr (std::is_same_v<From, BHalf>) return To(bhalf_to_float(a.bits));
-  else if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, double>) return {float_to_half(double_to_float_odd(a))};
+  else if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, double>)
+    return {float_to_half(double_to_float_odd(a))};
   else if constexpr (std::is_same_v<To, Half>) return {float_to_half(a)};
-  else if constexpr (std::is_same_v<To, BHalf> && std::is_same_v<From, double>) return {float_to_bhalf(double_to_float_odd(a))};
+  else if constexpr (std::is_same_v<To, BHalf> && std::is_same_v<From, double>)
+    return {float_to_bhalf(double_to_float_odd(a))};
   else if constexpr (std::is_same_v<To, BHalf>) return {float_to_bhalf(a)};
   else return static_cast<To>(a);
 }

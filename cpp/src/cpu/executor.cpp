@@ -14,10 +14,10 @@
 namespace optimisers::cpu {
 namespace {
 
-constexpr std::int64_t block = 512;          // elements a chain carries through its stages at a time
-constexpr std::int64_t chunk = 32768;        // elements whose norm is one partial result, on every machine
-constexpr std::int64_t sweep_grain = 4096;   // threads share a leaf at multiples of this
-constexpr std::int64_t job_overhead = 128;   // what starting on a leaf costs, in elements
+constexpr std::int64_t block = 512;         // elements a chain carries through its stages at a time
+constexpr std::int64_t chunk = 32768;       // elements whose norm is one partial result, on every machine
+constexpr std::int64_t sweep_grain = 4096;  // threads share a leaf at multiples of this
+constexpr std::int64_t job_overhead = 128;  // what starting on a leaf costs, in elements
 constexpr std::int64_t worth_a_thread = 50'000;
 constexpr int largest_element = 16;
 constexpr int max_pass_slots = 16;
@@ -53,27 +53,43 @@ void store_run(const std::byte* from, std::int64_t stride, std::int64_t n, std::
 template <class F>
 void with_compute(DType d, F&& f) {
   switch (d) {
-    case DType::float32: return f(float{});
-    case DType::float64: return f(double{});
-    case DType::complex64: return f(Complex<float>{});
-    default: return f(Complex<double>{});
+    case DType::float32:
+      return f(float{});
+    case DType::float64:
+      return f(double{});
+    case DType::complex64:
+      return f(Complex<float>{});
+    default:
+      return f(Complex<double>{});
   }
 }
 template <class F>
 void with_dtype(DType d, F&& f) {
   switch (d) {
-    case DType::float16: return f(Half{});
-    case DType::bfloat16: return f(BHalf{});
-    case DType::boolean: return f(bool{});
-    case DType::int8: return f(std::int8_t{});
-    case DType::int16: return f(std::int16_t{});
-    case DType::int32: return f(std::int32_t{});
-    case DType::int64: return f(std::int64_t{});
-    case DType::uint8: return f(std::uint8_t{});
-    case DType::uint16: return f(std::uint16_t{});
-    case DType::uint32: return f(std::uint32_t{});
-    case DType::uint64: return f(std::uint64_t{});
-    default: return with_compute(d, f);
+    case DType::float16:
+      return f(Half{});
+    case DType::bfloat16:
+      return f(BHalf{});
+    case DType::boolean:
+      return f(bool{});
+    case DType::int8:
+      return f(std::int8_t{});
+    case DType::int16:
+      return f(std::int16_t{});
+    case DType::int32:
+      return f(std::int32_t{});
+    case DType::int64:
+      return f(std::int64_t{});
+    case DType::uint8:
+      return f(std::uint8_t{});
+    case DType::uint16:
+      return f(std::uint16_t{});
+    case DType::uint32:
+      return f(std::uint32_t{});
+    case DType::uint64:
+      return f(std::uint64_t{});
+    default:
+      return with_compute(d, f);
   }
 }
 
@@ -104,7 +120,8 @@ void load(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t 
   });
 }
 
-void store(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute, const std::byte* from) {
+void store(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute,
+           const std::byte* from) {
   if (contiguous && aligned(a.data, a.dtype)) {
     kernels().narrow[real_index(compute) - 2][real_index(a.dtype)](from, a.data + begin * size_of(a.dtype),
                                                                    n * reals(compute));
@@ -138,7 +155,11 @@ void slot_pointers(const Group& group, const Stage& stage, std::int64_t element,
 class Range {
  public:
   Range(const Job& job, std::span<const FurtherGradient> further, Buffers& buffers)
-      : job_(job), group_(*job.group), further_(further), buffers_(buffers), size_(size_of(group_.compute)),
+      : job_(job),
+        group_(*job.group),
+        further_(further),
+        buffers_(buffers),
+        size_(size_of(group_.compute)),
         subtracts_(job.writes && job.out == nullptr) {}
 
   void sweep(std::int64_t begin, std::int64_t end) {
@@ -175,7 +196,8 @@ class Range {
 
  private:
   template <class Iterator>
-  const std::byte* run(Iterator first, Iterator end, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
+  const std::byte* run(Iterator first, Iterator end, std::int64_t b, std::int64_t n, std::byte* x,
+                       const std::byte* dx) {
     for (; first != end; ++first) dx = pass(*first, subtracts_ && first + 1 == end, b, n, x, dx);
     return dx;
   }
@@ -220,7 +242,8 @@ class Range {
     static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
     const Descent::Step<float> one{1};
     const Descent::Step<double> one_double{1};
-    const std::byte* step = group_.real == 0 ? reinterpret_cast<const std::byte*>(&one) : reinterpret_cast<const std::byte*>(&one_double);
+    const std::byte* step =
+        group_.real == 0 ? reinterpret_cast<const std::byte*>(&one) : reinterpret_cast<const std::byte*>(&one_double);
     kernels().stage[descent][0][compute_index(group_.compute)].last(step, x, dx, nullptr, nullptr, n);
   }
 
@@ -259,7 +282,8 @@ class Range {
     if (!job_.flags.x_contiguous || !aligned(x.data, x.dtype)) {  // gather the storage bytes first
       std::byte* to = buffers_.more;
       for_each_run(x, b, n, [&](const std::byte* p, std::int64_t stride, std::int64_t count) {
-        for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype)) std::memcpy(to, p + i * stride, std::size_t(size_of(x.dtype)));
+        for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype))
+          std::memcpy(to, p + i * stride, std::size_t(size_of(x.dtype)));
       });
       stored = buffers_.more;
     }

@@ -49,8 +49,7 @@ struct Choice {
       found |= wanted == level.table->level;
       if (level.here) described.available.emplace_back(level.table->level);
     }
-    if (!found)
-      throw Error(ErrorKind::value, "OPTIMISERS_ISA must be one of " + known + ", got \"" + wanted + "\"");
+    if (!found) throw Error(ErrorKind::value, "OPTIMISERS_ISA must be one of " + known + ", got \"" + wanted + "\"");
     for (const Level& level : levels()) {
       if (!level.here) continue;
       table = level.table;

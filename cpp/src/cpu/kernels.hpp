@@ -30,8 +30,8 @@ struct KernelTable {
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
   StageKernels chain[common_chain_count][compute_count];
   MeasureFn measure[compute_count][measure_count];
-  ConvertFn widen[real_dtypes][2];    // from a real dtype to float32, float64
-  ConvertFn narrow[2][real_dtypes];   // from float32, float64, rounding to nearest even
+  ConvertFn widen[real_dtypes][2];   // from a real dtype to float32, float64
+  ConvertFn narrow[2][real_dtypes];  // from float32, float64, rounding to nearest even
   TakeEditsFn take_edits[real_dtypes][2];
   // a += b, for the gradients of tied leaves; a = keep a + take b, for moving averages.
   void (*add[2])(void* a, const void* b, std::int64_t n);

@@ -75,7 +75,8 @@ double combined_norm(double p, std::span<const PartialNorm> parts) {
   // Some part was measured scaled: combine the parts' norms, scaled by the one that dominates.
   const double dominant = fold(norm, extreme);
   if (!std::isfinite(dominant) || dominant == 0) return dominant;
-  return dominant * std::pow(fold([&](const PartialNorm& part) { return std::pow(norm_of(p, part) / dominant, p); }, plus), 1 / p);
+  return dominant *
+         std::pow(fold([&](const PartialNorm& part) { return std::pow(norm_of(p, part) / dominant, p); }, plus), 1 / p);
 }
 
 }  // namespace optimisers::cpu

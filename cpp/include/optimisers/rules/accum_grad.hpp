@@ -9,13 +9,15 @@ namespace optimisers {
 struct AccumGrad {
   std::int64_t n = 0;  // outside its range: the argument is required
 
-  static constexpr Text text{.name = "AccumGrad",
-                             .summary = "Averages n gradients, then lets the rest of the chain run once.",
-                             .update = "first of n calls: a ← dx/n;  later: a ← a + dx/n\nafter n calls: dx ← a, and the chain goes on",
-                             .notes = "A missing gradient counts as zero; missing in all n calls leaves the leaf untouched. A frozen leaf does not count.",
-                             .reference = "Optimisers.jl AccumGrad"};
-  static constexpr std::tuple fields{
-      Field{"n", &AccumGrad::n, Range::count, "number of update calls averaged over"}};
+  static constexpr Text text{
+      .name = "AccumGrad",
+      .summary = "Averages n gradients, then lets the rest of the chain run once.",
+      .update = "first of n calls: a ← dx/n;  later: a ← a + dx/n\nafter n calls: dx ← a, and the chain goes on",
+      .notes =
+          "A missing gradient counts as zero; missing in all n calls leaves the leaf untouched. A frozen leaf does not "
+          "count.",
+      .reference = "Optimisers.jl AccumGrad"};
+  static constexpr std::tuple fields{Field{"n", &AccumGrad::n, Range::count, "number of update calls averaged over"}};
   static constexpr std::array slots{Slot<AccumGrad>{"a"}};
   friend bool operator==(const AccumGrad&, const AccumGrad&) = default;
 

@@ -11,11 +11,12 @@ struct AdaBelief {
   Pair beta = {0.9, 0.999};
   double epsilon = 1e-16;
 
-  static constexpr Text text{.name = "AdaBelief",
-                             .summary = "Adam scaled by the belief in the gradient: the variance around its running mean.",
-                             .update = "m ← β₁ m + (1−β₁) dx\ns ← β₂ s + (1−β₂) |dx − m|² + ε   (the new m)\ndx ← η m̂ / (√(s/(1−β₂ᵗ)) + ε)",
-                             .notes = "As the paper; ε defaults to Optimisers.jl's 1e-16.",
-                             .reference = "Zhuang et al. 2020, arXiv:2010.07468"};
+  static constexpr Text text{
+      .name = "AdaBelief",
+      .summary = "Adam scaled by the belief in the gradient: the variance around its running mean.",
+      .update = "m ← β₁ m + (1−β₁) dx\ns ← β₂ s + (1−β₂) |dx − m|² + ε   (the new m)\ndx ← η m̂ / (√(s/(1−β₂ᵗ)) + ε)",
+      .notes = "As the paper; ε defaults to Optimisers.jl's 1e-16.",
+      .reference = "Zhuang et al. 2020, arXiv:2010.07468"};
   static constexpr std::tuple fields{
       Field{"eta", &AdaBelief::eta, Range::nonnegative, "learning rate"},
       Field{"beta", &AdaBelief::beta, Range::unit, "decay of the first moment and of the variance"},
@@ -34,8 +35,13 @@ struct AdaBelief {
   Step<R> tick(Clock& c) const {
     c.advance(beta);
     const double root_correction = std::sqrt(1 - c.beta2_t);
-    return {R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second), R(epsilon),
-            R(eta * root_correction / (1 - c.beta1_t)), R(epsilon * root_correction)};
+    return {R(beta.first),
+            R(1 - beta.first),
+            R(beta.second),
+            R(1 - beta.second),
+            R(epsilon),
+            R(eta * root_correction / (1 - c.beta1_t)),
+            R(epsilon * root_correction)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& s) {

@@ -9,11 +9,12 @@ struct AdaDelta {
   double rho = 0.9;
   double epsilon = 1e-8;
 
-  static constexpr Text text{.name = "AdaDelta",
-                             .summary = "Steps in the units of the parameters: no learning rate.",
-                             .update = "a ← ρ a + (1−ρ) |dx|²\ndx ← dx √(Δ+ε) / √(a+ε)\nΔ ← ρ Δ + (1−ρ) |dx|²   (the new dx)",
-                             .notes = "As the paper and torch.optim.Adadelta with lr=1.",
-                             .reference = "Zeiler 2012, arXiv:1212.5701"};
+  static constexpr Text text{
+      .name = "AdaDelta",
+      .summary = "Steps in the units of the parameters: no learning rate.",
+      .update = "a ← ρ a + (1−ρ) |dx|²\ndx ← dx √(Δ+ε) / √(a+ε)\nΔ ← ρ Δ + (1−ρ) |dx|²   (the new dx)",
+      .notes = "As the paper and torch.optim.Adadelta with lr=1.",
+      .reference = "Zeiler 2012, arXiv:1212.5701"};
   static constexpr std::tuple fields{
       Field{"rho", &AdaDelta::rho, Range::unit, "decay of the running means"},
       Field{"epsilon", &AdaDelta::epsilon, Range::nonnegative, "added under both roots"}};

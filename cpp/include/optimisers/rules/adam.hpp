@@ -11,11 +11,13 @@ struct Adam {
   Pair beta = {0.9, 0.999};
   double epsilon = 1e-8;
 
-  static constexpr Text text{.name = "Adam",
-                             .summary = "Adaptive moment estimation.",
-                             .update = "m ← β₁ m + (1−β₁) dx\nv ← β₂ v + (1−β₂) |dx|²\ndx ← η (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)",
-                             .notes = "As the paper and torch.optim.Adam. β₁ᵗ, β₂ᵗ are running products, so they stay right when β is adjusted.",
-                             .reference = "Kingma & Ba 2015, arXiv:1412.6980"};
+  static constexpr Text text{
+      .name = "Adam",
+      .summary = "Adaptive moment estimation.",
+      .update = "m ← β₁ m + (1−β₁) dx\nv ← β₂ v + (1−β₂) |dx|²\ndx ← η (m/(1−β₁ᵗ)) / (√(v/(1−β₂ᵗ)) + ε)",
+      .notes =
+          "As the paper and torch.optim.Adam. β₁ᵗ, β₂ᵗ are running products, so they stay right when β is adjusted.",
+      .reference = "Kingma & Ba 2015, arXiv:1412.6980"};
   static constexpr std::tuple fields{
       Field{"eta", &Adam::eta, Range::nonnegative, "learning rate"},
       Field{"beta", &Adam::beta, Range::unit, "decay of the first and the second moment"},
@@ -40,8 +42,12 @@ struct Adam {
   Step<R> tick(Clock& c) const {
     c.advance(beta);
     const double root_correction = std::sqrt(1 - c.beta2_t);
-    return {R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second),
-            R(eta * root_correction / (1 - c.beta1_t)), R(epsilon * root_correction)};
+    return {R(beta.first),
+            R(1 - beta.first),
+            R(beta.second),
+            R(1 - beta.second),
+            R(eta * root_correction / (1 - c.beta1_t)),
+            R(epsilon * root_correction)};
   }
   // The two moments, for the rules that share them.
   template <class T, class K>

@@ -9,11 +9,12 @@ struct AdaMax {
   Pair beta = {0.9, 0.999};
   double epsilon = 1e-8;
 
-  static constexpr Text text{.name = "AdaMax",
-                             .summary = "Adam with the infinity norm in place of the second moment.",
-                             .update = "m ← β₁ m + (1−β₁) dx\nu ← max(β₂ u, |dx|)\ndx ← η/(1−β₁ᵗ) · m/(u + ε)",
-                             .notes = "ε is added to u, as in Optimisers.jl; torch.optim.Adamax adds it to |dx| inside the maximum.",
-                             .reference = "Kingma & Ba 2015, arXiv:1412.6980"};
+  static constexpr Text text{
+      .name = "AdaMax",
+      .summary = "Adam with the infinity norm in place of the second moment.",
+      .update = "m ← β₁ m + (1−β₁) dx\nu ← max(β₂ u, |dx|)\ndx ← η/(1−β₁ᵗ) · m/(u + ε)",
+      .notes = "ε is added to u, as in Optimisers.jl; torch.optim.Adamax adds it to |dx| inside the maximum.",
+      .reference = "Kingma & Ba 2015, arXiv:1412.6980"};
   static constexpr std::tuple fields{
       Field{"eta", &AdaMax::eta, Range::nonnegative, "learning rate"},
       Field{"beta", &AdaMax::beta, Range::unit, "decay of the first moment and of the maximum"},

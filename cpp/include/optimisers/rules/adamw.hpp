@@ -13,11 +13,12 @@ struct AdamW {
   double epsilon = 1e-8;
   bool couple = true;
 
-  static constexpr Text text{.name = "AdamW",
-                             .summary = "Adam with decoupled weight decay.",
-                             .update = "u ← m̂ / (√v̂ + ε)   (m̂, v̂ as in Adam)\ncouple: dx ← η (u + λ x)\notherwise: dx ← η u + λ x",
-                             .notes = "couple=True is torch.optim.AdamW (whose λ defaults to 0.01), couple=False the paper.",
-                             .reference = "Loshchilov & Hutter 2019, arXiv:1711.05101"};
+  static constexpr Text text{
+      .name = "AdamW",
+      .summary = "Adam with decoupled weight decay.",
+      .update = "u ← m̂ / (√v̂ + ε)   (m̂, v̂ as in Adam)\ncouple: dx ← η (u + λ x)\notherwise: dx ← η u + λ x",
+      .notes = "couple=True is torch.optim.AdamW (whose λ defaults to 0.01), couple=False the paper.",
+      .reference = "Loshchilov & Hutter 2019, arXiv:1711.05101"};
   static constexpr std::tuple fields{
       Field{"eta", &AdamW::eta, Range::nonnegative, "learning rate"},
       Field{"beta", &AdamW::beta, Range::unit, "decay of the first and the second moment"},

@@ -26,11 +26,13 @@
 
 namespace optimisers {
 
+// clang-format off
 using AllRules = std::tuple<
     Descent, Momentum, Nesterov, Rprop, RMSProp,
     Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
     AdaGrad, AdaDelta, Lion,
     WeightDecay, SignDecay, ClipGrad, ClipNorm, AccumGrad>;
+// clang-format on
 inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
 
 static_assert([]<class... R>(std::tuple<R...>*) { return (check_rule<R>() && ...); }(static_cast<AllRules*>(nullptr)));

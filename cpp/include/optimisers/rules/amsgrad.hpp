@@ -14,7 +14,9 @@ struct AMSGrad {
   static constexpr Text text{.name = "AMSGrad",
                              .summary = "Adam divided by the largest second moment so far.",
                              .update = "m, v as in Adam\nw ← max(w, v)\ndx ← η m / (√w + ε)   (m, v, w start at ε)",
-                             .notes = "No bias correction, as the paper; starting at ε is Optimisers.jl's. torch.optim.Adam(amsgrad=True) corrects the bias.",
+                             .notes =
+                                 "No bias correction, as the paper; starting at ε is Optimisers.jl's. "
+                                 "torch.optim.Adam(amsgrad=True) corrects the bias.",
                              .reference = "Reddi, Kale & Kumar 2018, arXiv:1904.09237"};
   static constexpr std::tuple fields{
       Field{"eta", &AMSGrad::eta, Range::nonnegative, "learning rate"},

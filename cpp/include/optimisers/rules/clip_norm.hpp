@@ -11,11 +11,14 @@ struct ClipNorm {
   bool throw_ = true;
   Scope scope = Scope::leaf;
 
-  static constexpr Text text{.name = "ClipNorm",
-                             .summary = "Scales the gradient down to a largest norm, of one leaf or of all together.",
-                             .update = "dx ← dx · min(ω/‖dx‖ₚ, 1)\nscope=\"global\": ‖·‖ₚ over all leaves of the call with such a stage",
-                             .notes = "scope=\"global\" is torch.nn.utils.clip_grad_norm_ without the 1e-6 it adds to the norm; Optimisers.jl has the leaf scope only.",
-                             .reference = "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063"};
+  static constexpr Text text{
+      .name = "ClipNorm",
+      .summary = "Scales the gradient down to a largest norm, of one leaf or of all together.",
+      .update = "dx ← dx · min(ω/‖dx‖ₚ, 1)\nscope=\"global\": ‖·‖ₚ over all leaves of the call with such a stage",
+      .notes =
+          "scope=\"global\" is torch.nn.utils.clip_grad_norm_ without the 1e-6 it adds to the norm; Optimisers.jl has "
+          "the leaf scope only.",
+      .reference = "Pascanu, Mikolov & Bengio 2013, arXiv:1211.5063"};
   static constexpr std::tuple fields{
       Field{"omega", &ClipNorm::omega, Range::positive, "largest norm"},
       Field{"p", &ClipNorm::p, Range::norm_order, "order of the norm, ±inf included"},

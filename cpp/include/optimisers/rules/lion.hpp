@@ -12,7 +12,9 @@ struct Lion {
   static constexpr Text text{.name = "Lion",
                              .summary = "The sign of an interpolated momentum.",
                              .update = "dx' ← η sign(β₁ m + (1−β₁) dx)\nm ← β₂ m + (1−β₂) dx\ndx ← dx'",
-                             .notes = "The paper's update; Optimisers.jl up to 0.4.8 weighs the moment the other way round. The default β₂ is Optimisers.jl's, the paper's is 0.99.",
+                             .notes =
+                                 "The paper's update; Optimisers.jl up to 0.4.8 weighs the moment the other way round. "
+                                 "The default β₂ is Optimisers.jl's, the paper's is 0.99.",
                              .reference = "Chen et al. 2023, arXiv:2302.06675"};
   static constexpr std::tuple fields{
       Field{"eta", &Lion::eta, Range::nonnegative, "learning rate: the size of every step"},

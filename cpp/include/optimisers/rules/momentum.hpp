@@ -11,12 +11,12 @@ struct Momentum {
   static constexpr Text text{.name = "Momentum",
                              .summary = "Gradient descent with heavy-ball momentum.",
                              .update = "v ← ρ v + η dx\ndx ← v",
-                             .notes = "η enters the velocity, as in Optimisers.jl; torch.optim.SGD multiplies by the "
-                                      "learning rate on the way out, which differs once the rate is changed.",
+                             .notes =
+                                 "η enters the velocity, as in Optimisers.jl; torch.optim.SGD multiplies by the "
+                                 "learning rate on the way out, which differs once the rate is changed.",
                              .reference = "Polyak 1964, USSR Comput. Math. Math. Phys. 4(5)"};
-  static constexpr std::tuple fields{
-      Field{"eta", &Momentum::eta, Range::nonnegative, "learning rate"},
-      Field{"rho", &Momentum::rho, Range::unit, "decay of the velocity"}};
+  static constexpr std::tuple fields{Field{"eta", &Momentum::eta, Range::nonnegative, "learning rate"},
+                                     Field{"rho", &Momentum::rho, Range::unit, "decay of the velocity"}};
   static constexpr std::array slots{Slot<Momentum>{"v"}};
   friend bool operator==(const Momentum&, const Momentum&) = default;
 

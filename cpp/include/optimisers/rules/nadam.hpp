@@ -11,11 +11,14 @@ struct NAdam {
   Pair beta = {0.9, 0.999};
   double epsilon = 1e-8;
 
-  static constexpr Text text{.name = "NAdam",
-                             .summary = "Adam with Nesterov momentum.",
-                             .update = "m, v as in Adam\ndx ← η (β₁ m/(1−β₁ᵗ⁺¹) + (1−β₁) dx/(1−β₁ᵗ)) / (√(β₂ v/(1−β₂ᵗ)) + ε)",
-                             .notes = "Constant β₁ and the factor β₂ under the root, as in Optimisers.jl; torch.optim.NAdam has a momentum schedule and no such factor.",
-                             .reference = "Dozat 2016, ICLR workshop"};
+  static constexpr Text text{
+      .name = "NAdam",
+      .summary = "Adam with Nesterov momentum.",
+      .update = "m, v as in Adam\ndx ← η (β₁ m/(1−β₁ᵗ⁺¹) + (1−β₁) dx/(1−β₁ᵗ)) / (√(β₂ v/(1−β₂ᵗ)) + ε)",
+      .notes =
+          "Constant β₁ and the factor β₂ under the root, as in Optimisers.jl; torch.optim.NAdam has a momentum "
+          "schedule and no such factor.",
+      .reference = "Dozat 2016, ICLR workshop"};
   static constexpr std::tuple fields{
       Field{"eta", &NAdam::eta, Range::nonnegative, "learning rate"},
       Field{"beta", &NAdam::beta, Range::unit, "decay of the first and the second moment"},
@@ -33,9 +36,14 @@ struct NAdam {
   template <class R>
   Step<R> tick(Clock& c) const {
     c.advance(beta);
-    return {R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second),
-            R(eta * beta.first / (1 - c.beta1_t * beta.first)), R(eta * (1 - beta.first) / (1 - c.beta1_t)),
-            R(beta.second / (1 - c.beta2_t)), R(epsilon)};
+    return {R(beta.first),
+            R(1 - beta.first),
+            R(beta.second),
+            R(1 - beta.second),
+            R(eta * beta.first / (1 - c.beta1_t * beta.first)),
+            R(eta * (1 - beta.first) / (1 - c.beta1_t)),
+            R(beta.second / (1 - c.beta2_t)),
+            R(epsilon)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& v) {

@@ -14,9 +14,8 @@ struct Nesterov {
                              .update = "dx' ← −ρ² v + (1+ρ) η dx   (v before the step)\nv ← ρ v − η dx\ndx ← dx'",
                              .notes = "The velocity carries the opposite sign of Momentum's, as in Optimisers.jl.",
                              .reference = "Nesterov 1983; Sutskever et al. 2013, ICML"};
-  static constexpr std::tuple fields{
-      Field{"eta", &Nesterov::eta, Range::nonnegative, "learning rate"},
-      Field{"rho", &Nesterov::rho, Range::unit, "decay of the velocity"}};
+  static constexpr std::tuple fields{Field{"eta", &Nesterov::eta, Range::nonnegative, "learning rate"},
+                                     Field{"rho", &Nesterov::rho, Range::unit, "decay of the velocity"}};
   static constexpr std::array slots{Slot<Nesterov>{"v"}};
   friend bool operator==(const Nesterov&, const Nesterov&) = default;
 

@@ -13,8 +13,9 @@ struct RAdam {
 
   static constexpr Text text{.name = "RAdam",
                              .summary = "Adam whose adaptive step is rectified while its variance is not yet known.",
-                             .update = "ρ∞ = 2/(1−β₂) − 1;  ρ = ρ∞ − 2t β₂ᵗ/(1−β₂ᵗ)\nρ > 4: dx ← η r m̂ / (√v̂ + ε),  "
-                                       "r = √((ρ−4)(ρ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρ))\notherwise: dx ← η m̂",
+                             .update =
+                                 "ρ∞ = 2/(1−β₂) − 1;  ρ = ρ∞ − 2t β₂ᵗ/(1−β₂ᵗ)\nρ > 4: dx ← η r m̂ / (√v̂ + ε),  "
+                                 "r = √((ρ−4)(ρ−2)ρ∞ / ((ρ∞−4)(ρ∞−2)ρ))\notherwise: dx ← η m̂",
                              .notes = "Rectifies for ρ > 4 (paper, Optimisers.jl); torch.optim.RAdam for ρ > 5.",
                              .reference = "Liu et al. 2020, arXiv:1908.03265"};
   static constexpr std::tuple fields{
@@ -44,8 +45,13 @@ struct RAdam {
     const bool rectify = rho > 4;
     const double r = rectify ? std::sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho)) : 1;
     const double root_correction = rectify ? std::sqrt(1 - c.beta2_t) : 1;
-    return {R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second),
-            R(eta * r * root_correction / (1 - c.beta1_t)), R(epsilon * root_correction), R(rectify)};
+    return {R(beta.first),
+            R(1 - beta.first),
+            R(beta.second),
+            R(1 - beta.second),
+            R(eta * r * root_correction / (1 - c.beta1_t)),
+            R(epsilon * root_correction),
+            R(rectify)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& v) {

@@ -11,12 +11,16 @@ struct RMSProp {
   double epsilon = 1e-8;
   bool centred = false;
 
-  static constexpr Text text{.name = "RMSProp",
-                             .summary = "Gradients divided by a running root mean square; centred, by a running standard deviation.",
-                             .update = "q ← ρ q + (1−ρ) |dx|²\nplain: dx ← η dx / (√q + ε)\ncentred: l ← ρ l + (1−ρ) dx\n"
-                                       "centred: dx ← η dx / (√max(q − |l|², 0) + ε)",
-                             .notes = "ρ is torch.optim.RMSprop's alpha, 0.99 there. The clamp at 0 is ours: PyTorch and Optimisers.jl take the root of a negative rounding error.",
-                             .reference = "Tieleman & Hinton 2012, lecture 6.5; Graves 2013, arXiv:1308.0850"};
+  static constexpr Text text{
+      .name = "RMSProp",
+      .summary = "Gradients divided by a running root mean square; centred, by a running standard deviation.",
+      .update =
+          "q ← ρ q + (1−ρ) |dx|²\nplain: dx ← η dx / (√q + ε)\ncentred: l ← ρ l + (1−ρ) dx\n"
+          "centred: dx ← η dx / (√max(q − |l|², 0) + ε)",
+      .notes =
+          "ρ is torch.optim.RMSprop's alpha, 0.99 there. The clamp at 0 is ours: PyTorch and Optimisers.jl take the "
+          "root of a negative rounding error.",
+      .reference = "Tieleman & Hinton 2012, lecture 6.5; Graves 2013, arXiv:1308.0850"};
   static constexpr std::tuple fields{
       Field{"eta", &RMSProp::eta, Range::nonnegative, "learning rate"},
       Field{"rho", &RMSProp::rho, Range::unit, "decay of the moments"},

@@ -10,18 +10,21 @@ struct Rprop {
   Pair ell = {0.5, 1.2};
   Pair gamma = {1e-6, 50};
 
-  static constexpr Text text{.name = "Rprop",
-                             .summary = "Resilient propagation: a step size per element, grown and shrunk by the sign of the gradient.",
-                             .update = "g·dx > 0: s ← min(ℓ₂ s, Γ₂);  g ← dx\ng·dx < 0: s ← max(ℓ₁ s, Γ₁);  g ← 0\n"
-                                       "otherwise: g ← dx\ndx ← s · sign(g)   (s starts at η)",
-                             .notes = "The variant without weight backtracking, as torch.optim.Rprop. Complex leaves are refused at setup.",
-                             .reference = "Riedmiller & Braun 1993, ICNN"};
+  static constexpr Text text{
+      .name = "Rprop",
+      .summary = "Resilient propagation: a step size per element, grown and shrunk by the sign of the gradient.",
+      .update =
+          "g·dx > 0: s ← min(ℓ₂ s, Γ₂);  g ← dx\ng·dx < 0: s ← max(ℓ₁ s, Γ₁);  g ← 0\n"
+          "otherwise: g ← dx\ndx ← s · sign(g)   (s starts at η)",
+      .notes = "The variant without weight backtracking, as torch.optim.Rprop. Complex leaves are refused at setup.",
+      .reference = "Riedmiller & Braun 1993, ICNN"};
   static constexpr std::tuple fields{
       Field{"eta", &Rprop::eta, Range::nonnegative, "initial step size of every element"},
       Field{"ell", &Rprop::ell, Range::factors, "factors of decrease and increase"},
       Field{"gamma", &Rprop::gamma, Range::ordered, "smallest and largest step size"}};
   static constexpr std::array slots{Slot<Rprop>{"g"}, Slot<Rprop>{.name = "eta", .start = &Rprop::eta}};
-  static constexpr const char* refuses_complex = "Rprop follows the sign of the gradient, which a complex number does not have";
+  static constexpr const char* refuses_complex =
+      "Rprop follows the sign of the gradient, which a complex number does not have";
   friend bool operator==(const Rprop&, const Rprop&) = default;
 
   template <class R>

@@ -7,11 +7,12 @@ namespace optimisers {
 struct WeightDecay {
   double lambda = 5e-4;
 
-  static constexpr Text text{.name = "WeightDecay",
-                             .summary = "Adds the gradient of an L2 penalty.",
-                             .update = "dx ← dx + λ x",
-                             .notes = "Before a rule it is L2 regularisation (torch's weight_decay outside AdamW), behind it decoupled decay.",
-                             .reference = "Hanson & Pratt 1988, NIPS"};
+  static constexpr Text text{
+      .name = "WeightDecay",
+      .summary = "Adds the gradient of an L2 penalty.",
+      .update = "dx ← dx + λ x",
+      .notes = "Before a rule it is L2 regularisation (torch's weight_decay outside AdamW), behind it decoupled decay.",
+      .reference = "Hanson & Pratt 1988, NIPS"};
   static constexpr std::tuple fields{
       Field{"lambda", &WeightDecay::lambda, Range::nonnegative, "weight of the penalty (λ/2)|x|²"}};
   static constexpr std::array<Slot<WeightDecay>, 0> slots{};
