@@ -16,7 +16,7 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
-CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES = $(shell find cpp python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME

@@ -44,7 +44,8 @@ opt.nothing  # E: attr-defined
 
 def mypy(*arguments: str, cwd: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "mypy", "--strict", "--no-error-summary", *arguments]
-    env = os.environ | {"MYPYPATH": str(PACKAGE.parent)}
+    # mypy finds an installed package by itself, and refuses to be told where.
+    env = os.environ | ({} if "site-packages" in PACKAGE.parts else {"MYPYPATH": str(PACKAGE.parent)})
     return subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True, check=False)
 
 
