@@ -57,6 +57,7 @@ lint: $(VENV)/.lint $(VENV)/.test $(BUILD)/.installed ## check formatting, style
 	$(BIN)/ruff check .
 	$(BIN)/clang-format --dry-run --Werror $(CPP_FILES)
 	$(BIN)/codespell
+	$(PY) tools/check_includes.py
 	$(BIN)/mypy
 
 format: $(VENV)/.lint ## format Python and C++ files in place

@@ -15,7 +15,7 @@ LAYERS = [
     "config.hpp  optimisers.h",
     "math.hpp  error.hpp  isa.hpp  threads.hpp",
     "dtype.hpp  refuse.hpp  result.hpp  arena.hpp",
-    "array.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp",
+    "array.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp cpu/dispatch.hpp",
     "kernel.hpp  overlap.hpp  sweeps.hpp  pack.hpp  rules/adam.hpp",
     "rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",

@@ -37,10 +37,10 @@ class FusedChain final : public AnyChain {
 
  private:
   static constexpr int slot_count = (min_slots<R> + ... + 0);
-  std::tuple<optimisers::clock_t<R>...> clocks_;
+  std::tuple<optimisers::clock_type<R>...> clocks_;
 
   template <class One>
-  static void tick(optimisers::clock_t<One>& clock, std::byte* steps, int stage) {
+  static void tick(optimisers::clock_type<One>& clock, std::byte* steps, int stage) {
     const auto k = One{}.template tick<float>(clock);
     std::memcpy(steps + detail::step_offset<float, Use<R>...>(stage), &k, sizeof k);
   }

@@ -6,29 +6,12 @@
 #include <string>
 
 #include "cpu/convert.hpp"
+#include "cpu/dispatch.hpp"
 #include "optimisers/array.hpp"
 #include "refuse.hpp"
 
 namespace optimisers {
 namespace {
-
-template <class F>
-void with_element(DType d, F&& f) {
-  switch (d) {
-    case DType::float16:
-      return f(Half{});
-    case DType::bfloat16:
-      return f(BHalf{});
-    case DType::float32:
-      return f(float{});
-    case DType::float64:
-      return f(double{});
-    case DType::complex64:
-      return f(Complex<float>{});
-    default:
-      return f(Complex<double>{});
-  }
-}
 
 // By way of complex double, which holds every element exactly.
 template <class From>
@@ -53,13 +36,13 @@ void copy(const AnySpan& from, const AnySpan& to) {
   Complex<double> wide[block];
   for (std::int64_t b = 0; b < from.size(); b += block) {
     const std::int64_t n = std::min(block, from.size() - b);
-    with_element(from.dtype(), [&](auto a) {
+    cpu::with_trainable(from.dtype(), [&](auto a) {
       for (std::int64_t i = 0; i < n; ++i) {
         std::memcpy(&a, from.data() + (b + i) * std::int64_t(sizeof a), sizeof a);
         wide[i] = widen(a);
       }
     });
-    with_element(to.dtype(), [&](auto a) {
+    cpu::with_trainable(to.dtype(), [&](auto a) {
       for (std::int64_t i = 0; i < n; ++i) {
         a = narrow<decltype(a)>(wide[i]);
         std::memcpy(to.data() + (b + i) * std::int64_t(sizeof a), &a, sizeof a);

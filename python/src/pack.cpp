@@ -5,48 +5,13 @@
 #include <cstring>
 
 #include "../../cpp/src/cpu/convert.hpp"
+#include "../../cpp/src/cpu/dispatch.hpp"
 #include "optimisers/threads.hpp"
 
 namespace optimisers::python {
 namespace {
 
 constexpr std::int64_t chunk = 1 << 16;  // elements a task copies
-
-template <class F>
-void with_element(DType dtype, F&& f) {
-  switch (dtype) {
-    case DType::float16:
-      return f(Half{});
-    case DType::bfloat16:
-      return f(BHalf{});
-    case DType::float32:
-      return f(float{});
-    case DType::float64:
-      return f(double{});
-    case DType::complex64:
-      return f(Complex<float>{});
-    case DType::complex128:
-      return f(Complex<double>{});
-    case DType::boolean:
-      return f(bool{});
-    case DType::int8:
-      return f(std::int8_t{});
-    case DType::int16:
-      return f(std::int16_t{});
-    case DType::int32:
-      return f(std::int32_t{});
-    case DType::int64:
-      return f(std::int64_t{});
-    case DType::uint8:
-      return f(std::uint8_t{});
-    case DType::uint16:
-      return f(std::uint16_t{});
-    case DType::uint32:
-      return f(std::uint32_t{});
-    case DType::uint64:
-      return f(std::uint64_t{});
-  }
-}
 
 template <class T>
 constexpr bool is_narrow = std::is_same_v<T, Half> || std::is_same_v<T, BHalf>;
@@ -125,9 +90,9 @@ using CopyRun = void (*)(const std::byte*, std::int64_t, std::byte*, std::int64_
 
 CopyRun copy_run_of(DType to, DType from) {
   CopyRun run = nullptr;
-  with_element(to, [&](auto t) {
+  cpu::with_dtype(to, [&](auto t) {
     using To = decltype(t);
-    if constexpr (!std::is_integral_v<To>) with_element(from, [&](auto f) { run = copy_run<To, decltype(f)>; });
+    if constexpr (!std::is_integral_v<To>) cpu::with_dtype(from, [&](auto f) { run = copy_run<To, decltype(f)>; });
   });
   return run;
 }

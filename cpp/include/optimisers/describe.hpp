@@ -62,13 +62,13 @@ static void tick(const void* rule, double* clock, void* step) {
     *static_cast<typename R::template Step<F>*>(step) = as<R>(rule).template tick<F>(none);
   } else {
     *static_cast<typename R::template Step<F>*>(step) =
-        as<R>(rule).template tick<F>(*reinterpret_cast<clock_t<R>*>(clock));
+        as<R>(rule).template tick<F>(*reinterpret_cast<clock_type<R>*>(clock));
   }
 }
 
 template <class R, class F>
 static bool miss(const void* rule, double* clock, void* step) {
-  return as<R>(rule).template miss<F>(*reinterpret_cast<clock_t<R>*>(clock),
+  return as<R>(rule).template miss<F>(*reinterpret_cast<clock_type<R>*>(clock),
                                       *static_cast<typename R::template Step<F>*>(step));
 }
 
@@ -91,7 +91,7 @@ static RuleInfo describe(int id) {
   std::memcpy(info.defaults.data(), &rule, sizeof(R));
   if constexpr (clock_size<R> > 0) {
     info.clock = R::clock;
-    const clock_t<R> clock{};
+    const clock_type<R> clock{};
     static_assert(sizeof clock <= sizeof info.clock_start);
     std::memcpy(info.clock_start.data(), &clock, sizeof clock);
   }
@@ -102,7 +102,7 @@ static RuleInfo describe(int id) {
   info.tick[0] = tick<R, float>;
   info.tick[1] = tick<R, double>;
   if constexpr (GatingRule<R>) {
-    info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_t<R>*>(clock)); };
+    info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_type<R>*>(clock)); };
     info.miss[0] = miss<R, float>;
     info.miss[1] = miss<R, double>;
   }

@@ -105,9 +105,9 @@ constexpr int arity() {
 }  // namespace detail
 
 template <class R>
-using clock_t = typename detail::ClockOf<R>::type;
+using clock_type = typename detail::ClockOf<R>::type;
 template <class R>
-inline constexpr int clock_size = std::is_empty_v<clock_t<R>> ? 0 : int(sizeof(clock_t<R>) / sizeof(double));
+inline constexpr int clock_size = std::is_empty_v<clock_type<R>> ? 0 : int(sizeof(clock_type<R>) / sizeof(double));
 
 template <class R>
 inline constexpr int max_slots = int(R::slots.size());
@@ -147,7 +147,7 @@ constexpr bool conditional_slots_last() {
 }  // namespace detail
 
 template <class R>
-concept GatingRule = requires(const R r, clock_t<R>& c, typename R::template Step<float>& k) {
+concept GatingRule = requires(const R r, clock_type<R>& c, typename R::template Step<float>& k) {
   { R::open(c) } -> std::same_as<bool>;
   { r.template miss<float>(c, k) } -> std::same_as<bool>;
 };
@@ -165,7 +165,7 @@ concept RefusesComplex = requires { R::refuses_complex; };
 // The concept every entry of rules/all.hpp is held to. A failure names the line that does not hold.
 template <class R>
 concept Rule = std::is_trivially_copyable_v<R> && std::is_aggregate_v<R> && std::equality_comparable<R> &&
-               std::same_as<const Text, decltype(R::text)> && requires(const R r, clock_t<R>& c) {
+               std::same_as<const Text, decltype(R::text)> && requires(const R r, clock_type<R>& c) {
                  { r.template tick<float>(c) } -> std::same_as<typename R::template Step<float>>;
                  { r.template tick<double>(c) } -> std::same_as<typename R::template Step<double>>;
                } && std::is_trivially_copyable_v<typename R::template Step<double>>;
@@ -187,7 +187,7 @@ constexpr bool check_rule() {
     static_assert(detail::applies<R, Complex<double>>(std::make_integer_sequence<int, max_slots<R>>{}),
                   "apply() takes complex elements, or the rule says refuses_complex");
   if constexpr (clock_size<R> > 0)
-    static_assert(R::clock.size() == clock_size<R> && sizeof(clock_t<R>) == clock_size<R> * sizeof(double),
+    static_assert(R::clock.size() == clock_size<R> && sizeof(clock_type<R>) == clock_size<R> * sizeof(double),
                   "Clock holds doubles only, each named in `clock`");
   return true;
 }

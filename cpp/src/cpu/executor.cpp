@@ -7,6 +7,7 @@
 #include <limits>
 
 #include "cpu/convert.hpp"
+#include "cpu/dispatch.hpp"
 #include "cpu/kernels.hpp"
 #include "optimisers/threads.hpp"
 #include "overlap.hpp"
@@ -47,49 +48,6 @@ void store_run(const std::byte* from, std::int64_t stride, std::int64_t n, std::
     std::memcpy(&a, from + i * std::int64_t(sizeof a), sizeof a);
     const To b = convert<To>(a);
     std::memcpy(p + i * stride, &b, sizeof b);
-  }
-}
-
-template <class F>
-void with_compute(DType d, F&& f) {
-  switch (d) {
-    case DType::float32:
-      return f(float{});
-    case DType::float64:
-      return f(double{});
-    case DType::complex64:
-      return f(Complex<float>{});
-    default:
-      return f(Complex<double>{});
-  }
-}
-template <class F>
-void with_dtype(DType d, F&& f) {
-  switch (d) {
-    case DType::float16:
-      return f(Half{});
-    case DType::bfloat16:
-      return f(BHalf{});
-    case DType::boolean:
-      return f(bool{});
-    case DType::int8:
-      return f(std::int8_t{});
-    case DType::int16:
-      return f(std::int16_t{});
-    case DType::int32:
-      return f(std::int32_t{});
-    case DType::int64:
-      return f(std::int64_t{});
-    case DType::uint8:
-      return f(std::uint8_t{});
-    case DType::uint16:
-      return f(std::uint16_t{});
-    case DType::uint32:
-      return f(std::uint32_t{});
-    case DType::uint64:
-      return f(std::uint64_t{});
-    default:
-      return with_compute(d, f);
   }
 }
 
