@@ -2,6 +2,8 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <cstdlib>
+
 #include "array.hpp"
 #include "bind.hpp"
 #include "errors.hpp"
@@ -26,6 +28,9 @@ void bind_machine(nb::module_& m) {
 
 NB_MODULE(_core, m) {
   using namespace optimisers::python;
+  // At exit, states may still be held by module globals that a registered class keeps alive: no fault, and no reason
+  // to alarm a user. Set the variable when looking for leaks.
+  nb::set_leak_warnings(std::getenv("OPTIMISERS_LEAK_WARNINGS") != nullptr);
   import_numpy_api();
   bind_errors(m);
   watch_forks();
