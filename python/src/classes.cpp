@@ -33,15 +33,7 @@ PyObject* forget_class(PyObject* address, PyObject*) {
   }
   Py_RETURN_NONE;
 }
-
-PyObject* reference_that_forgets(PyTypeObject* type) {
-  static PyMethodDef method = {"forget_class", forget_class, METH_O, nullptr};
-  nb::object address = nb::steal(PyLong_FromVoidPtr(type));
-  nb::object callback = nb::steal(PyCFunction_New(&method, address.ptr()));
-  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.ptr());
-  if (reference == nullptr) throw nb::python_error();
-  return reference;
-}
+PyMethodDef forgetting = {"forget_class", forget_class, METH_O, nullptr};
 
 PyObject* function_or_null(nb::handle function) { return function.is_none() ? nullptr : function.inc_ref().ptr(); }
 
@@ -52,6 +44,14 @@ nb::object checked(PyObject* object) {
 
 }  // namespace
 
+PyObject* reference_that_calls(PyMethodDef& method, PyTypeObject* type) {
+  nb::object address = nb::steal(PyLong_FromVoidPtr(type));
+  nb::object callback = nb::steal(PyCFunction_New(&method, address.ptr()));
+  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.ptr());
+  if (reference == nullptr) throw nb::python_error();
+  return reference;
+}
+
 const Registered* registered(PyTypeObject* type) {
   if (look_up == nullptr) return nullptr;
   auto& known = known_classes();
@@ -61,7 +61,7 @@ const Registered* registered(PyTypeObject* type) {
     Registered r;
     if (!answer.is_none())
       r = {function_or_null(answer[0]), function_or_null(answer[1]), function_or_null(answer[2]), nullptr};
-    r.class_reference = reference_that_forgets(type);
+    r.class_reference = reference_that_calls(forgetting, type);
     found = known.emplace(type, r).first;
   }
   const Registered& r = found->second;

@@ -13,6 +13,9 @@ struct Registered {
   PyObject* class_reference = nullptr;
 };
 
+// A weak reference to the class whose end calls `method` with the address where the class was.
+PyObject* reference_that_calls(PyMethodDef& method, PyTypeObject* type);
+
 // Null where nothing is registered for the class or its bases.
 const Registered* registered(PyTypeObject* type);
 

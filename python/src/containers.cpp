@@ -59,15 +59,7 @@ PyObject* forget_class(PyObject* address, PyObject*) {
   }
   Py_RETURN_NONE;
 }
-
-PyObject* reference_that_forgets(PyTypeObject* type) {
-  static PyMethodDef method = {"forget_class", forget_class, METH_O, nullptr};
-  nb::object address = nb::steal(PyLong_FromVoidPtr(type));
-  nb::object callback = nb::steal(PyCFunction_New(&method, address.ptr()));
-  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.ptr());
-  if (reference == nullptr) throw nb::python_error();
-  return reference;
-}
+PyMethodDef forgetting = {"forget_class", forget_class, METH_O, nullptr};
 
 void dict_children(PyObject* dict, std::vector<Child>& out) {
   if (PyDict_CheckExact(dict)) {
@@ -99,7 +91,7 @@ const Fields* fields_of(PyTypeObject* type) {
   Fields fields{};
   const bool is_tuple = PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS);
   if (!(is_tuple ? read_named_tuple(object, fields) : read_dataclass(object, fields))) return nullptr;
-  fields.class_reference = reference_that_forgets(type);
+  fields.class_reference = reference_that_calls(forgetting, type);
   return &known.emplace(type, std::move(fields)).first->second;
 }
 

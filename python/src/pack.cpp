@@ -16,12 +16,10 @@ constexpr std::int64_t chunk = 1 << 16;  // elements a task copies
 template <class T>
 constexpr bool is_narrow = std::is_same_v<T, Half> || std::is_same_v<T, BHalf>;
 
-// The 16-bit floats have no conversion of their own from integers, nor to one another.
+// By way of double, so that an integer is rounded once.
 template <class To, class From>
 To converted(From a) {
   if constexpr (is_narrow<To> && std::is_integral_v<From>) return cpu::convert<To>(static_cast<double>(a));
-  else if constexpr (is_narrow<To> && is_narrow<From> && !std::is_same_v<To, From>)
-    return cpu::convert<To>(cpu::convert<float>(a));
   else if constexpr (is_complex<From> && !is_complex<To>) return cpu::convert<To>(a.re);
   else return cpu::convert<To>(a);
 }
