@@ -5,6 +5,7 @@
 #include <array>
 #include <cmath>
 #include <deque>
+#include <numeric>
 
 #include "cpu/norms.hpp"
 #include "optimisers/error.hpp"
@@ -39,7 +40,9 @@ double norm(std::span<const ArrayView> arrays, double p) {
                     .flags = {.dx_contiguous = contiguous, .dx_direct = direct}});
     measurements.push_back(cpu::measurement(&jobs.back(), 0, p));
   }
-  return cpu::combined_norm(p, cpu::measure_norms(measurements, {}));
+  std::vector<std::uint32_t> places(arrays.size());
+  std::iota(places.begin(), places.end(), 0u);
+  return cpu::combined_norm(p, cpu::measure_norms(measurements, {}), places);
 }
 
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
