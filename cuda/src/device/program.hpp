@@ -89,7 +89,7 @@ struct Interpreted {
     pick<AllRules>(stage.rule, f);
   }
   template <class Real>
-  static OPT_CALL bool on_clocks(const StageTable& stage, int, std::byte* row, std::byte* steps, Clocks what) {
+  OPT_CALL static bool on_clocks(const StageTable& stage, int, std::byte* row, std::byte* steps, Clocks what) {
     bool result = true;
     pick<AllRules>(stage.rule, [&]<class R>(R*) { result = on_clocks_of<R, Real>(stage, row, steps, what); });
     return result;
@@ -125,7 +125,7 @@ struct Fused {
   template <class Real>
   OPT_FN static bool on_clocks(const StageTable& stage, int s, std::byte* row, std::byte* steps, Clocks what) {
     bool result = true;
-    pick<Rules>(s, [&]<class R>(R*) { result = on_clocks_of<R, Real>(stage, row, steps, what); });
+    pick<Rules>(s, [&]<class One>(One*) { result = on_clocks_of<One, Real>(stage, row, steps, what); });
     return result;
   }
 
