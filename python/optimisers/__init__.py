@@ -5,6 +5,8 @@ from ._containers import isnumeric, maywrite, register_container, trainable
 from ._core import (
     BusyError,
     DeviceArray,
+    DeviceError,
+    DeviceMemoryError,
     Duplicated,
     InvalidTypeError,
     InvalidValueError,
@@ -31,6 +33,8 @@ __all__ = [
     "Adjusting",
     "BusyError",
     "DeviceArray",
+    "DeviceError",
+    "DeviceMemoryError",
     "Doctor",
     "Duplicated",
     "EarlyStop",

@@ -84,7 +84,7 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
 def cupy_or_none() -> Any:
     """CuPy, where it can be imported."""
     try:
-        import cupy
+        import cupy  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
         return None
     return cupy
@@ -104,7 +104,7 @@ def shown(array: Any, library: str) -> Any:
     if library == "torch":
         import torch
 
-        return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.from_dlpack(array)
+        return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.utils.dlpack.from_dlpack(array)
     if library == "cupy" and not isinstance(array, np.ndarray):
         return cupy_or_none().from_dlpack(array)
     return array
@@ -132,7 +132,8 @@ def record_stream(tensors: list[torch.Tensor], stream: int) -> None:
 
     for tensor in tensors:
         if tensor.is_cuda and stream != torch.cuda.current_stream(tensor.device).cuda_stream:
-            tensor.record_stream(torch.cuda.ExternalStream(stream, tensor.device))
+            external = torch.cuda.ExternalStream(stream, tensor.device)  # type: ignore[no-untyped-call]
+            tensor.record_stream(external)
 
 
 def dtype_name(x: Any) -> str:

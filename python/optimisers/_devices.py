@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from typing import Any, TypeVar
 
@@ -85,6 +84,8 @@ def _library_there(library: str, place: int) -> str:
 
 def _moved_tree(tree: Any, place: int) -> Any:
     """A deep copy, for which deepcopy is told what becomes of each array."""
+    from copy import deepcopy
+
     memo: dict[int, Any] = {}
     native = _core.Model(tree, "to_device")
     leaves = [_moved_array(array, place) for _, array in native.leaves()]
@@ -106,7 +107,7 @@ def _moved_tree(tree: Any, place: int) -> Any:
             memo[id(x)] = _moved_state(x, place)
         elif _is_array(x):
             memo[id(x)] = _moved_array(x, place)
-    return copy.deepcopy(tree, memo)
+    return deepcopy(tree, memo)
 
 
 def _is_array(x: Any) -> bool:

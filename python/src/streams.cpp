@@ -53,9 +53,9 @@ void require_cuda(const std::string& place) {
   const CudaStatus& status = cuda_status();
   if (!status.on) value_error(place + " is on a CUDA device, and CUDA is off: " + status.reason);
   if (fork_count() != forks_when_loaded)
-    throw Error(ErrorKind::busy, place +
-                                     " is on a CUDA device, and this process was forked off one that had used CUDA, "
-                                     "which does not survive that; start it with the \"spawn\" method instead");
+    throw Error(ErrorKind::device, place +
+                                       " is on a CUDA device, and this process was forked off one that had used CUDA, "
+                                       "which does not survive that; start it with the \"spawn\" method instead");
 }
 
 void check_device(int device) {
