@@ -105,6 +105,7 @@ const Driver emulated{
           return Status::ok;
         },
     .follow = [](int, void*, void*) { return Status::ok; },
+    .device_of = [](const void*) { return 0; },
     .error_text = [](int) { return "emulated failure"; },
 };
 

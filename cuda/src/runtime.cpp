@@ -154,4 +154,10 @@ void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayVi
 
 void wait(int device) { check(driver_in_use().wait(device, stream(device)), device, "waiting"); }
 
+void follow(int device, void* stream, void* earlier) {
+  check(driver_in_use().follow(device, stream, earlier), device, "ordering streams");
+}
+
+int device_of(const void* memory) { return driver_in_use().device_of(memory); }
+
 }  // namespace optimisers::cuda

@@ -7,10 +7,10 @@
 #include "array.hpp"
 #include "bind.hpp"
 #include "errors.hpp"
+#include "forks.hpp"
 #include "optimisers/config.hpp"
 #include "optimisers/isa.hpp"
 #include "optimisers/threads.hpp"
-#include "state.hpp"
 
 namespace optimisers::python {
 
@@ -39,5 +39,6 @@ NB_MODULE(_core, m) {
   bind_state(m);
   bind_tree(m);
   bind_walks(m);
+  bind_devices(m);
   bind_machine(m);
 }

@@ -85,4 +85,10 @@ void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayVi
 /// Waits for the thread's stream.
 void wait(int device);
 
+/// `stream` goes on after what `earlier` holds now. Waits for neither.
+void follow(int device, void* stream, void* earlier);
+
+/// The device this memory belongs to; -1: none, or it is gone.
+int device_of(const void* memory);
+
 }  // namespace optimisers::cuda
