@@ -16,7 +16,7 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
-CPP_FILES = $(shell find cpp python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -37,7 +37,7 @@ build: $(BUILD)/.installed ## build the package and install it into .venv
 
 cpp-test: $(BUILD)/.installed ## run the C++ tests
 	@sh tools/ensure_gtest.sh
-	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90-real
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
@@ -96,7 +96,8 @@ $(VENV)/.torch: pyproject.toml $(VENV)/.pip
 
 # The package: no isolation and a fixed build tree, so that ninja compiles only what has changed.
 $(BUILD)/.installed: $(VENV)/.build $(SOURCES)
-	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) .
+	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) \
+		-Ccmake.define.OPTIMISERS_CUDA=OFF .
 	@touch $@
 
 # C++ -----------------------------------------------------------------------------------------------

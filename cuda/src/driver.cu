@@ -184,6 +184,13 @@ const Driver gpu{
           cudaEventDestroy(event);
           return status_of(e);
         },
+    .device_of =
+        [](const void* memory) {
+          cudaPointerAttributes a{};
+          if (cudaPointerGetAttributes(&a, memory) != cudaSuccess) cudaGetLastError();
+          const bool there = a.type == cudaMemoryTypeDevice || a.type == cudaMemoryTypeManaged;
+          return there ? a.device : -1;
+        },
     .error_text = [](int) { return cudaGetErrorString(last_error); },
 };
 
