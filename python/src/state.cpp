@@ -161,7 +161,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
   nb::list written;
   if (flat != nullptr) {
     if (is_tensor(flat)) written.append(nb::borrow(flat));
-  } else {
+  } else if (has_tensors_) {
     std::size_t i = 0;
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -182,6 +182,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
   } else {
+    own_objects();
     UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
     run(user.last_updates());
     user.commit();
@@ -282,10 +283,12 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   const char* call = "apply_";
   permuted_used_ = 0;
   further_.clear();
-  model_.begin(*spec_, 0);
-  model_.keep(0, x);
-  gradients_.begin(*spec_, 0);
-  if (gradient != Py_None) gradients_.keep(0, gradient);
+  model_.begin(0);
+  model_.put(0, x);
+  model_.own();
+  gradients_.begin(0);
+  if (gradient != Py_None) gradients_.put(0, gradient);
+  gradients_.own();
   LeafUpdate& update = updates_[0];
   update = {};
   used_ = 1;

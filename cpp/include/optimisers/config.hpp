@@ -32,3 +32,10 @@ inline constexpr const char* version = "0.1.0";
 #else
 #define OPT_INDEPENDENT
 #endif
+
+// OPT_PREFETCH(p): the memory at p will soon be read; any address is allowed.
+#if defined(__GNUC__)
+#define OPT_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define OPT_PREFETCH(p) static_cast<void>(p)
+#endif
