@@ -16,11 +16,11 @@ M = TypeVar("M")
 
 
 _CALLED = {
-    "numpy": "NumPy array",
-    "jax": "NumPy array",
-    "torch": "torch tensor",
-    "cupy": "CuPy array",
-    "other": "array on a CUDA device",
+    "numpy": "a NumPy array",
+    "jax": "a NumPy array",
+    "torch": "a torch tensor",
+    "cupy": "a CuPy array",
+    "other": "an array on a CUDA device",
 }
 
 
@@ -72,7 +72,7 @@ class Restructure(Generic[M]):
         library = _core.library_of(flat)
         alike = ("numpy", "jax")
         if library != self._library and not (library in alike and self._library in alike):
-            raise InvalidTypeError(f"re: expected a {_CALLED[self._library]}, got {type(flat).__name__}")
+            raise InvalidTypeError(f"re: expected {_CALLED[self._library]}, got {type(flat).__name__}")
         shape = getattr(flat, "shape", None)
         if shape is not None and tuple(shape) != (len(self),):
             raise InvalidValueError(f"re: the flat vector has shape {tuple(shape)}, the model has {(len(self),)}")

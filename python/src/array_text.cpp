@@ -35,7 +35,8 @@ std::string fault_text(PyObject* object, Fault fault) {
              "a.astype(a.dtype.newbyteorder(\"=\"))";
     case Fault::device: {
       nb::object device = nb::getattr(nb::borrow(object), "device", nb::none());
-      const std::string where = device.is_none() ? "an accelerator" : nb::str(device).c_str();
+      const bool named = !device.is_none() && !nb::isinstance<nb::int_>(device);
+      const std::string where = named ? nb::str(device).c_str() : "an accelerator";
       return "is on " + where + ", expected the CPU or a CUDA device; move it there first";
     }
     case Fault::layout:

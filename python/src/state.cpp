@@ -242,7 +242,8 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     if (jax) copied.from_jax.push_back(leaf);
     if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
     if (!jax || fault != Fault::none)
-      type_error(std::string(call) + ": cannot copy a " + type_name(x) + ", which has no method copy; use update_");
+      type_error(std::string(call) + ": cannot copy " + type_name(x) +
+                 " arrays, which have no method copy; use update_");
     const DeviceArray& array = *as_device_array(values.ptr());
     return device_copy(array.view(), array.dtype);
   };
