@@ -9,13 +9,6 @@
 
 #include "optimisers/config.hpp"
 
-// OPT_ROLLED: the next loop stays a loop: threads, not copies of its body, keep the memory busy.
-#if defined(__CUDACC__)
-#define OPT_ROLLED _Pragma("unroll 1")
-#else
-#define OPT_ROLLED
-#endif
-
 namespace optimisers::cuda {
 
 // Counts callers up to n; true for the last, which sets the counter back. What the others wrote before is seen by it.
