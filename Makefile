@@ -23,7 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-kernels cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test bench bench-kernels check-kernels cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -37,9 +37,14 @@ build: $(BUILD)/.installed ## build the package and install it into .venv
 
 cpp-test: $(BUILD)/.installed ## run the C++ tests
 	@sh tools/ensure_gtest.sh
-	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90-real
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
+	@if test -f $(BUILD)/cuda/_cuda.so; then $(MAKE) --no-print-directory check-kernels; \
+	else echo "make: nvcc was not found: the CUDA kernels were neither compiled nor checked"; fi
+
+check-kernels: $(VENV)/.cuda-check ## check the CUDA kernels that were compiled: spills, 128-bit accesses, contraction
+	$(PY) tools/check_kernels.py $(BUILD)/cuda/_cuda.so
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
@@ -84,7 +89,7 @@ $(VENV)/.pip:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.pip
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.cuda-check: $(VENV)/.%: pyproject.toml $(VENV)/.pip
 	$(PIP) install --group $*
 	@touch $@
 
