@@ -23,7 +23,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-kernels check-kernels cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -51,6 +51,11 @@ python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python 
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)
+
+gpu-bench: $(VENV)/.test $(BUILD)/.installed ## measure on a GPU; VENV=... names an environment whose torch knows CUDA
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
+	OPTIMISERS_CUDA_LIBRARY=$(CURDIR)/$(BUILD)/cuda/_cuda.so $(PY) bench/gpu/run.py $(ARGS)
 
 bench-kernels: $(BUILD)/.installed ## time every kernel on every instruction set, as JSON; ARGS="--only Adam"
 	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
