@@ -50,7 +50,7 @@ class TickCache {
            std::equal(before_.begin(), before_.end(), words(row));
   }
   bool reuse(Job& job, std::byte* row) const {
-    std::memcpy(row, after_, std::size_t(job.group->row_size));
+    std::copy_n(after_, job.group->row_size, row);  // both null where no stage is native
     job.steps = ticked_.steps;
     job.first = ticked_.first;
     job.end = ticked_.end;
@@ -176,6 +176,7 @@ class Reductions {
       for (Progress& q : progress_)
         if (q.measured && order(q) == k && norm(q).p == p) members.push_back(&q);
       std::vector<cpu::PartialNorm> parts;
+      parts.reserve(members.size());
       for (const Progress* q : members) parts.push_back(q->norm);
       const double shared = cpu::combined_norm(p, parts);
       const Progress* blamed = members.front();
@@ -259,7 +260,7 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
     const std::byte* saved = state.backup.data();
     for (const LeafUpdate& u : leaves) {
       const std::size_t n = std::size_t(state.group_of(u.leaf).row_size);
-      std::memcpy(state.row_of(u.leaf), saved, n);
+      std::copy_n(saved, n, state.row_of(u.leaf));
       saved += n;
     }
     throw;

@@ -1,5 +1,5 @@
 // bind_update.cpp: update_(state, model, grads, *higher): the one call every training step makes.
-#include <string_view>
+#include <cstring>
 
 #include "errors.hpp"
 #include "handle.hpp"
@@ -40,7 +40,7 @@ Example:
     array([0.5, 0. ])
 )";
 
-constexpr std::string_view names[] = {"state", "model", "grads", "zero_grad"};
+constexpr const char* names[] = {"state", "model", "grads", "zero_grad"};
 
 struct Arguments {
   PyObject* given[4] = {};  // borrowed; null: not given
@@ -60,7 +60,7 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
     const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
     if (name == nullptr) return false;
     int at = 0;
-    while (at < 4 && names[at] != name) ++at;
+    while (at < 4 && std::strcmp(names[at], name) != 0) ++at;
     if (at == 4 || out.given[at] != nullptr) {
       PyErr_Format(PyExc_TypeError,
                    at == 4 ? "update_() got an unexpected keyword argument '%s'"
@@ -72,7 +72,7 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
   }
   for (int i = 0; i < 2; ++i) {
     if (out.given[i] != nullptr) continue;
-    PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i].data());
+    PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i]);
     return false;
   }
   return true;

@@ -1,4 +1,5 @@
 // persist.cpp: states as plain Python objects and back.
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
@@ -33,6 +34,13 @@ nb::object saved_layout(const std::optional<Layout>& layout) {
   nb::list offsets;
   for (auto offset : layout->offsets) offsets.append(offset);
   return nb::make_tuple(nb::str(std::string(name_of(layout->dtype)).c_str()), layout->size, offsets);
+}
+
+DType saved_dtype(nb::handle name) {
+  const auto text = nb::cast<std::string>(name);
+  const auto dtype = dtype_from_name(text);
+  if (!dtype) value_error("unpickling a state: \"" + text + "\" is no dtype that this version knows");
+  return *dtype;
 }
 
 nb::list states_of(const UserStages& stages) {
@@ -85,8 +93,7 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
   auto spec = TreeSpec::from_state(nb::cast<nb::tuple>(data[0]));
   std::vector<LeafArray> leaves;
   for (nb::handle item : data[1]) {
-    LeafArray leaf{
-        {}, *dtype_from_name(nb::cast<nb::str>(item[1]).c_str()), static_cast<Library>(nb::cast<int>(item[2]))};
+    LeafArray leaf{{}, saved_dtype(item[1]), static_cast<Library>(nb::cast<int>(item[2]))};
     for (nb::handle n : item[0]) leaf.shape.push_back(nb::cast<std::int64_t>(n));
     leaves.push_back(std::move(leaf));
   }
@@ -96,7 +103,7 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
     Flattened model;
     model.spec = spec;
     model.views = blank.views;
-    layout = layout_of(model, *dtype_from_name(nb::cast<nb::str>(data[3][0]).c_str()));
+    layout = layout_of(model, saved_dtype(data[3][0]));
     layout->size = nb::cast<std::int64_t>(data[3][1]);  // the vector may have parts that no leaf covers
     layout->offsets = nb::cast<std::vector<std::int64_t>>(data[3][2]);
     blank = blank_vector(*layout);
