@@ -32,6 +32,7 @@ help: ## list the targets
 demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw the learning curves
 	$(PY) examples/digits.py
 
+test: export OPTIMISERS_CPP_BUILD := $(CURDIR)/$(BUILD)
 test: cpp-test python-test ## build and run every test
 
 build: $(BUILD)/.installed ## build the package and install it into .venv
