@@ -90,6 +90,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
               std::vector<ArrayView> segments;
+              segments.reserve(leaves_.size());
               for (std::uint32_t i = 0; i < leaves_.size(); ++i) segments.push_back(segment(arrays[0], i));
               return segments;
             }()),
@@ -126,11 +127,12 @@ void State::size_scratch() {
 
 ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
   const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
+  const Layout& layout = layout_.value();
   ArrayView view = flat;
-  view.data += layout_->offsets[leaf] * step;
-  view.shape = layout_->shapes[leaf].data();
-  view.ndim = static_cast<std::int32_t>(layout_->shapes[leaf].size());
-  view.strides = step == size_of(flat.dtype) ? nullptr : layout_->strides[leaf].data();
+  view.data += layout.offsets[leaf] * step;
+  view.shape = layout.shapes[leaf].data();
+  view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
+  view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
   view.stride_unit = step;
   return view;
 }
