@@ -38,7 +38,7 @@ SEES = {
     "checks.cpp": "state.hpp",
     "schedule.cpp": "state.hpp",
     "optimiser.cpp": "device.hpp",
-    "sweeps.cpp": "cpu/norms.hpp",
+    "sweeps.cpp": "device.hpp",
 }
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 

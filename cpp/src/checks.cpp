@@ -131,7 +131,11 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     const Extent e = extent_of(views[i]);
     if (e.lo == e.hi) continue;
     written.extents.push_back(e);
-    written.arrays.emplace_back(views[i], leaves[i].leaf);
+    LeafRecord& leaf = state.leaves[leaves[i].leaf];
+    ArrayView& kept = written.arrays.emplace_back(views[i], leaves[i].leaf).first;  // outlives the caller's array
+    kept.shape = leaf.shape;
+    if (kept.strides != nullptr) kept.strides = state.strides_of(leaf);
+    kept.stride_unit = 1;
   }
   for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", names[i]);
   for (const Group& group : state.groups) {
@@ -216,6 +220,10 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
   const std::uint32_t epoch = state.epoch;
   bool compared = true;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (i + 8 < leaves.size()) {
+      OPT_PREFETCH(leaves[i + 8].x.shape);
+      OPT_PREFETCH(leaves[i + 8].dx.shape);
+    }
     const LeafUpdate& u = leaves[i];
     const LeafRecord& leaf = state.leaves[u.leaf];
     cpu::ArrayFlags& flags = state.flags[i];

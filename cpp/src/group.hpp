@@ -46,6 +46,7 @@ struct Group {
   std::vector<GroupSlot> slots;
   int row_size = 0, step_size = 0;  // bytes
 
+  std::uint32_t leaves = 0;
   std::int64_t elements = 0;  // of all leaves, with the gaps that align each
   std::vector<std::byte> rows;
   std::vector<Arena> arenas;  // one per slot

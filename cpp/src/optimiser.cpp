@@ -91,7 +91,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
                  .size = size,
                  .offset = group.elements,
                  .group = g,
-                 .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
+                 .index = group.leaves++,
                  .ndim = std::int32_t(spec.shape.size()),
                  .dtype = spec.dtype,
                  .device = spec.device};

@@ -36,6 +36,7 @@ struct Driver {
   Status (*fill_now)(int device, void* to, const void* from, std::size_t bytes);  // from the host, outside any capture
   // The stream waits for what `earlier`, another stream, holds now.
   Status (*follow)(int device, void* stream, void* earlier);
+  int (*device_of)(const void* memory);  // -1: no device's, or no longer
 
   const char* (*error_text)(int device);  // of the last failure on this thread
 };

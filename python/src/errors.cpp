@@ -7,7 +7,7 @@
 namespace optimisers::python {
 namespace {
 
-std::array<PyObject*, 4> classes{};  // indexed by ErrorKind
+std::array<PyObject*, 6> classes{};  // indexed by ErrorKind
 
 struct ClassInfo {
   ErrorKind kind;
@@ -16,7 +16,7 @@ struct ClassInfo {
   PyObject* builtin;
 };
 
-void set_error(const Error& error) { PyErr_SetString(classes[static_cast<int>(error.kind())], error.what()); }
+void set_error(const Error& error) { PyErr_SetString(classes[static_cast<std::size_t>(error.kind())], error.what()); }
 
 }  // namespace
 
@@ -32,6 +32,10 @@ void bind_errors(nb::module_& m) {
        PyExc_FloatingPointError},
       {ErrorKind::busy, "BusyError", "The state is in use by the same thread, further up the stack.",
        PyExc_RuntimeError},
+      {ErrorKind::memory, "DeviceMemoryError", "A CUDA device has too little memory; nothing was changed.",
+       PyExc_MemoryError},
+      {ErrorKind::device, "DeviceError", "A CUDA device failed, or cannot be used in this process.",
+       PyExc_RuntimeError},
   };
   for (const ClassInfo& info : infos) {
     nb::tuple bases = nb::make_tuple(base, nb::borrow(info.builtin));
@@ -39,7 +43,7 @@ void bind_errors(nb::module_& m) {
         PyErr_NewExceptionWithDoc((std::string("optimisers.") + info.name).c_str(), info.doc, bases.ptr(), nullptr));
     if (!cls.is_valid()) throw nb::python_error();
     m.attr(info.name) = cls;
-    classes[static_cast<int>(info.kind)] = cls.release().ptr();  // the module lives as long as the process
+    classes[static_cast<std::size_t>(info.kind)] = cls.release().ptr();  // the module lives as long as the process
   }
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {

@@ -2,14 +2,11 @@
 #include "state.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <unordered_map>
 
+#include "device_array.hpp"
 #include "errors.hpp"
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
+#include "forks.hpp"
 #include "jax_arrays.hpp"
 #include "unlocked.hpp"
 #include "user_stages.hpp"
@@ -49,16 +46,24 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
       for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
     const std::vector<Program>& parts = known->second;
     const std::string name = spec.text(spec.places[spec.first_place[i]].node);
-    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back()});
+    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back(), leaves[i].device});
     const DType wide = parts.back().compute(leaves[i].dtype);
     for (std::size_t p = 0; p + 1 < parts.size(); ++p) {
       user[i].before.push_back(static_cast<std::uint32_t>(leaves.size() + before.size()));
       user[i].states.emplace_back();
-      before.push_back({name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p]});
+      before.push_back(
+          {name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p], leaves[i].device});
     }
   }
   specs.insert(specs.end(), std::make_move_iterator(before.begin()), std::make_move_iterator(before.end()));
   return specs;
+}
+
+Streams streams_of(const std::vector<LeafArray>& leaves) {
+  Streams streams;
+  for (const LeafArray& leaf : leaves) streams.add(leaf.device, leaf.library);
+  streams.use();
+  return streams;
 }
 
 }  // namespace
@@ -80,10 +85,12 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       leaves_(std::move(leaves)),
       rules_(std::move(rules)),
       layout_(std::move(layout)),
+      streams_(streams_of(leaves_)),
       core_(leaf_specs(*spec_, leaves_, rules_, user_stages_),
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
               std::vector<ArrayView> segments;
+              segments.reserve(leaves_.size());
               for (std::uint32_t i = 0; i < leaves_.size(); ++i) segments.push_back(segment(arrays[0], i));
               return segments;
             }()),
@@ -98,10 +105,15 @@ State::State(const State& other)
       rules_(nb::list(other.rules_)),
       layout_(other.layout_),
       user_stages_(copied_user_stages(other.user_stages_)),
+      streams_(other.streams_),
       core_(other.core_),
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
+}
+
+State::~State() {
+  if (!held_.empty()) streams_.wait();
 }
 
 void State::size_scratch() {
@@ -115,11 +127,12 @@ void State::size_scratch() {
 
 ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
   const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
+  const Layout& layout = layout_.value();
   ArrayView view = flat;
-  view.data += layout_->offsets[leaf] * step;
-  view.shape = layout_->shapes[leaf].data();
-  view.ndim = static_cast<std::int32_t>(layout_->shapes[leaf].size());
-  view.strides = step == size_of(flat.dtype) ? nullptr : layout_->strides[leaf].data();
+  view.data += layout.offsets[leaf] * step;
+  view.shape = layout.shapes[leaf].data();
+  view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
+  view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
   view.stride_unit = step;
   return view;
 }
@@ -149,13 +162,13 @@ void State::run(std::span<const LeafUpdate> updates) {
 void State::tell_torch(std::uint32_t root, PyObject* flat) {
   nb::list written;
   if (flat != nullptr) {
-    if (!is_numpy(flat)) written.append(nb::borrow(flat));
-  } else {
+    if (is_tensor(flat)) written.append(nb::borrow(flat));
+  } else if (has_tensors_) {
     std::size_t i = 0;
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
       PyObject* x = model_[spec_->places[p].node];
-      if (is_numpy(x)) continue;
+      if (is_numpy(x) || !is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
       if (updates_[i].dx.present && !core_.frozen(updates_[i].leaf)) written.append(nb::borrow(x));
@@ -165,18 +178,56 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
 }
 
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
-  Use use(*this);
+  Use use(*this, source.stream);
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero) check_zeroable(root, call);
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
   } else {
+    own_objects();
     UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
     run(user.last_updates());
     user.commit();
   }
+  if (!streams_.empty()) hold_jax_arrays(root);
+  if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
   if (source.zero) zero_gradients(root);
+}
+
+void State::wait() {
+  Use use(*this);
+  Unlocked unlocked;
+  core_.wait();
+}
+
+// JAX takes memory back without asking which streams still read it.
+void State::hold_jax_arrays(std::uint32_t root) {
+  const Node& top = spec_->nodes[root];
+  const auto hold = [this](PyObject* object) {
+    const DeviceArray* array = object == nullptr ? nullptr : as_device_array(object);
+    if (array != nullptr && !array->writable && PyCapsule_CheckExact(array->owner.ptr()))
+      held_.push_back(nb::borrow(object));
+  };
+  hold(gradients_[root]);
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) hold(gradients_[spec_->places[p].node]);
+}
+
+// torch takes memory back as soon as the stream it was allocated for is done with it, unless told of others.
+void State::record_stream(std::uint32_t root, PyObject* flat, void* stream) {
+  nb::list tensors;
+  const auto record = [&](PyObject* object) {
+    if (object != nullptr && is_tensor(object)) tensors.append(nb::borrow(object));
+  };
+  if (flat != nullptr) record(flat);
+  if (flat != nullptr) record(gradients_[root]);
+  const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    if (flat == nullptr) record(model_[spec_->places[p].node]);
+    record(gradients_[spec_->places[p].node]);
+  }
+  if (nb::len(tensors) > 0)
+    nb::module_::import_("optimisers._arrays").attr("record_stream")(tensors, reinterpret_cast<std::uintptr_t>(stream));
 }
 
 CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call,
@@ -185,9 +236,18 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
   CopiedModel copied;
   const auto copy_of = [&](PyObject* x, std::uint32_t leaf) -> nb::object {
     if (is_numpy(x)) return numpy_copy(x);
-    if (!is_jax(x)) return copy_tensor(nb::borrow(x));
-    copied.from_jax.push_back(leaf);
-    return numpy_copy(jax_values(x).ptr());
+    if (is_tensor(x)) return copy_tensor(nb::borrow(x));
+    const bool jax = is_jax(x);
+    if (!jax && nb::hasattr(nb::handle(x), "copy")) return nb::handle(x).attr("copy")();
+    nb::object values;
+    const Fault fault = import_device_array(x, values);
+    if (jax) copied.from_jax.push_back(leaf);
+    if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
+    if (!jax || fault != Fault::none)
+      type_error(std::string(call) + ": cannot copy " + type_name(x) +
+                 " arrays, which have no method copy; use update_");
+    const DeviceArray& array = *as_device_array(values.ptr());
+    return device_copy(array.view(), array.dtype);
   };
   Use use(*this);
   new_state = std::make_unique<State>(*this);
@@ -214,7 +274,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
 // JAX arrays were updated as NumPy arrays: the model once more, with JAX arrays at their places.
 nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call) {
   if (copied.from_jax.empty()) return copied.model;
-  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from_numpy(copied.leaves[leaf]);
+  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from(copied.leaves[leaf]);
   if (layout_) return copied.leaves[0];
   Use use(*this);
   walk_model(*spec_, root, model, call, model_);
@@ -226,10 +286,12 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   const char* call = "apply_";
   permuted_used_ = 0;
   further_.clear();
-  model_.begin(*spec_, 0);
-  model_.keep(0, x);
-  gradients_.begin(*spec_, 0);
-  if (gradient != Py_None) gradients_.keep(0, gradient);
+  model_.begin(0);
+  model_.put(0, x);
+  model_.own();
+  gradients_.begin(0);
+  if (gradient != Py_None) gradients_.put(0, gradient);
+  gradients_.own();
   LeafUpdate& update = updates_[0];
   update = {};
   used_ = 1;
@@ -259,19 +321,9 @@ void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
       core_.set_rule(part, static_cast<int>(stage), rules[next++]);
 }
 
-namespace {
-std::atomic<unsigned> forks{0};  // how often this process has been forked off another
-}
-
-void watch_forks() {
-#if defined(__unix__) || defined(__APPLE__)
-  pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
-#endif
-}
-
-Use::Use(State& state) : state_(state) {
+Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   if (!state_.mutex_.try_lock()) {
-    if (state_.forks_.load() != forks.load())
+    if (state_.forks_.load() != fork_count())
       throw Error(ErrorKind::busy,
                   "this state was in use by another thread when the process was forked, and may be half updated; "
                   "set up a new one here");
@@ -280,13 +332,26 @@ Use::Use(State& state) : state_(state) {
     Unlocked unlocked;
     state_.mutex_.lock();
   }
-  state_.forks_.store(forks.load());
+  state_.forks_.store(fork_count());
   state_.user_.store(std::this_thread::get_id());
+  if (state_.streams_.empty()) [[likely]]
+    return;
+  try {
+    if (!state_.held_.empty()) state_.streams_.wait();
+    state_.held_.clear();
+    state_.streams_.use(stream);
+  } catch (...) {
+    release();
+    throw;
+  }
 }
 
-Use::~Use() {
+Use::~Use() { release(); }
+
+void Use::release() {
   state_.model_.clear();
   state_.gradients_.clear();
+  state_.imported_.clear();
   if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.user_.store({});
   state_.mutex_.unlock();

@@ -15,6 +15,13 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_FN [[gnu::always_inline]] inline
 #endif
 
+// OPT_CALL: likewise, but what is large and rare is called on a device, not inlined.
+#if defined(__CUDACC__)
+#define OPT_CALL inline __host__ __device__ __noinline__
+#else
+#define OPT_CALL OPT_FN
+#endif
+
 // OPT_INDEPENDENT: the next loop's iterations touch different elements (in and out are the same array or disjoint).
 #if defined(__clang__)
 #define OPT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(enable)")
@@ -26,10 +33,12 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_INDEPENDENT
 #endif
 
-// OPT_ROLLED: the next loop may be vectorised, but stays a loop.
+// OPT_ROLLED: the next loop may be vectorised, but stays a loop: its body is not copied.
 #if defined(__clang__)
 #define OPT_ROLLED _Pragma("clang loop unroll(disable)")
-#elif defined(__GNUC__) && !defined(__CUDACC__)
+#elif defined(__CUDACC__)
+#define OPT_ROLLED _Pragma("unroll 1")
+#elif defined(__GNUC__)
 #define OPT_ROLLED _Pragma("GCC unroll 1")
 #else
 #define OPT_ROLLED

@@ -22,8 +22,14 @@ namespace optimisers::cuda {
 /// What runs kernels and holds memory: the GPU library's, or an emulation on the host (tests).
 struct Driver;
 
+}  // namespace optimisers::cuda
+
+extern "C" const optimisers::cuda::Driver* optimisers_cuda_driver();
+
+namespace optimisers::cuda {
+
 /// The GPU library's, where the program links it (target optimisers::cuda).
-const Driver& driver();
+inline const Driver& driver() { return *optimisers_cuda_driver(); }
 
 /// Makes leaves on devices possible, with this driver; the first call in a process counts, a second with another
 /// driver throws Error(value).
@@ -33,9 +39,15 @@ void use(const Driver& driver);
 /// version, or it finds no GPU.
 bool load(const std::string& path, std::string& reason);
 
+/// Elements in device memory, for setup and update.
+template <Element T>
+AnySpan span(T* data, std::size_t size, int device = 0) {
+  return AnySpan(data, size).on(device);
+}
+
 struct Device {
   std::string name;
-  int major, minor;  // compute capability
+  int major, minor;    // compute capability
   std::size_t memory;  // bytes
 };
 /// The GPUs; empty without a driver in use.
@@ -72,5 +84,11 @@ void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayVi
 
 /// Waits for the thread's stream.
 void wait(int device);
+
+/// `stream` goes on after what `earlier` holds now. Waits for neither.
+void follow(int device, void* stream, void* earlier);
+
+/// The device this memory belongs to; -1: none, or it is gone.
+int device_of(const void* memory);
 
 }  // namespace optimisers::cuda
