@@ -16,7 +16,8 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
-CPP_FILES = $(shell find cpp python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp python/src/*.cpp)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -31,13 +32,14 @@ help: ## list the targets
 demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw the learning curves
 	$(PY) examples/digits.py
 
+test: export OPTIMISERS_CPP_BUILD := $(CURDIR)/$(BUILD)
 test: cpp-test python-test ## build and run every test
 
 build: $(BUILD)/.installed ## build the package and install it into .venv
 
 cpp-test: $(BUILD)/.installed ## run the C++ tests
 	@sh tools/ensure_gtest.sh
-	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90-real
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
 
@@ -96,12 +98,13 @@ $(VENV)/.torch: pyproject.toml $(VENV)/.pip
 
 # The package: no isolation and a fixed build tree, so that ninja compiles only what has changed.
 $(BUILD)/.installed: $(VENV)/.build $(SOURCES)
-	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) .
+	$(PIP) install --verbose --no-build-isolation --no-deps --force-reinstall -Cbuild-dir=$(BUILD) \
+		-Ccmake.define.OPTIMISERS_CUDA=OFF .
 	@touch $@
 
 # C++ -----------------------------------------------------------------------------------------------
 
-.PHONY: demo-cpp check-deep
+.PHONY: demo-cpp check tidy sanitizers check-deep
 
 demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alone
 	$(BIN)/cmake -S examples/cpp -B $(BUILD)/demo-cpp
@@ -109,11 +112,30 @@ demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alo
 	$(PY) examples/cpp/export_digits.py $(BUILD)/demo-cpp/digits.csv
 	$(BUILD)/demo-cpp/digits $(BUILD)/demo-cpp/digits.csv
 
-check-deep: $(VENV)/.build ## the slow gates: compilers, sanitizers, fuzzing, consumers (20 minutes)
+check: tidy sanitizers ## static analysis, sanitizers and fuzzing; with test and lint all that CI runs
+
+# As clang sees the code: its warnings count too.
+tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the extension by clang-tidy
+	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_PYTHON=ON \
+		-DPython_EXECUTABLE=$(CURDIR)/$(PY) >/dev/null
+	@echo "clang-tidy: cpp/src, python/src"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
+		--extra-arg=-Wconversion --extra-arg=-Wshadow
+
+SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
+# The Python tests that reach into memory in every way; check-deep runs all.
+REACHING = $(addprefix tests/python/test_,trees.py faults.py bad_input.py parts.py user_rules.py ties.py walks.py \
+	markers.py rule_classes.py destructure.py torch.py)
+# These look at the installed package, or at programs of their own.
+UNBUILT = project typing demo bench
+
+sanitizers: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## C++ and Python tests and random calls under sanitizers
 	@sh tools/ensure_gtest.sh
-	$(PY) tools/check_includes.py
+	FUZZ_SECONDS=10 PYTEST_ARGS="$(REACHING)" $(SANITIZE)
+
+check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compilers, all under sanitizers, consumers
+	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
-	JOBS=$(JOBS) CMAKE=$(BIN)/cmake FUZZ_SECONDS=60 sh tools/check_sanitizers.sh $(BUILD)/sanitizers
+	FUZZ_SECONDS=60 PYTEST_ARGS="tests/python $(UNBUILT:%=--ignore=tests/python/test_%.py)" $(SANITIZE)
 	$(BIN)/cmake -S . -B $(BUILD)/consumers -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON -DCMAKE_BUILD_TYPE=Release
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD)/consumers --output-on-failure --no-tests=error -L consumer

@@ -11,8 +11,17 @@ install(TARGETS ${targets} EXPORT optimisers
   RUNTIME DESTINATION ${CMAKE_INSTALL_BINDIR} INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 install(DIRECTORY ${PROJECT_SOURCE_DIR}/cpp/include/optimisers DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 
+if(TARGET optimisers_cuda)
+  install(TARGETS optimisers_cuda_host optimisers_cuda EXPORT optimisers_cuda
+    ARCHIVE DESTINATION ${CMAKE_INSTALL_LIBDIR} INCLUDES DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+  install(DIRECTORY ${PROJECT_SOURCE_DIR}/cuda/include/optimisers DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
+endif()
+
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/optimisers)
 install(EXPORT optimisers NAMESPACE optimisers:: FILE optimisersTargets.cmake DESTINATION ${package_dir})
+if(TARGET optimisers_cuda)
+  install(EXPORT optimisers_cuda NAMESPACE optimisers:: FILE optimisersCudaTargets.cmake DESTINATION ${package_dir})
+endif()
 write_basic_package_version_file(${PROJECT_BINARY_DIR}/optimisersConfigVersion.cmake
   VERSION ${PROJECT_VERSION} COMPATIBILITY SameMinorVersion)
 configure_package_config_file(${CMAKE_CURRENT_LIST_DIR}/optimisersConfig.cmake.in

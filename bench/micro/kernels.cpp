@@ -152,22 +152,22 @@ void add_chain(std::vector<Group>& groups, int chain, int compute, cpu::ChainOf<
 
 template <class... C>
 void add_chains(std::vector<Group>& groups, std::tuple<C...>*) {
-  for (int compute = 0; compute < compute_count; ++compute) {
+  for (int compute = 0; compute < cpu::real_compute_count; ++compute) {
     int chain = 0;
     (add_chain(groups, chain++, compute, static_cast<C*>(nullptr)), ...);
   }
 }
 
 void add_norms(std::vector<Group>& groups) {
-  constexpr const char* names[cpu::measure_count] = {"sum of squares", "sum of |dx|", "sum of |dx|^p", "largest |dx|",
-                                                     "smallest |dx|"};
-  for (int measure = 0; measure < cpu::measure_count; ++measure)
+  constexpr const char* names[norms::measure_count] = {"sum of squares", "sum of |dx|", "sum of |dx|^p", "largest |dx|",
+                                                       "smallest |dx|"};
+  for (int measure = 0; measure < norms::measure_count; ++measure)
     for (int compute = 0; compute < compute_count; ++compute) {
       const int size = size_of(compute_types[compute]);
       Group g{names[measure], "norm", name(compute_types[compute]), size, size, 1, compute % 2 == 1, {}};
       for (const KernelTable* t : cpu::runnable_kernels())
         g.kernels.push_back({t->level, "kernel", [f = t->measure[compute][measure]](const Memory& m, std::int64_t n) {
-                               double lane[cpu::lanes] = {};
+                               double lane[norms::lanes] = {};
                                f(lane, m.array(1), {.inverse_scale = 1, .p = 3}, n);
                              }});
       groups.push_back(std::move(g));

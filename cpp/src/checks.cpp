@@ -220,6 +220,10 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
   const std::uint32_t epoch = state.epoch;
   bool compared = true;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
+    if (i + 8 < leaves.size()) {
+      OPT_PREFETCH(leaves[i + 8].x.shape);
+      OPT_PREFETCH(leaves[i + 8].dx.shape);
+    }
     const LeafUpdate& u = leaves[i];
     const LeafRecord& leaf = state.leaves[u.leaf];
     cpu::ArrayFlags& flags = state.flags[i];

@@ -22,13 +22,15 @@ bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<
 template <class... C>
 std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, const std::vector<FusedStages>& fused,
                             std::tuple<C...>*) {
+  const auto c = std::size_t(compute_index(compute));
   std::vector<Pass> passes;
   for (std::size_t s = 0; s < stages.size();) {
     int chain = 0, length = 0;
-    ((length == 0 && (begins_with(stages, s, static_cast<C*>(nullptr)) ? (length = C::length) : (++chain, 0))), ...);
-    StageKernels kernels = length ? cpu::kernels().chain[chain][compute_index(compute)] : stages[s].kernels;
+    if (!is_complex_dtype(compute))
+      ((length == 0 && (begins_with(stages, s, static_cast<C*>(nullptr)) ? (length = C::length) : (++chain, 0))), ...);
+    StageKernels kernels = length ? cpu::kernels().chain[chain][c] : stages[s].kernels;
     for (const FusedStages& own : fused) {
-      const StageKernels k = own.kernels[std::size_t(compute_index(compute))];
+      const StageKernels k = own.kernels[c];
       if (own.first != int(s) || own.count <= length || k.last == nullptr) continue;
       length = own.count;
       kernels = k;

@@ -51,11 +51,13 @@ OPT_FN double size_in_double(T a, double k) {
   }
 }
 
+OPT_CALL double power(double a, double p) { return std::pow(a, p); }
+
 template <Measure M, class T>
 OPT_FN double accumulate(double so_far, T a, const MeasureArgs& args) {
   if constexpr (M == Measure::sum_squares) return so_far + square(a, args.inverse_scale);
   else if constexpr (M == Measure::sum_abs) return so_far + size_in_double(a, args.inverse_scale);
-  else if constexpr (M == Measure::sum_power) return so_far + std::pow(size_in_double(a, args.inverse_scale), args.p);
+  else if constexpr (M == Measure::sum_power) return so_far + power(size_in_double(a, args.inverse_scale), args.p);
   else if constexpr (M == Measure::max_abs) return maximum(so_far, size_in_double(a, args.inverse_scale));
   else return minimum(so_far, size_in_double(a, args.inverse_scale));
 }
@@ -67,10 +69,10 @@ OPT_FN double combine(Measure m, double a, double b) {
   return a + b;
 }
 
-// Into lane[0], which it returns; `count` is a power of two.
-OPT_FN double fold(Measure m, double* lane, int count) {
+// Of lanes `stride` apart, into lane[0], which it returns; `count` is a power of two.
+OPT_CALL double fold(Measure m, double* lane, int count, int stride = 1) {
   for (int width = count / 2; width > 0; width /= 2)
-    for (int l = 0; l < width; ++l) lane[l] = combine(m, lane[l], lane[l + width]);
+    for (int l = 0; l < width; ++l) lane[l * stride] = combine(m, lane[l * stride], lane[(l + width) * stride]);
   return lane[0];
 }
 
@@ -97,7 +99,7 @@ OPT_FN double norm_of(double p, double total, double scale) {
   if (!is_sum(m)) return total;
   if (m == Measure::sum_squares) return root(total) / scale;
   if (m == Measure::sum_abs) return total / scale;
-  return std::pow(total, 1 / p) / scale;
+  return power(total, 1 / p) / scale;
 }
 
 // The norm of `count` parts together. part(i) is part i's Sum, lane(i) the lane its place in the call gives it.
@@ -131,7 +133,7 @@ OPT_FN double combined_norm(double p, std::int64_t count, Part&& part, Lane&& la
   if (!(dominant - dominant == 0) || dominant == 0) return dominant;
   const double scaled = add_up(Measure::sum_abs, [&](const Sum& s) {
     const double ratio = norm_of(p, s.total, s.scale) / dominant;
-    return m == Measure::sum_squares ? ratio * ratio : m == Measure::sum_abs ? ratio : std::pow(ratio, p);
+    return m == Measure::sum_squares ? ratio * ratio : m == Measure::sum_abs ? ratio : power(ratio, p);
   });
   return dominant * norm_of(p, scaled, 1);
 }

@@ -53,6 +53,11 @@ int kernel_for(DType compute, Access access) {
     }
   }
 }
+int later_measure(DType compute) {
+  constexpr int of[] = {kernel_number<LaterMeasure<float>>, kernel_number<LaterMeasure<double>>,
+                        kernel_number<LaterMeasure<Complex<float>>>, kernel_number<LaterMeasure<Complex<double>>>};
+  return of[compute_index(compute)];
+}
 template <class T, Access A>
 using InterpretedSweep = Sweep<T, A, Interpreted>;
 
@@ -208,7 +213,7 @@ GroupTable GroupTables::table(const Verdict* verdict) const {
   return t;
 }
 
-void GroupTables::measure(void* stream, const std::int8_t* at, bool needs_extremes) {
+void GroupTables::measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes) {
   if (chunks_ == 0) return;
   MeasureTable t{.group = table(nullptr),
                  .at = at,
@@ -220,10 +225,13 @@ void GroupTables::measure(void* stream, const std::int8_t* at, bool needs_extrem
   for (const bool rescue : {false, true}) {
     if (rescue && !needs_extremes) break;
     t.rescue = rescue;
-    for (int a = 0; a < access_count; ++a)
-      if (accesses_[a])
-        check(driver_in_use().launch(device_, stream, kernel_for<MeasureSums>(group_.compute, Access(a)), &t, chunks_),
-              device_, "measuring a norm");
+    const auto launch = [&](int kernel) {
+      check(driver_in_use().launch(device_, stream, kernel, &t, chunks_), device_, "measuring a norm");
+    };
+    if (first)
+      for (int a = 0; a < access_count; ++a)
+        if (accesses_[a]) launch(kernel_for<FirstMeasure>(group_.compute, Access(a)));
+    if (later) launch(later_measure(group_.compute));
   }
 }
 
@@ -232,7 +240,7 @@ void GroupTables::sweep(void* stream, const Verdict* verdict) {
   for (int a = 0; a < access_count; ++a) {
     if (!accesses_[a]) continue;
     int kernel = kernel_for<InterpretedSweep>(group_.compute, Access(a));
-    if (group_.compute == DType::float32 && fused_ >= 0) {
+    if (group_.compute == DType::float32 && fused_ >= 0 && !to_out_) {
       auto* programs = static_cast<CommonPrograms*>(nullptr);
       if (Access(a) == Access::plain) kernel = fused_kernel<Access::plain>(fused_, programs);
       if (Access(a) == Access::bhalf) kernel = fused_kernel<Access::bhalf>(fused_, programs);

@@ -37,8 +37,9 @@ class GroupTables {
   bool empty() const { return empty_; }
   // Sends what has changed; with `capture`, into tables of their own that are kept.
   void begin(void* stream, bool capture);
-  // One step of measuring: `at` gives each leaf's reducer, -1 for none.
-  void measure(void* stream, const std::int8_t* at, bool needs_extremes);
+  // One step of measuring: `at` gives each leaf's reducer, -1 for none; some of them are the first stage (`first`),
+  // some have stages before them (`later`).
+  void measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes);
   void sweep(void* stream, const Verdict* verdict);
 
   const Total* total(std::uint32_t index) const { return totals_.as<Total>() + index; }

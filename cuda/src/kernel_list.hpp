@@ -34,13 +34,19 @@ using AnySweeps =
     std::tuple<Sweep<float, Access::any, Interpreted>, Sweep<double, Access::any, Interpreted>,
                Sweep<Complex<float>, Access::any, Interpreted>, Sweep<Complex<double>, Access::any, Interpreted>>;
 using FusedSweeps = Joined<CommonSweeps<float, Access::plain>, CommonSweeps<float, Access::bhalf>>;
-using PlainMeasures =
-    std::tuple<MeasureSums<float, Access::plain>, MeasureSums<double, Access::plain>,
-               MeasureSums<Complex<float>, Access::plain>, MeasureSums<Complex<double>, Access::plain>,
-               MeasureSums<float, Access::half>, MeasureSums<float, Access::bhalf>>;
-using AnyMeasures = std::tuple<MeasureSums<float, Access::any>, MeasureSums<double, Access::any>,
-                               MeasureSums<Complex<float>, Access::any>, MeasureSums<Complex<double>, Access::any>>;
-using Kernels = Joined<Helpers, PlainSweeps, NarrowSweeps, AnySweeps, FusedSweeps, PlainMeasures, AnyMeasures>;
+template <class T, Access A>
+using FirstMeasure = MeasureSums<T, A, false>;
+template <class T>
+using LaterMeasure = MeasureSums<T, Access::any, true>;
+using FirstMeasures =
+    std::tuple<FirstMeasure<float, Access::plain>, FirstMeasure<double, Access::plain>,
+               FirstMeasure<Complex<float>, Access::plain>, FirstMeasure<Complex<double>, Access::plain>,
+               FirstMeasure<float, Access::half>, FirstMeasure<float, Access::bhalf>, FirstMeasure<float, Access::any>,
+               FirstMeasure<double, Access::any>, FirstMeasure<Complex<float>, Access::any>,
+               FirstMeasure<Complex<double>, Access::any>>;
+using LaterMeasures =
+    std::tuple<LaterMeasure<float>, LaterMeasure<double>, LaterMeasure<Complex<float>>, LaterMeasure<Complex<double>>>;
+using Kernels = Joined<Helpers, PlainSweeps, NarrowSweeps, AnySweeps, FusedSweeps, FirstMeasures, LaterMeasures>;
 inline constexpr int kernel_count = int(std::tuple_size_v<Kernels>);
 
 namespace detail {

@@ -24,6 +24,7 @@ struct Combination {
 };
 struct PlannedStep {
   std::vector<Buffer> at;  // of each group; empty: nothing is measured there
+  std::vector<bool> first, later;
   std::vector<Combination> combinations;
 };
 struct Plan {
@@ -101,7 +102,8 @@ class Leaves final : public DeviceLeaves {
     bool first = true;
     for (const PlannedStep& step : plan_->steps) {
       for (std::size_t g = 0; g < groups_.size(); ++g)
-        if (step.at[g].bytes() > 0) groups_[g]->measure(on, step.at[g].as<std::int8_t>(), needs_extremes(g));
+        if (step.at[g].bytes() > 0)
+          groups_[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], needs_extremes(g));
       for (const Combination& c : step.combinations) {
         const CombineTable table{.members = c.members.as<Member>(),
                                  .by_lane = c.by_lane.as<std::uint32_t>(),
@@ -202,11 +204,15 @@ class Leaves final : public DeviceLeaves {
     for (const NormStep& step : plan_norms(paths)) {
       PlannedStep& planned = plan->steps.emplace_back();
       std::vector<std::vector<std::int8_t>> at(groups_.size());
+      planned.first.resize(groups_.size());
+      planned.later.resize(groups_.size());
       for (const NormStep::At& m : step.measure) {
         const LeafRecord& leaf = state_.leaves[paths[m.path].leaf];
         auto& table = at[std::size_t(group_of_[leaf.group])];
         table.resize(state_.groups[leaf.group].leaves, -1);
         table[leaf.index] = std::int8_t(m.reducer);
+        const bool is_first = state_.groups[leaf.group].reducers[std::size_t(m.reducer)] == 0;
+        (is_first ? planned.first : planned.later)[std::size_t(group_of_[leaf.group])] = true;
       }
       for (const auto& table : at) planned.at.push_back(constant<std::int8_t>(device_, table));
       if (!step.own.empty()) planned.combinations.push_back(combination(paths, step.own, false));
@@ -356,7 +362,8 @@ std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> ar
     void* on = stream(device);
     tables.begin(on, false);
     const Buffer at = constant<std::int8_t>(device, std::vector<std::int8_t>(which.size(), 0));
-    tables.measure(on, at.as<std::int8_t>(), group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
+    tables.measure(on, at.as<std::int8_t>(), true, false,
+                   group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
     std::vector<Total> totals(which.size());
     copy(reinterpret_cast<std::byte*>(totals.data()), on_host, reinterpret_cast<const std::byte*>(tables.total(0)),
          device, totals.size() * sizeof(Total));

@@ -1,7 +1,4 @@
 // runtime.cpp: the driver of this process, streams, and the accelerator that the core calls.
-#include <dlfcn.h>
-#include <unistd.h>
-
 #include <atomic>
 #include <map>
 #include <mutex>
@@ -13,11 +10,35 @@
 #include "pairs_call.hpp"
 #include "refuse.hpp"
 
+#if defined(_WIN32)
+#include <process.h>
+#include <windows.h>
+#else
+#include <dlfcn.h>
+#include <unistd.h>
+#endif
+
 namespace optimisers::cuda {
 namespace {
 
+#if defined(_WIN32)
+using ProcessId = int;
+ProcessId this_process() { return _getpid(); }
+void* open_library(const std::string& path) { return LoadLibraryA(path.c_str()); }
+void* find_symbol(void* library, const char* name) {
+  return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
+}
+std::string why_not_opened(const std::string& path) { return path + " cannot be loaded"; }
+#else
+using ProcessId = pid_t;
+ProcessId this_process() { return getpid(); }
+void* open_library(const std::string& path) { return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); }
+void* find_symbol(void* library, const char* name) { return dlsym(library, name); }
+std::string why_not_opened(const std::string&) { return dlerror(); }
+#endif
+
 std::atomic<const Driver*> in_use{nullptr};
-pid_t process = 0;
+ProcessId process = 0;
 
 std::map<int, void*>& streams() {
   static thread_local std::map<int, void*> of_device;
@@ -45,7 +66,7 @@ class Cuda final : public Accelerator {
 const Driver& driver_in_use() {
   const Driver* d = in_use;
   if (d == nullptr) refuse("arrays on a GPU need a driver: cuda::use or cuda::load first");
-  if (getpid() != process)
+  if (this_process() != process)
     throw Error(ErrorKind::device,
                 "CUDA cannot be used in a process that was forked after it was first used; start it with the "
                 "\"spawn\" or \"forkserver\" method");
@@ -73,18 +94,18 @@ void use(const Driver& driver) {
   if (before == &driver) return;
   if (before != nullptr) refuse("there is a driver in use already: " + std::string(before->name));
   static Cuda cuda;
-  process = getpid();
+  process = this_process();
   in_use = &driver;
   set_accelerator(&cuda);
 }
 
 bool load(const std::string& path, std::string& reason) {
-  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  void* library = open_library(path);
   if (library == nullptr) {
-    reason = dlerror();
+    reason = why_not_opened(path);
     return false;
   }
-  const auto get = reinterpret_cast<const Driver* (*)()>(dlsym(library, "optimisers_cuda_driver"));
+  const auto get = reinterpret_cast<const Driver* (*)()>(find_symbol(library, "optimisers_cuda_driver"));
   if (get == nullptr) {
     reason = path + " is not the GPU library";
     return false;
@@ -135,7 +156,7 @@ std::byte* allocate(int device, std::size_t bytes) {
 
 void release(int device, std::byte* memory) noexcept {
   const Driver* d = in_use;
-  if (memory != nullptr && d != nullptr && getpid() == process) d->release(device, memory);
+  if (memory != nullptr && d != nullptr && this_process() == process) d->release(device, memory);
 }
 
 void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) {

@@ -49,9 +49,8 @@ bool is_ml_bfloat16(PyArray_Descr* descr) {
   if (bfloat16_type_num >= 0 || descr->type_num < NPY_USERDEF) return false;
   PyObject* module = PyDict_GetItemString(PyImport_GetModuleDict(), "ml_dtypes");
   if (module == nullptr) return false;
-  nb::object type = nb::steal(PyObject_GetAttrString(module, "bfloat16"));
-  if (!type.is_valid()) PyErr_Clear();
-  if (type.ptr() != reinterpret_cast<PyObject*>(descr->typeobj)) return false;
+  PyObject* type = PyModule_Check(module) ? PyDict_GetItemString(PyModule_GetDict(module), "bfloat16") : nullptr;
+  if (type != reinterpret_cast<PyObject*>(descr->typeobj)) return false;
   bfloat16_type_num = descr->type_num;
   return true;
 }
@@ -119,8 +118,15 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 
 }  // namespace
 
+bool read_numpy(PyObject* object, ArrayView& view, Fault& fault) {
+  if (!PyArray_Check(object)) return false;
+  fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
+  return true;
+}
+
 Fault read_array(PyObject* object, ArrayView& view) {
-  if (PyArray_Check(object)) return import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
+  Fault fault;
+  if (read_numpy(object, view, fault)) return fault;
   if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
   if (const DeviceArray* array = as_device_array(object)) {
     view = array->view();

@@ -116,6 +116,7 @@ void check_length(const ArrayView& view, std::int64_t size, const char* call) {
 std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
   Chosen chosen = chosen_leaves(m, rules, marks);
   std::vector<ArrayView> views;
+  views.reserve(chosen.leaves.size());
   for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
   for (std::size_t i : chosen.leaves)
     if (m.flat.views[i].device != on_host)

@@ -149,7 +149,7 @@ void bind_walks(nb::module_& m) {
   m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"), nb::arg("stream").none());
   m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"),
         nb::arg("stream").none());
-  m.def("with_axes", [](nb::object array, const std::vector<int>& axes) { return with_axes(array, axes); });
+  m.def("with_axes", [](const nb::object& array, const std::vector<int>& axes) { return with_axes(array, axes); });
   m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());
   m.def(
       "array_places",

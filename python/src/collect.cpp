@@ -3,10 +3,13 @@
 #include "errors.hpp"
 #include "jax_arrays.hpp"
 #include "kept.hpp"
+#include "optimisers/config.hpp"
 #include "state.hpp"
 
 namespace optimisers::python {
 namespace {
+
+constexpr std::uint32_t ahead = 12;  // places, to have their objects in the cache when it is their turn
 
 std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spec.text(node) + "\""; }
 
@@ -37,9 +40,27 @@ bool State::read_device_array(PyObject* object, ArrayView& view) {
   return true;
 }
 
+void State::own_objects() {
+  model_.own();
+  gradients_.own();
+}
+
+void State::prefetch_objects(std::uint32_t node) const {
+  for (const PyObject* object : {model_[node], gradients_[node]}) {
+    const char* fields = reinterpret_cast<const char*>(object);  // an array's object lies in two cache lines
+    OPT_PREFETCH(fields);
+    OPT_PREFETCH(fields + 64);
+  }
+}
+
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   PyObject* object = model_[place.node];
-  const Fault fault = read_array(object, x);
+  Fault fault;
+  if (!read_numpy(object, x, fault)) {
+    own_objects();
+    has_tensors_ = true;
+    fault = read_array(object, x);
+  }
   if (fault != Fault::none && !(fault == Fault::not_array && read_device_array(object, x))) [[unlikely]]
     refuse_parameter(*spec_, place.node, object, fault, call);
   if (!place.axes.empty()) bring_to_leaf_axes(place, x);
@@ -47,7 +68,11 @@ void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
 
 bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
   dx.present = false;
-  if (!python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
+  PyObject* object = gradients_[place.node];
+  if (object == nullptr) return false;
+  Fault fault;
+  if (!read_numpy(object, dx, fault)) own_objects();
+  if (!dx.present && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
 }
@@ -86,13 +111,17 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
 }
 
 void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
-  walk_model(*spec_, root, model, call, model_);
+  borrow_model(*spec_, root, model, call, model_);
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
+  has_tensors_ = false;
   const Node& top = spec_->nodes[root];
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    if (p + ahead < top.place_end) prefetch_objects(spec_->places[p + ahead].node);
     const Place& place = spec_->places[p];
+    model_.own_place(place.node);
+    gradients_.own_place(place.node);
     bool is_new;
     LeafUpdate& update = update_of(place.leaf, is_new);
     if (is_new) [[likely]] {
@@ -138,8 +167,9 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
   const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) &&
                           !(top.kind == Kind::leaf && read_array(gradients, g) == Fault::none && g.ndim != 1);
   if (given_flat) {
-    gradients_.begin(*spec_, root);
-    gradients_.keep(root, gradients);
+    gradients_.begin(root);
+    gradients_.put(root, gradients);
+    gradients_.own();
     python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
     read_vector(gradients_[root], g, "the flat gradient");
   } else walk_gradients(*spec_, root, gradients, call, gradients_);

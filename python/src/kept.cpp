@@ -26,7 +26,8 @@ nb::object kept_gradient(PyObject* array) {
 }
 
 void State::find_gradients(std::uint32_t root, const GradientSource& source, const char* call) {
-  if (source.tree != nullptr) return walk_gradients(*spec_, root, source.tree, call, gradients_);
+  if (source.tree != nullptr) return borrow_gradients(*spec_, root, source.tree, call, model_, gradients_);
+  model_.own();
   walk_model(*spec_, root, source.kept_by, call, gradients_);
   const Node& top = spec_->nodes[root];
   std::vector<bool> found(spec_->tied() ? leaves_.size() : 0);

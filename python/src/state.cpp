@@ -90,6 +90,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
               std::vector<ArrayView> segments;
+              segments.reserve(leaves_.size());
               for (std::uint32_t i = 0; i < leaves_.size(); ++i) segments.push_back(segment(arrays[0], i));
               return segments;
             }()),
@@ -126,11 +127,12 @@ void State::size_scratch() {
 
 ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
   const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
+  const Layout& layout = layout_.value();
   ArrayView view = flat;
-  view.data += layout_->offsets[leaf] * step;
-  view.shape = layout_->shapes[leaf].data();
-  view.ndim = static_cast<std::int32_t>(layout_->shapes[leaf].size());
-  view.strides = step == size_of(flat.dtype) ? nullptr : layout_->strides[leaf].data();
+  view.data += layout.offsets[leaf] * step;
+  view.shape = layout.shapes[leaf].data();
+  view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
+  view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
   view.stride_unit = step;
   return view;
 }
@@ -161,7 +163,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
   nb::list written;
   if (flat != nullptr) {
     if (is_tensor(flat)) written.append(nb::borrow(flat));
-  } else {
+  } else if (has_tensors_) {
     std::size_t i = 0;
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -182,6 +184,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
   } else {
+    own_objects();
     UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
     run(user.last_updates());
     user.commit();
@@ -283,10 +286,12 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   const char* call = "apply_";
   permuted_used_ = 0;
   further_.clear();
-  model_.begin(*spec_, 0);
-  model_.keep(0, x);
-  gradients_.begin(*spec_, 0);
-  if (gradient != Py_None) gradients_.keep(0, gradient);
+  model_.begin(0);
+  model_.put(0, x);
+  model_.own();
+  gradients_.begin(0);
+  if (gradient != Py_None) gradients_.put(0, gradient);
+  gradients_.own();
   LeafUpdate& update = updates_[0];
   update = {};
   used_ = 1;

@@ -113,6 +113,8 @@ class State {
   void hold_jax_arrays(std::uint32_t root);
   void record_stream(std::uint32_t root, PyObject* flat, void* stream);
   bool read_gradient(const Place& place, ArrayView& dx, const char* call);
+  void own_objects();
+  void prefetch_objects(std::uint32_t node) const;
   void bring_to_leaf_axes(const Place& place, ArrayView& view);
   ArrayView segment(const ArrayView& flat, std::uint32_t leaf) const;
   void size_scratch();
@@ -130,6 +132,7 @@ class State {
   Objects model_, gradients_;
   std::vector<LeafUpdate> updates_;
   std::size_t used_ = 0;
+  bool has_tensors_ = false;                  // among the parameters of this call
   std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
   std::vector<FurtherGradient> further_;
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places

@@ -143,6 +143,9 @@ void TreeSpec::number_places() {
     if (node.kind == Kind::leaf) places.push_back({n, static_cast<std::uint32_t>(places.size()), {}});
     for (std::uint32_t i = node.count; i-- > 0;) open.push_back(node.first + i);
   }
+  containers.clear();
+  for (std::uint32_t n = 1; n < nodes.size(); ++n)
+    if (is_container(nodes[n].kind) && nodes[n].live()) containers.push_back(n);
   first_place.resize(places.size());
   for (std::uint32_t p = 0; p < places.size(); ++p) first_place[p] = p;
 }

@@ -40,6 +40,7 @@ class TreeSpec {
   std::vector<Node> nodes;
   std::vector<Place> places;               // depth first, in insertion order
   std::vector<std::uint32_t> first_place;  // of each leaf
+  std::vector<std::uint32_t> containers;   // the live ones below the root, in their order
   std::vector<Mark> marks;
 
   TreeSpec() = default;

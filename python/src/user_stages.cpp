@@ -76,7 +76,7 @@ void UserRun::commit() {
 // The leaf's array with the leaf's axes.
 nb::object UserRun::parameter(std::uint32_t root, PyObject* flat, std::uint32_t leaf) const {
   if (flat != nullptr) {
-    const Layout& layout = *state_.layout_;
+    const Layout& layout = state_.layout_.value();
     nb::list shape;
     for (auto n : layout.shapes[leaf]) shape.append(n);
     return python_.attr("segment")(nb::borrow(flat), layout.offsets[leaf], nb::tuple(shape));

@@ -1,13 +1,31 @@
 // walk.cpp: one loop over the containers; each hands its children's objects to their nodes.
 #include "walk.hpp"
 
+#include <algorithm>
+
 #include "array.hpp"
 #include "classes.hpp"
 #include "errors.hpp"
+#include "optimisers/config.hpp"
 #include "torch_module.hpp"
 
 namespace optimisers::python {
 namespace {
+
+// Containers of these classes are walked without running anybody's code.
+bool is_plain(PyObject* object) {
+  return PyDict_CheckExact(object) || PyList_CheckExact(object) || PyTuple_CheckExact(object);
+}
+
+// What a container's children are read from; `object` must be in the cache by now.
+void prefetch_children(PyObject* object) {
+  if (PyDict_CheckExact(object)) {
+    const char* table = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(object)->ma_keys);
+    for (int line = 0; line < 4; ++line) OPT_PREFETCH(table + 64 * line);
+  } else if (PyList_CheckExact(object)) {
+    OPT_PREFETCH(reinterpret_cast<PyListObject*>(object)->ob_item);
+  }
+}
 
 std::string described(PyObject* object) {
   const Kind kind = kind_of(object);
@@ -23,12 +41,23 @@ std::string key_text(PyObject* key) { return nb::repr(key).c_str(); }
 
 class Walk {
  public:
-  Walk(const TreeSpec& spec, const char* call, Objects& out) : spec_(spec), call_(call), out_(out) {}
+  // `model`: the model's objects while another tree is walked; they are borrowed no longer than this walk's.
+  Walk(const TreeSpec& spec, const char* call, Objects& out, Objects* model = nullptr)
+      : spec_(spec), call_(call), out_(out), model_(model) {}
 
  protected:
   const Node& node(std::uint32_t n) const { return spec_.nodes[n]; }
   void give(std::uint32_t n, PyObject* object) {
-    if (node(n).live()) out_.keep(n, object);
+    if (node(n).live()) out_.put(n, object);
+  }
+  // Stands before everything that may run code of others, which may let go of any object.
+  void own() {
+    out_.own();
+    if (model_ != nullptr) model_->own();
+  }
+  Kind kind_at(PyObject* object) {
+    if (!is_plain(object)) own();
+    return kind_of(object);
   }
   std::string quoted(std::uint32_t n) const { return "\"" + spec_.text(n) + "\""; }
 
@@ -39,11 +68,17 @@ class Walk {
     Py_ssize_t pos = 0;
     std::uint32_t child = parent.first;
     const std::uint32_t end = parent.first + parent.count;
-    while (child < end && PyDict_Next(dict, &pos, &key, &value) && same_key(key, node(child).key))
-      receive(child++, value);
+    while (child < end && PyDict_Next(dict, &pos, &key, &value) && is_key(child, key)) receive(child++, value);
     return child;
   }
-  static PyObject* look_up(PyObject* dict, PyObject* key) {
+  bool is_key(std::uint32_t n, PyObject* key) {
+    if (key == node(n).key || out_.knows_key(n, key)) return true;
+    if (!same_key(key, node(n).key)) return false;
+    out_.learn_key(n, key);
+    return true;
+  }
+  PyObject* look_up(PyObject* dict, PyObject* key) {
+    own();
     PyObject* value = PyDict_GetItemWithError(dict, key);
     if (value == nullptr && PyErr_Occurred()) throw nb::python_error();
     return value;
@@ -58,21 +93,30 @@ class Walk {
   template <class F>
   void each_container(std::uint32_t root, F&& visit) {
     if (is_container(node(root).kind) && node(root).live()) visit(root);
-    for (std::uint32_t n = node(root).first; n < node(root).end; ++n)
-      if (is_container(node(n).kind) && out_[n] != nullptr) visit(n);
+    const std::vector<std::uint32_t>& all = spec_.containers;
+    auto next = std::lower_bound(all.begin(), all.end(), node(root).first);
+    const auto end = std::lower_bound(next, all.end(), node(root).end);
+    for (; next < end; ++next) {
+      if (end - next > 6 && out_[next[6]] != nullptr) OPT_PREFETCH(out_[next[6]]);
+      if (end - next > 3 && out_[next[3]] != nullptr) prefetch_children(out_[next[3]]);
+      if (out_[*next] != nullptr) visit(*next);
+    }
   }
 
   const TreeSpec& spec_;
   const char* call_;
   Objects& out_;
+
+ private:
+  Objects* model_;
 };
 
 class ModelWalk : Walk {
  public:
   using Walk::Walk;
   void run(std::uint32_t root, PyObject* model) {
-    out_.begin(spec_, root);
-    out_.keep(root, model);
+    out_.begin(root);
+    out_.put(root, model);
     each_container(root, [this](std::uint32_t n) { expand(n); });
   }
 
@@ -83,7 +127,7 @@ class ModelWalk : Walk {
   void expand(std::uint32_t n) {
     const Node& parent = node(n);
     PyObject* object = out_[n];
-    if (kind_of(object) != parent.kind)
+    if (kind_at(object) != parent.kind)
       differs(n, "is a " + described(object) + ", was a " + name_of(parent.kind) + " at setup");
     switch (parent.kind) {
       case Kind::dict:
@@ -148,14 +192,12 @@ class ModelWalk : Walk {
 
 class GradientWalk : Walk {
  public:
-  GradientWalk(const TreeSpec& spec, const char* call, Objects& out, const char* what)
-      : Walk(spec, call, out), what_(what) {}
+  GradientWalk(const TreeSpec& spec, const char* call, Objects& out, const char* what, Objects* model = nullptr)
+      : Walk(spec, call, out, model), what_(what) {}
   void run(std::uint32_t root, PyObject* gradients) {
-    out_.begin(spec_, root);
+    out_.begin(root);
     receive(root, gradients);
-    each_container(root, [this](std::uint32_t n) {
-      if (out_[n] != nullptr) expand(n);
-    });
+    if (out_[root] != nullptr) each_container(root, [this](std::uint32_t n) { expand(n); });
   }
 
  private:
@@ -175,7 +217,7 @@ class GradientWalk : Walk {
   void expand(std::uint32_t n) {
     const Node& parent = node(n);
     PyObject* object = out_[n];
-    const Kind kind = kind_of(object);
+    const Kind kind = kind_at(object);
     const bool fits = is_container(kind) && by_position(kind) == by_position(parent.kind);
     if (!fits) {
       differs(n, "is a " + described(object) + ", the model there is a " + name_of(parent.kind),
@@ -219,6 +261,7 @@ class GradientWalk : Walk {
     if (met != PyDict_GET_SIZE(dict)) find_extra_key(n, dict);
   }
   void find_extra_key(std::uint32_t n, PyObject* dict) {
+    own();
     for (nb::handle key : nb::list(nb::borrow(dict).attr("keys")()))
       if (spec_.child(n, key.ptr()) == 0) extra_key(n, key.ptr());
   }
@@ -264,14 +307,25 @@ bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients,
   return true;
 }
 
-void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
+void borrow_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
   spec.check_part(root, call);
   ModelWalk(spec, call, out).run(root, model);
+}
+
+void borrow_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& model,
+                      Objects& out) {
+  GradientWalk(spec, call, out, "gradient", &model).run(root, gradients);
+}
+
+void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
+  borrow_model(spec, root, model, call, out);
+  out.own();
 }
 
 void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
                     const char* what) {
   GradientWalk(spec, call, out, what).run(root, gradients);
+  out.own();
 }
 
 }  // namespace optimisers::python

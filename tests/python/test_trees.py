@@ -261,6 +261,73 @@ def test_nothing_is_kept_alive_after_an_update():
     assert watch() is None
 
 
+class Clearing:
+    """A container whose children are read by code that lets go of other arrays of the model and of the gradients."""
+
+    def __init__(self, w):
+        self.w, self.others, self.reused = w, [], []
+
+    def children(self):
+        for other in self.others:
+            other["w"] = None
+        self.reused = [np.zeros(2, np.float32) for _ in range(4 * len(self.others))]  # where the arrays were
+        return {"w": self.w}
+
+
+opt.register_container(Clearing, Clearing.children, lambda old, new: Clearing(new["w"]))
+
+
+@pytest.mark.parametrize("where", ["model", "gradients"])
+def test_arrays_that_are_let_go_of_during_the_walk_stay_alive_until_its_end(where):
+    memory, clearing = ones(2), Clearing(ones(2))
+    model = {"w": memory[:], "c": clearing if where == "model" else {"w": ones(2)}}
+    grads = {"w": ones(2)[:], "c": clearing if where == "gradients" else {"w": ones(2)}}
+    state = opt.setup(opt.Descent(1.0), model)
+    clearing.others = [model] if where == "model" else [model, grads]
+    opt.update_(state, model, grads)
+    assert model["w"] is None and np.array_equal(memory, [0, 0])
+    assert clearing.reused and not any(a.any() for a in clearing.reused)
+
+
+@pytest.mark.parametrize("fault", [None, "shape", "type", "structure", "late structure"])
+@pytest.mark.parametrize("kind", ["numpy", "mixed"])
+def test_references_are_given_back_whatever_happens(fault, kind):
+    mixed = kind == "mixed"  # a tensor, and a gradient that has to be made an array of
+    model = {"a": ones(2), "b": [torch.ones(3) if mixed else ones(3), {"c": ones(4)}], "d": ones()}
+    state = opt.setup(opt.Adam(), model)
+    shared = ones(4)
+    grads = {"a": ones(2), "b": [ones(3), {"c": shared}], "d": np.float32(1) if mixed else ones()}
+    if fault == "shape":
+        grads["b"][1]["c"] = shared[:3]
+    elif fault == "type":
+        grads["b"][1]["c"] = "no array"
+    elif fault == "structure":
+        grads["b"] = {"c": shared}
+    elif fault == "late structure":
+        grads["b"][1]["more"] = shared
+    arrays = [model["a"], model["b"][0], model["b"][1]["c"], model["d"], grads["a"], shared, grads["d"]]
+    before = [sys.getrefcount(a) for a in arrays]
+    for _ in range(3):
+        if fault is None:
+            opt.update_(state, model, grads)
+        else:
+            with pytest.raises((ValueError, TypeError)):
+                opt.update_(state, model, grads)
+    after = [sys.getrefcount(a) for a in arrays]
+    assert after == before
+
+
+def test_keys_that_are_equal_but_other_objects():
+    names = [f"weight_{i}" for i in range(5)]
+    model = {name: ones(2) for name in names}
+    state = opt.setup(opt.Descent(1.0), model)
+    for step in range(3):  # new objects in each step
+        opt.update_(state, model, {"".join(list(name)): np.full(2, i + step) for i, name in enumerate(names)})
+    assert [model[name][0] for name in names] == [1 - 3 * i - 3 for i in range(5)]
+    with pytest.raises(ValueError, match="weight_9"):
+        opt.update_(state, model, {"".join(["weight_", "9"]): ones(2)})
+
+
 def test_slot_views_keep_their_memory():
     views = opt.setup(opt.Adam(), ones(1000)).state
     gc.collect()
@@ -411,6 +478,16 @@ def test_pickled_layout_continues():
     opt.update_(state, flat, np.arange(6.0))
     opt.update_(twin, twin_flat, np.arange(6.0))
     assert np.array_equal(flat, twin_flat) and np.array_equal(twin["b"][0].state.v, state["b"][0].state.v)
+
+
+@pytest.mark.parametrize("layout", [False, True], ids=["tree", "layout"])
+def test_pickle_with_an_unknown_dtype_is_refused(layout):
+    """As a later version might write it: the dtype of a leaf, or of the vector."""
+    flat, re = opt.destructure({"a": ones(2)})
+    state = opt.setup(opt.Momentum(), flat, layout=re) if layout else opt.setup(opt.Momentum(), {"a": ones(2)})
+    pickled = pickle.dumps(state)
+    with pytest.raises(ValueError, match='"float3q" is no dtype'):
+        pickle.loads(pickled.replace(b"float32", b"float3q"))
 
 
 # ------------------------------------------------------------------------------------------ rules by part

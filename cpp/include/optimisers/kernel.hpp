@@ -27,7 +27,41 @@ struct Use {
 template <class R, class Real>
 inline constexpr int step_bytes = (int(sizeof(typename R::template Step<Real>)) + 7) / 8 * 8;
 
+// Loops over elements ask for memory this far ahead: the processor's own prefetchers stop at each page's end, and lie
+// idle while the other stages of a chain run.
+inline constexpr std::int64_t cache_line = 64, fetch_distance = 4096;  // bytes
+OPT_FN void fetch_ahead(const void* p) {
+  OPT_PREFETCH(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + fetch_distance));
+}
+
 namespace detail {
+
+// `Count` elements, a multiple of what vector registers hold: the compiler has nothing left over to see to.
+template <std::int64_t Count, class Body>
+OPT_FN void few(Body& body, std::int64_t i) {
+  OPT_INDEPENDENT OPT_ROLLED for (std::int64_t k = 0; k < Count; ++k) body.element(i + k);
+}
+
+// body.element(i) for all i below n; body.fetch(i) once for each `Line` of them, which fill a cache line.
+template <std::int64_t Line, class Body>
+OPT_FN void each_element(std::int64_t n, Body body) {
+  constexpr std::int64_t part = Line / 4;  // what the narrowest vectors hold
+  std::int64_t i = 0;
+  OPT_ROLLED
+  for (; i + Line <= n; i += Line) {
+    body.fetch(i);
+    few<Line>(body, i);
+  }
+  if constexpr (part > 1) {
+    OPT_ROLLED
+    for (; i + part <= n; i += part) few<part>(body, i);
+  }
+  OPT_ROLLED
+  for (; i < n; ++i) {
+    OPT_ONE_BY_ONE;
+    body.element(i);
+  }
+}
 
 // A tuple whose access is always inlined: kernels may leave no shared function behind.
 template <class... T>
@@ -37,6 +71,11 @@ struct Bag<T, Rest...> {
   T first;
   [[no_unique_address]] Bag<Rest...> rest;
 };
+OPT_FN Bag<> bag() { return {}; }
+template <class T, class... Rest>
+OPT_FN Bag<T, Rest...> bag(T first, Rest... rest) {
+  return {first, bag(rest...)};
+}
 template <int I, class T, class... Rest>
 OPT_FN auto& get(Bag<T, Rest...>& bag) {
   if constexpr (I == 0) return bag.first;
@@ -54,36 +93,19 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
 
   OPT_FN static StageData at(const std::byte* step, void* const* slots) {
     return {*reinterpret_cast<const typename R::template Step<real_t<T>>*>(step),
-            fill(static_cast<slot_t<R, I, T>*>(slots[I])...)};
+            bag(static_cast<slot_t<R, I, T>*>(slots[I])...)};
   }
+
+  OPT_FN void fetch([[maybe_unused]] std::int64_t i) { (fetch_ahead(get<I>(slot) + i), ...); }
 
   OPT_FN void apply(T x, T& dx, [[maybe_unused]] std::int64_t i) {
-    [[maybe_unused]] Bag<slot_t<R, I, T>...> s = fill(get<I>(slot)[i]...);
+    [[maybe_unused]] Bag<slot_t<R, I, T>...> s = bag(get<I>(slot)[i]...);
     R::template apply<T>(k, x, dx, get<I>(s)...);
     ((get<I>(slot)[i] = get<I>(s)), ...);
-  }
-
- private:
-  OPT_FN static Bag<> fill() { return {}; }
-  template <class A, class... B>
-  OPT_FN static Bag<A, B...> fill(A a, B... b) {
-    return {a, fill(b...)};
   }
 };
 template <class T, class U>
 using stage_data = StageData<T, U, std::make_integer_sequence<int, U::slots>>;
-
-template <bool Last, class T, class... Data>
-OPT_FN void sweep(T* x, const T* in, T* out, std::int64_t n, Data... stage) {
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) {
-    T dx = in[i];
-    const T before = x[i];
-    (stage.apply(before, dx, i), ...);
-    if constexpr (Last) x[i] = before - dx;
-    else out[i] = dx;
-  }
-}
 
 // Where the scalars (in bytes) and the slots of the stage at `position` begin.
 template <class T, class... U>
@@ -99,11 +121,37 @@ constexpr int slot_offset(int position) {
   return offset;
 }
 
+// The loop over one or several stages: P counts them.
+template <bool Last, class T, class P, class... U>
+struct Stages;
+template <bool Last, class T, int... P, class... U>
+struct Stages<Last, T, std::integer_sequence<int, P...>, U...> {
+  T* x;
+  const T* in;
+  T* out;
+  Bag<stage_data<T, U>...> stage;
+
+  OPT_FN void fetch(std::int64_t i) {
+    if constexpr (Last) fetch_ahead(x + i);
+    fetch_ahead(in + i);
+    (get<P>(stage).fetch(i), ...);
+  }
+  OPT_FN void element(std::int64_t i) {
+    T dx = in[i];
+    const T before = x[i];
+    (get<P>(stage).apply(before, dx, i), ...);
+    if constexpr (Last) x[i] = before - dx;
+    else out[i] = dx;
+  }
+};
+
 template <bool Last, class T, class... U, int... P>
-OPT_FN void run(std::integer_sequence<int, P...>, const std::byte* steps, void* x, const void* in, void* out,
+OPT_FN void run(std::integer_sequence<int, P...> all, const std::byte* steps, void* x, const void* in, void* out,
                 void* const* slots, std::int64_t n) {
-  sweep<Last>(static_cast<T*>(x), static_cast<const T*>(in), static_cast<T*>(out), n,
-              stage_data<T, U>::at(steps + step_offset<T, U...>(P), slots + slot_offset<U...>(P))...);
+  each_element<cache_line / int(sizeof(T))>(
+      n, Stages<Last, T, decltype(all), U...>{
+             static_cast<T*>(x), static_cast<const T*>(in), static_cast<T*>(out),
+             bag(stage_data<T, U>::at(steps + step_offset<T, U...>(P), slots + slot_offset<U...>(P))...)});
 }
 
 }  // namespace detail

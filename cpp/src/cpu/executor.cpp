@@ -313,15 +313,16 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
         const MeasureFn f = kernels().measure[compute_index(m.job->group->compute)][int(m.measure)];
         Range range(*m.job, further, buffers);
         for (std::int64_t b = begin; b < end; b += chunk) {
-          double row[norms::rows];
-          std::fill_n(row, norms::rows, norms::neutral(m.measure));
+          // Lane by lane, so that one fold first folds the lanes of all rows, and then the rows.
+          double all[norms::lanes][norms::rows];
+          std::fill_n(all[0], norms::lanes * norms::rows, norms::neutral(m.measure));
           for (std::int64_t r = b; r < std::min(b + chunk, end); r += norms::row) {
             double lane[norms::lanes];
             std::fill_n(lane, norms::lanes, norms::neutral(m.measure));
             range.measure(r, std::min(r + norms::row, end), m.stage, f, m.args, lane);
-            row[(r - b) / norms::row] = norms::fold(m.measure, lane, norms::lanes);
+            for (int l = 0; l < norms::lanes; ++l) all[l][(r - b) / norms::row] = lane[l];
           }
-          sums[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, row, norms::rows);
+          sums[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, all[0], norms::lanes * norms::rows);
         }
       });
   for (std::size_t i = 0; i < measurements.size(); ++i) {

@@ -2,6 +2,7 @@
 // Compiled once per instruction set; all but the table is local to this file, and what it calls is always inlined.
 #include "cpu/kernels.hpp"
 
+#include <cstring>
 #include <limits>
 
 #include "cpu/convert.hpp"
@@ -27,11 +28,9 @@ constexpr void fill_rules(KernelTable& t, std::tuple<R...>*) {
 }
 
 template <class... R>
-constexpr void fill_chain(StageKernels (&chain)[compute_count], ChainOf<R...>*) {
+constexpr void fill_chain(StageKernels (&chain)[real_compute_count], ChainOf<R...>*) {
   chain[0] = stage_kernels<float, Use<R>...>();
   chain[1] = stage_kernels<double, Use<R>...>();
-  chain[2] = stage_kernels<Complex<float>, Use<R>...>();
-  chain[3] = stage_kernels<Complex<double>, Use<R>...>();
 }
 template <class... C>
 constexpr void fill_chains(KernelTable& t, std::tuple<C...>*) {
@@ -43,17 +42,80 @@ constexpr void fill_chains(KernelTable& t, std::tuple<C...>*) {
 
 using namespace norms;
 
+template <class T>
+OPT_FN void fetch_lanes_ahead(const T* a) {
+  for (int l = 0; l < lanes; l += int(cache_line / sizeof(T))) fetch_ahead(a + l);
+}
+
+#if defined(__GNUC__)
+// The lanes of reals as vectors, in registers throughout: left to itself, the compiler finds them on some levels only.
+#if defined(__AVX512F__)
+constexpr int doubles_in_vector = 8;
+#elif defined(__AVX__)
+constexpr int doubles_in_vector = 4;
+#else
+constexpr int doubles_in_vector = 2;
+#endif
+using Vector [[gnu::vector_size(doubles_in_vector * sizeof(double))]] = double;
+
+template <Measure M>
+constexpr bool has_vectors = M == Measure::sum_squares || M == Measure::sum_abs;
+
+// As accumulate().
+template <Measure M>
+OPT_FN Vector accumulate_vector(Vector so_far, Vector a, double scale) {
+  const Vector scaled = a * scale;
+  if constexpr (M == Measure::sum_squares) return so_far + scaled * scaled;
+  else return so_far + (scaled < 0 ? -scaled : scaled);
+}
+
+// Whole rows of lanes; how many elements these are.
+template <Measure M, class R>
+OPT_FN std::int64_t measure_rows(double* lane, const R* a, double scale, std::int64_t n) {
+  constexpr int vectors = lanes / doubles_in_vector;
+  Vector sum[vectors];
+  std::memcpy(sum, lane, sizeof sum);
+  std::int64_t i = 0;
+  OPT_ROLLED
+  for (; i + lanes <= n; i += lanes) {
+    fetch_lanes_ahead(a + i);
+    for (int v = 0; v < vectors; ++v) {
+      R next[doubles_in_vector];
+      std::memcpy(next, a + i + v * doubles_in_vector, sizeof next);
+      Vector wide;
+      for (int k = 0; k < doubles_in_vector; ++k) wide[k] = double(next[k]);
+      sum[v] = accumulate_vector<M>(sum[v], wide, scale);
+    }
+  }
+  std::memcpy(lane, sum, sizeof sum);
+  return i;
+}
+#else
+template <Measure M>
+constexpr bool has_vectors = false;
+#endif
+
 template <Measure M, class T>
 void measure(double* lane, const void* dx, const MeasureArgs& given, std::int64_t n) {
   const T* a = static_cast<const T*>(dx);
   const MeasureArgs args = given;
-  double sum[lanes];
-  for (int l = 0; l < lanes; ++l) sum[l] = lane[l];
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
-    for (int l = 0; l < lanes; ++l) sum[l] = accumulate<M>(sum[l], a[i + l], args);
-  for (int l = 0; i + l < n; ++l) sum[l] = accumulate<M>(sum[l], a[i + l], args);
-  for (int l = 0; l < lanes; ++l) lane[l] = sum[l];
+  if constexpr (has_vectors<M> && !is_complex<T>) {
+    i = measure_rows<M>(lane, a, args.inverse_scale, n);
+  } else {
+    double sum[lanes];
+    for (int l = 0; l < lanes; ++l) sum[l] = lane[l];
+    for (; i + lanes <= n; i += lanes) {
+      fetch_lanes_ahead(a + i);
+      for (int l = 0; l < lanes; ++l) sum[l] = accumulate<M>(sum[l], a[i + l], args);
+    }
+    for (int l = 0; l < lanes; ++l) lane[l] = sum[l];
+  }
+  OPT_ROLLED
+  for (int l = 0; i + l < n; ++l) {
+    OPT_ONE_BY_ONE;
+    lane[l] = accumulate<M>(lane[l], a[i + l], args);
+  }
 }
 
 // Largest or smallest magnitude of reals. Without their sign bit floats are ordered as their bits are, NaN above
@@ -71,11 +133,19 @@ void extreme(double* lane, const void* dx, const MeasureArgs& args, std::int64_t
     if constexpr (M == Measure::min_abs) least[l] = least[l] < bits ? least[l] : bits;
   };
   std::int64_t i = 0;
-  for (; i + lanes <= n; i += lanes)
+  for (; i + lanes <= n; i += lanes) {
+    fetch_lanes_ahead(a + i);
     for (int l = 0; l < lanes; ++l) take(l, i + l);
+  }
   const int filled = i > 0 ? lanes : int(n);
-  for (int l = 0; i + l < n; ++l) take(l, i + l);
+  OPT_ROLLED
+  for (int l = 0; i + l < n; ++l) {
+    OPT_ONE_BY_ONE;
+    take(l, i + l);
+  }
+  OPT_ROLLED
   for (int l = 0; l < filled; ++l) {
+    OPT_ONE_BY_ONE;
     const R largest = std::bit_cast<R>(most[l]);
     const R found = M == Measure::max_abs || largest != largest ? largest : std::bit_cast<R>(least[l]);
     lane[l] = accumulate<M>(lane[l], found, args);
@@ -96,42 +166,47 @@ constexpr void fill_measures(MeasureFn (&m)[measure_count]) {
   }
 }
 
-// ---- conversions
+// ---- conversions, and what else is done element by element
+
+// to = value(to, from)
+template <class To, class From, class Value>
+struct Map {
+  To* to;
+  const From* from;
+  Value value;
+
+  OPT_FN void fetch(std::int64_t i) {
+    fetch_ahead(to + i);
+    fetch_ahead(from + i);
+  }
+  OPT_FN void element(std::int64_t i) { to[i] = value(to[i], from[i]); }
+};
+template <class To, class From, class Value>
+OPT_FN void map(void* to, const void* from, std::int64_t n, Value value) {
+  constexpr std::int64_t line = cache_line / std::int64_t(sizeof(From) < sizeof(To) ? sizeof(From) : sizeof(To));
+  detail::each_element<line>(n, Map<To, From, Value>{static_cast<To*>(to), static_cast<const From*>(from), value});
+}
 
 template <class To, class From>
 void convert_all(const void* in, void* out, std::int64_t n) {
-  const From* a = static_cast<const From*>(in);
-  To* b = static_cast<To*>(out);
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) b[i] = convert<To>(a[i]);
+  map<To, From>(out, in, n, [](To, From a) { return convert<To>(a); });
 }
 
 template <class Storage, class C>
 void take_edits(const void* x, void* master, std::int64_t n) {
-  const Storage* a = static_cast<const Storage*>(x);
-  C* m = static_cast<C*>(master);
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) {
-    const C kept = m[i];
-    m[i] = bits_of(convert<Storage>(kept)) == bits_of(a[i]) ? kept : convert<C>(a[i]);
-  }
+  map<C, Storage>(master, x, n, [](C kept, Storage a) {
+    return bits_of(convert<Storage>(kept)) == bits_of(a) ? kept : convert<C>(a);
+  });
 }
 
 template <class C>
 void add(void* a, const void* b, std::int64_t n) {
-  C* to = static_cast<C*>(a);
-  const C* from = static_cast<const C*>(b);
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) to[i] = to[i] + from[i];
+  map<C, C>(a, b, n, [](C to, C from) { return to + from; });
 }
 
 template <class C>
 void lerp(void* a, const void* b, double keep, double take, std::int64_t n) {
-  C* to = static_cast<C*>(a);
-  const C* from = static_cast<const C*>(b);
-  const C k = C(keep), t = C(take);
-  OPT_INDEPENDENT
-  for (std::int64_t i = 0; i < n; ++i) to[i] = k * to[i] + t * from[i];
+  map<C, C>(a, b, n, [k = C(keep), t = C(take)](C to, C from) { return k * to + t * from; });
 }
 
 template <class Storage>

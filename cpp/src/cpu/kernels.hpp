@@ -21,7 +21,7 @@ inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; c
 struct KernelTable {
   const char* level;
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
-  StageKernels chain[common_chain_count][compute_count];
+  StageKernels chain[common_chain_count][real_compute_count];
   MeasureFn measure[compute_count][norms::measure_count];
   ConvertFn widen[real_dtypes][2];   // from a real dtype to float32, float64
   ConvertFn narrow[2][real_dtypes];  // from float32, float64, rounding to nearest even

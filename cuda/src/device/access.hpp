@@ -78,7 +78,7 @@ OPT_FN void store_one(S a, std::byte* to, bool aligned) {
 
 // One element of any dtype and strides, as T. Complex ones are only asked for as complex.
 template <class T>
-OPT_FN T load_any(const DeviceArray& a, const Axis* axes, std::int64_t i) {
+OPT_CALL T load_any(const DeviceArray& a, const Axis* axes, std::int64_t i) {
   const std::byte* p = address(a, axes, i);
   T value{};
   cpu::with_dtype(a.dtype, [&](auto s) {
@@ -88,7 +88,7 @@ OPT_FN T load_any(const DeviceArray& a, const Axis* axes, std::int64_t i) {
   return value;
 }
 template <class T>
-OPT_FN void store_any(T value, const DeviceArray& a, const Axis* axes, std::int64_t i) {
+OPT_CALL void store_any(T value, const DeviceArray& a, const Axis* axes, std::int64_t i) {
   std::byte* p = address(a, axes, i);
   cpu::with_trainable(a.dtype, [&](auto s) {
     using S = decltype(s);

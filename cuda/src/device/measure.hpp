@@ -4,11 +4,14 @@
 
 namespace optimisers::cuda {
 
-template <class T_, Access A_>
+// Stages: whether others run before the stage that measures. Without, arrays are read as a sweep reads them; with, in
+// the one way that fits all.
+template <class T_, Access A_, bool Stages_>
 struct MeasureSums {
   using T = T_;
   using Table = MeasureTable;
   static constexpr Access access = A_;
+  static constexpr bool with_stages = Stages_;
   static constexpr int threads = measure_threads, phases = 8, V = 4;
   static_assert(norms::chunk / norms::row * norms::lanes == threads * V);
   using Stages = BlockStages<Interpreted, real_t<T>>;
@@ -55,7 +58,8 @@ struct MeasureSums {
     const GroupTable& g = t.group;
     s.active = false;
     const int r = t.at[s.index];
-    if (r < 0 || s.call.role == Role::absent || s.call.access != access) return;
+    if (r < 0 || s.call.role == Role::absent || (g.stages[0].reducer == r) == with_stages) return;
+    if (!with_stages && s.call.access != access) return;
     const Total before = t.totals[s.index];
     if (t.rescue && (before.stopped || before.safe)) return;
     const Stages stages{g, s.row, s.steps};
@@ -98,7 +102,11 @@ struct MeasureSums {
 
   // Four neighbouring lanes of one row.
   OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
-    double sum[V], extreme[V];
+    // The kernels that fit all have no registers to spare for what their elements add up to.
+    constexpr bool in_registers = access != Access::any;
+    double held[in_registers ? 2 * V : 1];
+    double* const sum = in_registers ? held : s.sum + thread * V;
+    double* const extreme = in_registers ? held + (in_registers ? V : 0) : s.extreme + thread * V;
     const norms::Measure far = extreme_of(s);
     for (int v = 0; v < V; ++v) {
       sum[v] = norms::neutral(s.measure);
@@ -107,32 +115,28 @@ struct MeasureSums {
     constexpr int quads = norms::lanes / V;
     const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
+    OPT_ROLLED
     for (std::int64_t i = row + thread % quads * V; i < end; i += norms::lanes) {
       const int count = end - i < V ? int(end - i) : V;
       Elementwise<access, T, V> e;
-      e.read(t.group, s, i, count, s.stage > s.course.first);
-      Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + i, count, e.x, e.dx);
+      e.read(t.group, s, i, count, with_stages && s.stage > s.course.first);
+      if constexpr (with_stages)
+        Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + i, count, e.x, e.dx);
       for (int v = 0; v < V; ++v) {
         if (v >= count) continue;
         sum[v] = term(s, s.measure, sum[v], e.dx[v]);
         if (t.extremes) extreme[v] = term(s, far, extreme[v], e.dx[v]);
       }
     }
-    for (int v = 0; v < V; ++v) {
+    for (int v = 0; in_registers && v < V; ++v) {
       s.sum[thread * V + v] = sum[v];
       s.extreme[thread * V + v] = extreme[v];
     }
   }
 
-  OPT_FN static double every_lanes(norms::Measure m, const double* lane, int count, int stride) {
-    double some[16];
-    for (int j = 0; j < count; ++j) some[j] = lane[j * stride];
-    return norms::fold(m, some, count);
-  }
-
   OPT_FN static void end_chunk(const Table& t, Shared& s, unsigned block) {
-    t.sums[block] = every_lanes(s.measure, s.sum, norms::rows, norms::lanes);
-    if (t.extremes) t.extremes[block] = every_lanes(extreme_of(s), s.extreme, norms::rows, norms::lanes);
+    t.sums[block] = norms::fold(s.measure, s.sum, norms::rows, norms::lanes);
+    if (t.extremes) t.extremes[block] = norms::fold(extreme_of(s), s.extreme, norms::rows, norms::lanes);
     s.last = last_of(t.counted + s.index, s.leaf.chunks);
     if (s.last && s.leaf.chunks == 1) {
       s.sum[0] = t.sums[block];
@@ -154,8 +158,8 @@ struct MeasureSums {
 
   // Folding 256 lanes is folding, for each of 16, every 16th, and then those 16.
   OPT_FN static void gather(const Table& t, Shared& s, int thread) {
-    s.sum[thread] = every_lanes(s.measure, s.sum + thread, 16, 16);
-    if (t.extremes) s.extreme[thread] = every_lanes(extreme_of(s), s.extreme + thread, 16, 16);
+    s.sum[thread] = norms::fold(s.measure, s.sum + thread, 16, 16);
+    if (t.extremes) s.extreme[thread] = norms::fold(extreme_of(s), s.extreme + thread, 16, 16);
   }
 
   OPT_FN static void end_leaf(const Table& t, Shared& s) {

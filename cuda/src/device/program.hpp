@@ -53,11 +53,46 @@ OPT_FN void with_use(const StageTable& stage, F&& f) {
   });
 }
 
+template <class R>
+OPT_FN const R& rule_in(const std::byte* row, const StageTable& stage) {
+  return *reinterpret_cast<const R*>(row + stage.rule_offset);
+}
+template <class R, class Real>
+OPT_FN auto& step_in(std::byte* steps, const StageTable& stage) {
+  return *reinterpret_cast<typename R::template Step<Real>*>(steps + stage.step_offset);
+}
+
+// What is done with the clocks of a stage (clocks.hpp).
+enum class Clocks : std::uint8_t { tick, open, miss };
+template <class R, class Real>
+OPT_FN bool on_clocks_of(const StageTable& stage, std::byte* row, std::byte* steps, Clocks what) {
+  if constexpr (clock_size<R> == 0) {
+    NoClock none;
+    step_in<R, Real>(steps, stage) = rule_in<R>(row, stage).template tick<Real>(none);
+  } else {
+    auto& clock = *reinterpret_cast<clock_type<R>*>(row + stage.clock_offset);
+    if constexpr (GatingRule<R>) {
+      if (what == Clocks::open) return R::open(clock);
+      if (what == Clocks::miss)
+        return rule_in<R>(row, stage).template miss<Real>(clock, step_in<R, Real>(steps, stage));
+    }
+    step_in<R, Real>(steps, stage) = rule_in<R>(row, stage).template tick<Real>(clock);
+  }
+  return true;
+}
+
 // Any chain.
 struct Interpreted {
+  static constexpr bool may_go_out = true;
   template <class F>
   OPT_FN static void with_rule(const StageTable& stage, int, F&& f) {
     pick<AllRules>(stage.rule, f);
+  }
+  template <class Real>
+  OPT_CALL static bool on_clocks(const StageTable& stage, int, std::byte* row, std::byte* steps, Clocks what) {
+    bool result = true;
+    pick<AllRules>(stage.rule, [&]<class R>(R*) { result = on_clocks_of<R, Real>(stage, row, steps, what); });
+    return result;
   }
 
   // dx through the stages [first, end); `i` is the first element's place in the arenas.
@@ -81,10 +116,17 @@ struct Interpreted {
 // One chain, all its slots on their way at once. Only for calls in which every stage runs.
 template <class... R>
 struct Fused {
+  static constexpr bool may_go_out = false;
   using Rules = std::tuple<R...>;
   template <class F>
   OPT_FN static void with_rule(const StageTable&, int s, F&& f) {
     pick<Rules>(s, f);
+  }
+  template <class Real>
+  OPT_FN static bool on_clocks(const StageTable& stage, int s, std::byte* row, std::byte* steps, Clocks what) {
+    bool result = true;
+    pick<Rules>(s, [&]<class One>(One*) { result = on_clocks_of<One, Real>(stage, row, steps, what); });
+    return result;
   }
 
   template <bool Write, class T, int V>
@@ -114,59 +156,25 @@ struct BlockStages {
   std::byte* row;
   std::byte* steps;
 
-  template <class R>
-  using Step = typename R::template Step<Real>;
-  template <class R>
-  OPT_FN const R& rule(int s) const {
-    return *reinterpret_cast<const R*>(row + t.stages[s].rule_offset);
-  }
-  template <class R>
-  OPT_FN auto& clock(int s) const {
-    return *reinterpret_cast<clock_type<R>*>(row + t.stages[s].clock_offset);
-  }
-  template <class R>
-  OPT_FN Step<R>& step(int s) const {
-    return *reinterpret_cast<Step<R>*>(steps + t.stages[s].step_offset);
-  }
   template <class F>
   OPT_FN void with_rule(int s, F&& f) const {
     Program::with_rule(t.stages[s], s, f);
   }
 
   OPT_FN bool gating(int s) const { return t.stages[s].gates; }
-  OPT_FN void tick(int s) const {
-    with_rule(s, [&]<class R>(R*) {
-      if constexpr (clock_size<R> == 0) {
-        NoClock none;
-        step<R>(s) = rule<R>(s).template tick<Real>(none);
-      } else {
-        step<R>(s) = rule<R>(s).template tick<Real>(clock<R>(s));
-      }
-    });
-  }
-  OPT_FN bool open(int s) const {
-    bool yes = true;
-    with_rule(s, [&]<class R>(R*) {
-      if constexpr (GatingRule<R>) yes = R::open(clock<R>(s));
-    });
-    return yes;
-  }
-  OPT_FN bool miss(int s) const {
-    bool opens = false;
-    with_rule(s, [&]<class R>(R*) {
-      if constexpr (GatingRule<R>) opens = rule<R>(s).template miss<Real>(clock<R>(s), step<R>(s));
-    });
-    return opens;
-  }
+  OPT_FN void tick(int s) const { Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::tick); }
+  OPT_FN bool open(int s) const { return Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::open); }
+  OPT_FN bool miss(int s) const { return Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::miss); }
   OPT_FN void finish(int s, double norm) const {
     with_rule(s, [&]<class R>(R*) {
-      if constexpr (ReducingRule<R>) rule<R>(s).template finish<Real>(step<R>(s), norm);
+      if constexpr (ReducingRule<R>)
+        rule_in<R>(row, t.stages[s]).template finish<Real>(step_in<R, Real>(steps, t.stages[s]), norm);
     });
   }
   OPT_FN double norm_order(int s) const {
     double p = 2;
     with_rule(s, [&]<class R>(R*) {
-      if constexpr (ReducingRule<R>) p = rule<R>(s).norm().p;
+      if constexpr (ReducingRule<R>) p = rule_in<R>(row, t.stages[s]).norm().p;
     });
     return p;
   }
@@ -216,18 +224,21 @@ struct Elementwise {
     }
   }
 
-  // What was read, less dx if it is to be subtracted.
+  // What was read, less dx if it is to be subtracted; dx itself where it is asked for.
+  template <bool MayGoOut>
   OPT_FN void write(const GroupTable& t, const LeafShared& s, std::int64_t i, int count) {
-    std::byte* out = t.out == nullptr ? nullptr : t.out[s.index];
-    const bool subtracts = s.course.writes && t.out == nullptr;
+    const bool goes_out = MayGoOut && t.out != nullptr;
+    const bool subtracts = s.course.writes && !goes_out;
     if (subtracts)
       for (int v = 0; v < V; ++v) x[v] = x[v] - dx[v];
     if (t.master != nullptr) store<V>(x, true, count, reinterpret_cast<T*>(t.master) + s.leaf.offset + i);
     if (subtracts) Elements<A, T>::template write<V>(x, s.x, t.axes, i, count);
-    if (s.course.writes && out != nullptr) {
-      const DeviceArray to{out, 0, 0, t.storage, true, false};
-      Elements<Access::any, T>::template write<V>(dx, to, t.axes, i, count);
-    }
+    if constexpr (MayGoOut)
+      if (goes_out && s.course.writes) {
+        std::byte* to = t.out[s.index];
+        const bool wide = (reinterpret_cast<std::uintptr_t>(to) & 15u) == 0;
+        Elements<A, T>::template write<V>(dx, {to, 0, 0, t.storage, true, wide}, t.axes, i, count);
+      }
   }
 
  private:

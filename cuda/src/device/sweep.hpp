@@ -51,13 +51,14 @@ struct Sweep {
     constexpr int V = elements_of<access, T>;
     const std::int64_t begin = std::int64_t(block - s.leaf.first_block) * t.elements;
     const std::int64_t end = begin + t.elements < s.leaf.size ? begin + t.elements : s.leaf.size;
+    OPT_ROLLED
     for (std::int64_t i = begin + thread * V; i < end; i += threads * V) {
       const int count = end - i < V ? int(end - i) : V;
       Elementwise<access, T, V> e;
       e.read(t, s, i, count, true);
       Program::template apply<true, T, V>(t, s.course.first, s.course.end, s.steps, s.leaf.offset + i, count, e.x,
                                           e.dx);
-      e.write(t, s, i, count);
+      e.template write<Program::may_go_out>(t, s, i, count);
     }
   }
 };
