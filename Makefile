@@ -24,7 +24,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench bench-kernels cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test gpu-test bench bench-kernels cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -33,6 +33,7 @@ demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw 
 	$(PY) examples/digits.py
 
 test: export OPTIMISERS_CPP_BUILD := $(CURDIR)/$(BUILD)
+test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/liboptimisers_cuda_emulation.so
 test: cpp-test python-test ## build and run every test
 
 build: $(BUILD)/.installed ## build the package and install it into .venv
@@ -45,6 +46,9 @@ cpp-test: $(BUILD)/.installed ## run the C++ tests
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
+
+gpu-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)

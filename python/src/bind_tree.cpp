@@ -94,12 +94,8 @@ struct Vector {
   nb::object array;
 };
 Vector vector_of(nb::handle flat, const char* call) {
-  Vector vector{{}, nb::borrow(flat)};
-  Fault fault = read_array(flat.ptr(), vector.view);
-  if (fault == Fault::not_array) {
-    fault = import_device_array(flat.ptr(), vector.array);
-    if (fault == Fault::none) vector.view = as_device_array(vector.array.ptr())->view();
-  }
+  Vector vector{{}, {}};
+  const Fault fault = read_any(flat.ptr(), vector.view, vector.array);
   const std::string place = std::string(call) + ": the flat vector";
   if (fault != Fault::none) type_error(place + " " + fault_text(flat.ptr(), fault));
   if (vector.view.device != on_host) require_cuda(place);

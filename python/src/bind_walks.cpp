@@ -123,21 +123,15 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
   if (nb::len(tensors) > 0) bump_versions(tensors);
 }
 
-bool read_any(nb::handle x, ArrayView& view) {
-  const Fault fault = read_array(x.ptr(), view);
-  if (fault != Fault::not_array) return fault == Fault::none;
-  nb::object imported;
-  if (import_device_array(x.ptr(), imported) != Fault::none) return false;
-  view = as_device_array(imported.ptr())->view();
-  return true;
-}
 bool is_numeric(nb::handle x) {
   ArrayView view;
-  return read_any(x, view) && is_trainable(view.dtype);
+  nb::object kept;
+  return read_any(x.ptr(), view, kept) == Fault::none && is_trainable(view.dtype);
 }
 bool may_write(nb::handle x) {
   ArrayView view;
-  return read_any(x, view) && view.writable;
+  nb::object kept;
+  return read_any(x.ptr(), view, kept) == Fault::none && view.writable;
 }
 
 }  // namespace

@@ -298,7 +298,8 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   ArrayView target;
   read_parameter(spec_->places[0], update.x, call);
   read_gradient(spec_->places[0], update.dx, call);
-  if (read_array(out, target) != Fault::none) type_error("apply_: the output is no array");
+  nb::object written;
+  if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
   if (user_stages_.empty()) {
     if (elements_ < worth_releasing) return core_.apply(update, target.data);
     Unlocked unlocked;
