@@ -53,6 +53,10 @@ Arena::Arena(std::size_t bytes, int index, std::pmr::memory_resource* memory) : 
 }
 
 Arena::~Arena() {
+  if (release_ != nullptr) {
+    release_(device_, data_);
+    return;
+  }
   if (memory_ != nullptr) {
     if (block_ != nullptr) memory_->deallocate(block_, block_bytes_, alignment);
     return;

@@ -12,6 +12,10 @@ class Arena {
   Arena() = default;
   // `index` staggers arenas that are swept together; without `memory` the operating system gives the pages.
   explicit Arena(std::size_t bytes, int index = 0, std::pmr::memory_resource* memory = nullptr);
+  // Memory that somebody else gave, and how it is given back.
+  using Release = void (*)(int device, std::byte* data);
+  Arena(std::byte* data, std::size_t bytes, int device, Release release)
+      : data_(data), bytes_(bytes), device_(device), release_(release) {}
   Arena(const Arena&) = delete;
   Arena(Arena&& other) noexcept { *this = std::move(other); }
   Arena& operator=(Arena&& other) noexcept {
@@ -20,6 +24,8 @@ class Arena {
     std::swap(data_, other.data_);
     std::swap(bytes_, other.bytes_);
     std::swap(memory_, other.memory_);
+    std::swap(device_, other.device_);
+    std::swap(release_, other.release_);
     return *this;
   }
   ~Arena();
@@ -33,6 +39,8 @@ class Arena {
   std::byte* data_ = nullptr;
   std::size_t bytes_ = 0;
   std::pmr::memory_resource* memory_ = nullptr;
+  int device_ = -1;
+  Release release_ = nullptr;
 };
 
 }  // namespace optimisers

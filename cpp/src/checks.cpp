@@ -40,7 +40,15 @@ bool aligned(const ArrayView& a) {
 
 std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size_t(a.ndim)}); }
 
+std::string place_of(std::int8_t device) {
+  return device == on_host ? "on the host" : "on device " + std::to_string(device);
+}
+
 [[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec) {
+  if (x.device != spec.device)
+    refuse("update: parameter at " + quoted(spec.name) + " is " + place_of(x.device) + ", but its state was set up " +
+               place_of(spec.device) + "; move the parameter back, or convert the state with to_device",
+           spec.name);
   if (x.dtype != spec.dtype)
     refuse("update: parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
                ", but its state was set up for " + std::string(name_of(spec.dtype)) +
@@ -52,6 +60,10 @@ std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size
 }
 
 [[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec) {
+  if (dx.device != spec.device)
+    refuse("update: gradient at " + quoted(spec.name) + " is " + place_of(dx.device) + ", its parameter is " +
+               place_of(spec.device) + "; move the gradient to its parameter",
+           spec.name);
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(spec.dtype))
     refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) +
                ", parameter is real (" + std::string(name_of(spec.dtype)) + "); pass its real part",
@@ -64,7 +76,8 @@ std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size
 // True: contiguous.
 bool check_gradient(const ArrayView& dx, const LeafRecord& leaf, const LeafSpec& spec) {
   const Layout layout = layout_of(dx, leaf);
-  if (!layout.same_shape || (is_complex_dtype(dx.dtype) && !is_complex_dtype(leaf.dtype))) refuse_gradient(dx, spec);
+  if (!layout.same_shape || dx.device != leaf.device || (is_complex_dtype(dx.dtype) && !is_complex_dtype(leaf.dtype)))
+    refuse_gradient(dx, spec);
   return layout.contiguous;
 }
 
@@ -118,7 +131,11 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     const Extent e = extent_of(views[i]);
     if (e.lo == e.hi) continue;
     written.extents.push_back(e);
-    written.arrays.emplace_back(views[i], leaves[i].leaf);
+    LeafRecord& leaf = state.leaves[leaves[i].leaf];
+    ArrayView& kept = written.arrays.emplace_back(views[i], leaves[i].leaf).first;  // outlives the caller's array
+    kept.shape = leaf.shape;
+    if (kept.strides != nullptr) kept.strides = state.strides_of(leaf);
+    kept.stride_unit = 1;
   }
   for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", names[i]);
   for (const Group& group : state.groups) {
@@ -209,7 +226,8 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
     const DType compute = state.groups[leaf.group].compute;
 
     const Layout x = layout_of(u.x, leaf);
-    if (!x.same_shape || u.x.dtype != leaf.dtype) refuse_parameter(u.x, state.specs[u.leaf]);
+    if (!x.same_shape || u.x.dtype != leaf.dtype || u.x.device != leaf.device)
+      refuse_parameter(u.x, state.specs[u.leaf]);
     if (writes_x && !u.x.writable && !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates))
       refuse("update_: parameter at " + quoted(state.specs[u.leaf].name) +
                  " is read-only; use update, which returns new arrays",

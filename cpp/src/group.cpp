@@ -41,9 +41,10 @@ std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, con
 
 }  // namespace
 
-Group::Group(const Program& program, DType storage_dtype)
+Group::Group(const Program& program, DType storage_dtype, int on_device)
     : storage(storage_dtype),
       compute(program.compute(storage_dtype)),
+      device(on_device),
       master(program.has_master(storage_dtype)),
       real(size_of(real_dtype(compute)) == 8 ? 1 : 0) {
   for (const RuleValue& rule : program.stages) {
@@ -65,9 +66,9 @@ Group::Group(const Program& program, DType storage_dtype)
   passes = passes_of(stages, compute, program.fused, static_cast<cpu::CommonChains*>(nullptr));
 }
 
-bool Group::holds(const Program& program, DType dtype) const {
-  if (dtype != storage || program.compute(dtype) != compute || program.has_master(dtype) != master ||
-      program.stages.size() != stages.size())
+bool Group::holds(const Program& program, DType dtype, int on_device) const {
+  if (dtype != storage || on_device != device || program.compute(dtype) != compute ||
+      program.has_master(dtype) != master || program.stages.size() != stages.size())
     return false;
   for (std::size_t i = 0; i < stages.size(); ++i)
     if (&program.stages[i].info() != stages[i].info || program.stages[i].slot_count() != stages[i].slot_count)

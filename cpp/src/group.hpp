@@ -3,7 +3,9 @@
 #include <vector>
 
 #include "arena.hpp"
+#include "clocks.hpp"
 #include "cpu/kernels.hpp"
+#include "optimisers/array.hpp"
 #include "optimisers/program.hpp"
 
 namespace optimisers {
@@ -30,10 +32,11 @@ struct GroupSlot {
 };
 
 struct Group {
-  Group(const Program& program, DType storage);
-  bool holds(const Program& program, DType storage) const;  // does a leaf of these belong here?
+  Group(const Program& program, DType storage, int device = on_host);
+  bool holds(const Program& program, DType storage, int device) const;  // does a leaf of these belong here?
 
   DType storage, compute;
+  int device;
   bool master;
   bool gates = false;  // a stage may run without a gradient
   int real;            // the compute type's real type: 0 float, 1 double
@@ -43,6 +46,7 @@ struct Group {
   std::vector<GroupSlot> slots;
   int row_size = 0, step_size = 0;  // bytes
 
+  std::uint32_t leaves = 0;
   std::int64_t elements = 0;  // of all leaves, with the gaps that align each
   std::vector<std::byte> rows;
   std::vector<Arena> arenas;  // one per slot
@@ -58,5 +62,23 @@ inline double* clock_of(const Stage& stage, std::byte* row) {
 inline const double* clock_of(const Stage& stage, const std::byte* row) {
   return reinterpret_cast<const double*>(row + stage.clock_offset);
 }
+
+// A group's stages on the row of one leaf.
+struct RowStages {
+  const Group& group;
+  std::byte* row;
+  std::byte* steps;
+
+  const Stage& stage(int s) const { return group.stages[std::size_t(s)]; }
+  bool gating(int s) const { return stage(s).info->gating(); }
+  void tick(int s) const {
+    stage(s).info->tick[group.real](row + stage(s).rule_offset, clock_of(stage(s), row), steps + stage(s).step_offset);
+  }
+  bool open(int s) const { return stage(s).info->open(clock_of(stage(s), row)); }
+  bool miss(int s) const {
+    return stage(s).info->miss[group.real](row + stage(s).rule_offset, clock_of(stage(s), row),
+                                           steps + stage(s).step_offset);
+  }
+};
 
 }  // namespace optimisers

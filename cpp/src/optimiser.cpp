@@ -4,12 +4,14 @@
 #include <algorithm>
 #include <cstring>
 
+#include "device.hpp"
 #include "state.hpp"
 
 namespace optimisers {
 namespace {
 
-constexpr std::int64_t leaf_alignment = 64;  // bytes: every leaf's slots start on a cache line
+constexpr std::int64_t leaf_alignment = 64;          // bytes: every leaf's slots start on a cache line
+constexpr std::int64_t device_leaf_alignment = 256;  // on an accelerator, where memory is read in larger pieces
 
 void check_spec(const LeafSpec& spec) {
   if (!is_trainable(spec.dtype))
@@ -55,6 +57,19 @@ void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
   }
 }
 
+// Whether something comes out of a leaf on an accelerator: its clocks say so, which takes waiting for them.
+bool will_write(Optimiser& optimiser, const Optimiser::State& state, const LeafUpdate& u) {
+  const Group& group = state.groups[state.leaves[u.leaf].group];
+  if (state.leaves[u.leaf].frozen) return false;
+  if (!group.gates) return u.dx.present;
+  for (std::size_t s = 0; s < group.stages.size(); ++s) (void)optimiser.clock(u.leaf, int(s));
+  std::vector<std::uint64_t> row(std::size_t(group.row_size) / 8), steps(std::size_t(group.step_size) / 8);
+  std::memcpy(row.data(), state.row_of(u.leaf), std::size_t(group.row_size));
+  Course course;
+  const RowStages stages{group, reinterpret_cast<std::byte*>(row.data()), reinterpret_cast<std::byte*>(steps.data())};
+  return advance(stages, int(group.stages.size()), u.dx.present, course) && course.writes;
+}
+
 }  // namespace
 
 Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where)
@@ -67,8 +82,8 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     const LeafSpec& spec = specs[i];
     check_spec(spec);
     std::uint32_t g = 0;
-    while (g < groups.size() && !groups[g].holds(spec.program, spec.dtype)) ++g;
-    if (g == groups.size()) groups.emplace_back(spec.program, spec.dtype);
+    while (g < groups.size() && !groups[g].holds(spec.program, spec.dtype, spec.device)) ++g;
+    if (g == groups.size()) groups.emplace_back(spec.program, spec.dtype, spec.device);
     Group& group = groups[g];
     std::int64_t size = 1;
     for (auto n : spec.shape) size *= n;
@@ -76,23 +91,37 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
                  .size = size,
                  .offset = group.elements,
                  .group = g,
-                 .index = std::uint32_t(group.rows.size() / std::size_t(std::max(group.row_size, 1))),
+                 .index = group.leaves++,
                  .ndim = std::int32_t(spec.shape.size()),
-                 .dtype = spec.dtype};
+                 .dtype = spec.dtype,
+                 .device = spec.device};
     shapes.insert(shapes.end(), spec.shape.begin(), spec.shape.end());
     group.rows.resize(group.rows.size() + std::size_t(group.row_size));
     write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
-    const std::int64_t step = leaf_alignment / size_of(real_dtype(group.compute));
+    const std::int64_t alignment = group.device == on_host ? leaf_alignment : device_leaf_alignment;
+    const std::int64_t step = alignment / size_of(real_dtype(group.compute));
     group.elements += (size + step - 1) / step * step;
   }
   for (Group& group : groups) {
-    for (const GroupSlot& slot : group.slots)
-      group.arenas.emplace_back(std::size_t(group.elements) * std::size_t(size_of(slot.dtype)),
-                                int(group.arenas.size()), memory);
-    if (group.master)
-      group.masters =
-          Arena(std::size_t(group.elements) * std::size_t(size_of(group.compute)), int(group.arenas.size()), memory);
+    const auto arena = [&](DType dtype) {
+      const std::size_t bytes = std::size_t(group.elements) * std::size_t(size_of(dtype));
+      if (group.device == on_host || bytes == 0) return Arena(bytes, int(group.arenas.size()), memory);
+      return Arena(accelerator().allocate(group.device, bytes), bytes, group.device,
+                   [](int device, std::byte* data) { accelerator().release(device, data); });
+    };
+    for (const GroupSlot& slot : group.slots) group.arenas.push_back(arena(slot.dtype));
+    if (group.master) group.masters = arena(group.compute);
   }
+}
+
+Optimiser::State::~State() = default;
+
+DeviceLeaves* Optimiser::State::device_of(Leaf leaf) {
+  const int device = group_of(leaf).device;
+  if (device == on_host) return nullptr;
+  for (auto& [index, there] : devices)
+    if (index == device) return there.get();
+  return nullptr;
 }
 
 RuleValue Optimiser::State::rule(Leaf leaf, int stage) const {
@@ -108,6 +137,7 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x,
   for (Leaf i = 0; i < s.leaves.size(); ++i) {
     const LeafRecord& leaf = s.leaves[i];
     Group& group = s.group_of(i);
+    if (group.device != on_host) continue;
     for (std::size_t k = 0; k < group.slots.size(); ++k) {
       const GroupSlot& slot = group.slots[k];
       if (slot.start < 0) continue;
@@ -118,6 +148,11 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x,
     if (group.master && leaf.size > 0)
       cpu::load_all(x[i], group.compute, group.masters.data() + leaf.offset * size_of(group.compute));
   }
+  for (const Group& group : s.groups) {
+    const auto same = [&](const auto& d) { return d.first == group.device; };
+    if (group.device != on_host && std::none_of(s.devices.begin(), s.devices.end(), same))
+      s.devices.emplace_back(group.device, accelerator().leaves(s, group.device, x));
+  }
 }
 
 Optimiser::Optimiser(const Optimiser& other)
@@ -127,11 +162,16 @@ Optimiser::Optimiser(const Optimiser& other)
   for (std::size_t g = 0; g < from.groups.size(); ++g) {
     Group& to = state_->groups[g];
     to.rows = from.groups[g].rows;
+    if (to.device != on_host) continue;
     const auto copy = [](Arena& a, const Arena& b) {
       if (b.bytes()) std::memcpy(a.data(), b.data(), b.bytes());
     };
     for (std::size_t k = 0; k < to.arenas.size(); ++k) copy(to.arenas[k], from.groups[g].arenas[k]);
     copy(to.masters, from.groups[g].masters);
+  }
+  for (const auto& [device, leaves] : from.devices) {
+    auto& to = state_->devices.emplace_back(device, accelerator().leaves(*state_, device, {}));
+    to.second->copy_from(*leaves);
   }
 }
 
@@ -147,8 +187,18 @@ void Optimiser::set_frozen(std::span<const Leaf> leaves, bool frozen) {
 }
 
 std::span<double> Optimiser::clock(Leaf leaf, int stage) {
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->fetch_clock(leaf);
   const Stage& s = state_->group_of(leaf).stages[std::size_t(stage)];
   return {clock_of(s, state_->row_of(leaf)), std::size_t(s.info->clock_size)};
+}
+
+void Optimiser::set_clock(Leaf leaf, int stage, std::span<const double> values) {
+  const auto clock = this->clock(leaf, stage);
+  if (values.size() != clock.size())
+    throw Error(ErrorKind::value, "set_clock: there are " + std::to_string(clock.size()) + " values, got " +
+                                      std::to_string(values.size()));
+  std::copy(values.begin(), values.end(), clock.begin());
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_clock(leaf);
 }
 
 std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
@@ -158,8 +208,8 @@ std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
   for (int i = 0; i < s.slot_count; ++i) {
     const auto k = std::size_t(s.first_slot + i);
     const GroupSlot& slot = group.slots[k];
-    views.push_back(
-        {slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype});
+    views.push_back({slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype,
+                     std::int8_t(group.device)});
   }
   return views;
 }
@@ -167,7 +217,8 @@ std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
 std::optional<SlotView> Optimiser::master(Leaf leaf) {
   Group& group = state_->group_of(leaf);
   if (!group.master) return std::nullopt;
-  return SlotView{"master", group.masters.data() + state_->leaves[leaf].offset * size_of(group.compute), group.compute};
+  return SlotView{"master", group.masters.data() + state_->leaves[leaf].offset * size_of(group.compute), group.compute,
+                  std::int8_t(group.device)};
 }
 
 void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields) {
@@ -213,6 +264,8 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
     const Stage& s = state_->group_of(c.leaf).stages[std::size_t(c.stage)];
     std::memcpy(state_->row_of(c.leaf) + s.rule_offset, c.value.data(), std::size_t(s.info->size));
   }
+  for (const Change& c : changes)
+    if (DeviceLeaves* device = state_->device_of(c.leaf)) device->send_rule(c.leaf);
 }
 
 void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
@@ -224,12 +277,19 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
                 spec(leaf).name);
   rule.check();
   std::memcpy(state_->row_of(leaf) + s.rule_offset, rule.data(), std::size_t(s.info->size));
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_rule(leaf);
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   check_arrays(*state_, leaves, further, true);
+  for (auto& [index, device] : state_->devices) device->prepare(leaves, further, {});
   schedule(*state_, leaves, further);
+  for (auto& [index, device] : state_->devices) device->enqueue();
   cpu::sweep(state_->jobs, further);
+}
+
+void Optimiser::wait() {
+  for (auto& [index, device] : state_->devices) device->wait();
 }
 
 bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
@@ -246,12 +306,16 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
                   "writes back; use setup and update_",
                   spec(u.leaf).name);
   check_arrays(*state_, leaves, further, false);
-  schedule(*state_, leaves, further);
   std::vector<bool> written(leaves.size());
+  for (std::size_t i = 0; i < leaves.size(); ++i)
+    if (state_->device_of(leaves[i].leaf)) written[i] = will_write(*this, *state_, leaves[i]);
+  for (auto& [index, device] : state_->devices) device->prepare(leaves, further, out);
+  schedule(*state_, leaves, further);
+  for (auto& [index, device] : state_->devices) device->enqueue();
   for (cpu::Job& job : state_->jobs) {
     const auto i = std::size_t(job.arrays - leaves.data());
     job.out = out[i];
-    written[i] = job.writes;
+    written[i] = job.course.writes;
   }
   cpu::sweep(state_->jobs, further);
   for (std::size_t i = 0; i < out.size(); ++i)

@@ -12,34 +12,6 @@ namespace {
 
 using cpu::Job;
 
-// Runs the clocks of one leaf. False: nothing is to be done for it in this call.
-bool tick(Job& job, std::byte* row, std::byte* steps) {
-  const Group& group = *job.group;
-  const auto& stages = group.stages;
-  std::size_t s = 0;
-  if (!job.arrays->dx.present) {  // only a gating stage takes note of a missing gradient
-    while (s < stages.size() && !stages[s].info->gating()) ++s;
-    if (s == stages.size()) return false;
-    if (!stages[s].info->miss[group.real](row + stages[s].rule_offset, clock_of(stages[s], row),
-                                          steps + stages[s].step_offset))
-      return false;
-    job.no_gradient = true;
-    job.first = std::uint16_t(s++);
-  }
-  job.end = std::uint16_t(stages.size());
-  for (; s < stages.size(); ++s) {
-    const Stage& stage = stages[s];
-    double* clock = clock_of(stage, row);
-    stage.info->tick[group.real](row + stage.rule_offset, clock, steps + stage.step_offset);
-    if (stage.info->gating() && !stage.info->open(clock)) {
-      job.end = std::uint16_t(s + 1);
-      job.writes = false;
-      break;
-    }
-  }
-  return true;
-}
-
 // Neighbouring leaves mostly have the same rule and the same clock: what one tick gave serves them all.
 class TickCache {
  public:
@@ -52,15 +24,13 @@ class TickCache {
   bool reuse(Job& job, std::byte* row) const {
     std::copy_n(after_, job.group->row_size, row);  // both null where no stage is native
     job.steps = ticked_.steps;
-    job.first = ticked_.first;
-    job.end = ticked_.end;
-    job.no_gradient = ticked_.no_gradient;
-    job.writes = ticked_.writes;
+    job.course = ticked_.course;
     return active_;
   }
   bool tick_and_remember(Job& job, std::byte* row, std::byte* steps) {
     before_.assign(words(row), words(row) + job.group->row_size / 8);
-    active_ = tick(job, row, steps);
+    active_ =
+        advance(RowStages{*job.group, row, steps}, int(job.group->stages.size()), job.arrays->dx.present, job.course);
     ticked_ = job;
     present_ = job.arrays->dx.present;
     after_ = row;
@@ -82,8 +52,8 @@ class TickCache {
 // How far a job has come through its reducing stages.
 struct Progress {
   std::size_t job;
-  std::size_t next = 0;   // position in group.reducers
-  cpu::PartialNorm norm;  // measured at that stage
+  std::size_t next = 0;  // position in group.reducers
+  norms::Sum norm;       // measured at that stage
   bool measured = false;
 };
 
@@ -92,7 +62,7 @@ class Reductions {
   Reductions(Optimiser::State& state, std::span<const FurtherGradient> further) : state_(state), further_(further) {
     for (std::size_t j = 0; j < state.jobs.size(); ++j) {
       Progress p{.job = j, .norm = {}};
-      skip(p, state.jobs[j].first);
+      skip(p, state.jobs[j].course.first);
       if (has_stage(p)) progress_.push_back(p);
     }
   }
@@ -112,7 +82,7 @@ class Reductions {
   int stage_index(const Progress& p) const { return job(p).group->reducers[p.next]; }
   const Stage& stage(const Progress& p) const { return job(p).group->stages[std::size_t(stage_index(p))]; }
   bool has_stage(const Progress& p) const {
-    return p.next < job(p).group->reducers.size() && stage_index(p) < job(p).end;
+    return p.next < job(p).group->reducers.size() && stage_index(p) < job(p).course.end;
   }
   void skip(Progress& p, int first) const {
     while (p.next < job(p).group->reducers.size() && stage_index(p) < first) ++p.next;
@@ -147,7 +117,7 @@ class Reductions {
     }
   }
 
-  double leaf_norm(const Progress& p) const { return cpu::combined_norm(norm(p).p, {&p.norm, 1}); }
+  double leaf_norm(const Progress& p) const { return cpu::norm_of(norm(p).p, p.norm); }
 
   void finish(Progress& p, double norm_value, const Progress& blamed) {
     const Stage& s = stage(p);
@@ -175,10 +145,15 @@ class Reductions {
       std::vector<Progress*> members;
       for (Progress& q : progress_)
         if (q.measured && order(q) == k && norm(q).p == p) members.push_back(&q);
-      std::vector<cpu::PartialNorm> parts;
+      std::vector<norms::Sum> parts;
+      std::vector<std::uint32_t> places;
       parts.reserve(members.size());
-      for (const Progress* q : members) parts.push_back(q->norm);
-      const double shared = cpu::combined_norm(p, parts);
+      places.reserve(members.size());
+      for (const Progress* q : members) {
+        parts.push_back(q->norm);
+        places.push_back(job(*q).arrays->leaf);
+      }
+      const double shared = cpu::combined_norm(p, parts, places);
       const Progress* blamed = members.front();
       for (const Progress* q : members)
         if (!std::isfinite(leaf_norm(*q))) {
@@ -212,6 +187,7 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
   bool reduces = false;
   for (const LeafUpdate& u : leaves) {
     const Group& group = state.group_of(u.leaf);
+    if (group.device != on_host) continue;
     steps += std::size_t(group.step_size);
     rows += std::size_t(group.row_size);
     reduces |= !group.reducers.empty();
@@ -235,6 +211,7 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
     const LeafRecord& leaf = state.leaves[u.leaf];
     if (leaf.frozen) continue;
     const Group& group = state.groups[leaf.group];
+    if (group.device != on_host) continue;  // its clocks are there
     std::byte* row = state.row_of(u.leaf);
     Job& job = state.jobs.emplace_back(Job{.group = &group,
                                            .arrays = &u,

@@ -23,12 +23,13 @@ ArrayView view_of(const AnySpan& a, std::span<const std::int64_t> shape) {
           .ndim = std::int32_t(shape.size()),
           .dtype = a.dtype(),
           .writable = a.writable(),
-          .present = a.present()};
+          .present = a.present(),
+          .device = a.device()};
 }
 
 // The leaf's specification; checks what the optimiser takes for granted.
 LeafSpec spec_of(const Named& leaf, const std::optional<Program>& program) {
-  LeafSpec spec{leaf.name, leaf.shape, leaf.values.dtype(), program.value_or(Program{})};
+  LeafSpec spec{leaf.name, leaf.shape, leaf.values.dtype(), program.value_or(Program{}), leaf.values.device()};
   if (spec.shape.empty()) spec.shape = {leaf.values.size()};
   if (product(spec.shape) != leaf.values.size())
     refuse("setup: leaf \"" + leaf.name + "\" has " + std::to_string(leaf.values.size()) + " elements, shape " +

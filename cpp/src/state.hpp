@@ -16,6 +16,7 @@ struct LeafRecord {
   std::int32_t ndim;
   DType dtype;
   bool frozen = false;
+  std::int8_t device = on_host;
 };
 
 // Memory that is written in a call: sorted, disjoint, with the arrays behind it for exact answers.
@@ -24,8 +25,11 @@ struct WrittenMemory {
   std::vector<std::pair<ArrayView, std::uint32_t>> arrays;  // parameter, leaf
 };
 
+class DeviceLeaves;
+
 struct Optimiser::State {
   State(std::vector<LeafSpec> leaves, std::pmr::memory_resource* memory);
+  ~State();
 
   std::pmr::memory_resource* memory;  // of the arenas; null: the system's
   std::vector<LeafSpec> specs;
@@ -41,6 +45,9 @@ struct Optimiser::State {
   std::vector<cpu::Job> jobs;
   std::vector<std::byte> steps, backup;
   std::vector<std::uint64_t> scratch_row;
+
+  std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
+  DeviceLeaves* device_of(Leaf leaf);                                  // null: on the host
 
   Group& group_of(Leaf leaf) { return groups[leaves[leaf].group]; }
   std::byte* row_of(Leaf leaf) { return group_of(leaf).row(leaves[leaf].index); }

@@ -5,16 +5,25 @@
 #include <array>
 #include <cmath>
 #include <deque>
+#include <map>
+#include <numeric>
 
 #include "cpu/norms.hpp"
+#include "device.hpp"
 #include "optimisers/error.hpp"
 #include "overlap.hpp"
 
 namespace optimisers {
+namespace {
 
-double norm(std::span<const ArrayView> arrays, double p) {
-  if (p == 0 || std::isnan(p))
-    throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + std::to_string(p));
+// The arrays of each device, in their order.
+std::map<std::int8_t, std::vector<std::size_t>> by_device(std::span<const ArrayView> arrays) {
+  std::map<std::int8_t, std::vector<std::size_t>> of;
+  for (std::size_t i = 0; i < arrays.size(); ++i) of[arrays[i].device].push_back(i);
+  return of;
+}
+
+std::vector<norms::Sum> host_sums(std::span<const ArrayView> arrays, double p) {
   // A job without stages: its gradient is measured as it comes.
   std::deque<Group> groups;
   std::vector<LeafUpdate> updates(arrays.size());
@@ -39,7 +48,24 @@ double norm(std::span<const ArrayView> arrays, double p) {
                     .flags = {.dx_contiguous = contiguous, .dx_direct = direct}});
     measurements.push_back(cpu::measurement(&jobs.back(), 0, p));
   }
-  return cpu::combined_norm(p, cpu::measure_norms(measurements, {}));
+  return cpu::measure_norms(measurements, {});
+}
+
+}  // namespace
+
+double norm(std::span<const ArrayView> arrays, double p) {
+  if (p == 0 || std::isnan(p))
+    throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + std::to_string(p));
+  std::vector<norms::Sum> sums(arrays.size());
+  for (const auto& [device, which] : by_device(arrays)) {
+    std::vector<ArrayView> there;
+    for (std::size_t i : which) there.push_back(arrays[i]);
+    const auto parts = device == on_host ? host_sums(there, p) : accelerator().measure(device, there, p);
+    for (std::size_t k = 0; k < which.size(); ++k) sums[which[k]] = parts[k];
+  }
+  std::vector<std::uint32_t> places(arrays.size());
+  std::iota(places.begin(), places.end(), 0u);
+  return cpu::combined_norm(p, sums, places);
 }
 
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
@@ -49,6 +75,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ArrayView &to = targets[i], &from = sources[i];
     const std::string name = "\"" + names[i] + "\"";
+    if (to.device != from.device) refuse("source at " + name + " is on another device than its target");
     if (!to.writable) refuse("target at " + name + " is read-only");
     if (!std::equal(to.shape, to.shape + to.ndim, from.shape, from.shape + from.ndim))
       refuse("source at " + name + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
@@ -77,7 +104,15 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
         refuse("source at \"" + names[i] + "\" overlaps the target at \"" + names[at->second] + "\"; pass a copy");
     }
   }
-  cpu::lerp(targets, sources, 1 - w, w);
+  for (const auto& [device, which] : by_device(targets)) {
+    std::vector<ArrayView> to, from;
+    for (std::size_t i : which) {
+      to.push_back(targets[i]);
+      from.push_back(sources[i]);
+    }
+    if (device == on_host) cpu::lerp(to, from, 1 - w, w);
+    else accelerator().lerp(device, to, from, 1 - w, w);
+  }
 }
 
 }  // namespace optimisers

@@ -4,6 +4,9 @@ from . import schedules
 from ._containers import isnumeric, maywrite, register_container, trainable
 from ._core import (
     BusyError,
+    DeviceArray,
+    DeviceError,
+    DeviceMemoryError,
     Duplicated,
     InvalidTypeError,
     InvalidValueError,
@@ -13,6 +16,7 @@ from ._core import (
 )
 from ._core import version as __version__
 from ._destructure import Restructure, destructure, trainables
+from ._devices import to_device
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
 from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
@@ -22,12 +26,15 @@ from ._rules import __all__ as _rule_names
 from ._setup import setup
 from ._state import Leaf, Marked, State, StateTree
 from ._train import Adjusting, EarlyStop, History, Step, train_, train_step_
-from ._update import adjust, adjust_, apply_, freeze, freeze_, init, thaw, thaw_, update
+from ._update import adjust, adjust_, apply_, freeze, freeze_, init, thaw, thaw_, update, wait
 from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
 
 __all__ = [
     "Adjusting",
     "BusyError",
+    "DeviceArray",
+    "DeviceError",
+    "DeviceMemoryError",
     "Doctor",
     "Duplicated",
     "EarlyStop",
@@ -73,11 +80,13 @@ __all__ = [
     "setup",
     "thaw",
     "thaw_",
+    "to_device",
     "train_",
     "train_step_",
     "trainable",
     "trainables",
     "update",
     "update_",
+    "wait",
 ]
 __all__ += _rule_names

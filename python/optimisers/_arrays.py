@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from . import _core
+from ._core import InvalidTypeError
+
 if TYPE_CHECKING:
     import torch
 
@@ -21,6 +24,11 @@ def is_jax(x: object) -> bool:
     return jax is not None and isinstance(x, jax.Array)
 
 
+def is_cupy(x: object) -> bool:
+    cupy = sys.modules.get("cupy")
+    return cupy is not None and isinstance(x, cupy.ndarray)
+
+
 def is_tracer(x: object) -> bool:
     """Whether JAX is tracing: there is a shape and a dtype, but no values."""
     jax = sys.modules.get("jax")
@@ -29,14 +37,20 @@ def is_tracer(x: object) -> bool:
 
 def jax_values(x: Any) -> np.ndarray[Any, Any]:
     """A read-only view of a JAX array; of a tracer an array of its shape, whatever is in it."""
-    return np.empty(x.shape, x.dtype) if is_tracer(x) else np.asarray(x)
+    if is_tracer(x):
+        return np.empty(x.shape, x.dtype)
+    if any(device.platform != "cpu" for device in x.devices()):
+        raise InvalidTypeError("a JAX array spread over several devices cannot be read; gather it on one first")
+    return np.asarray(x)
 
 
-def jax_from_numpy(array: np.ndarray[Any, Any]) -> Any:
-    """A JAX array of these values; nobody writes the array any more."""
-    import jax.numpy as jnp
+def jax_from(array: Any) -> Any:
+    """A JAX array of these values, on a device without a copy; nobody writes the array any more."""
+    import jax
 
-    return jnp.asarray(array)
+    if isinstance(array, np.ndarray):
+        return jax.numpy.asarray(array)
+    return jax.dlpack.from_dlpack(array)
 
 
 def zero(arrays: list[Any]) -> None:
@@ -67,30 +81,59 @@ def numpy_dtype(name: str) -> np.dtype[Any]:
     return bfloat16
 
 
-def dtype(name: str, tensor: bool) -> Any:
+def cupy_or_none() -> Any:
+    """CuPy, where it can be imported."""
+    try:
+        import cupy  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        return None
+    return cupy
+
+
+def dtype(name: str, library: str) -> Any:
     """The array library's own object for a dtype."""
-    if not tensor:
+    if library != "torch":
         return numpy_dtype(name)
     import torch
 
     return getattr(torch, name)
 
 
-def from_numpy(array: np.ndarray[Any, Any], tensor: bool) -> Any:
-    """The same memory as an array of the leaf's library."""
-    if not tensor:
-        return array
-    import torch
+def shown(array: Any, library: str) -> Any:
+    """The memory of a NumPy array or `DeviceArray` as an array of the leaf's library."""
+    if library == "torch":
+        import torch
 
-    return torch.from_numpy(array)
+        return torch.from_numpy(array) if isinstance(array, np.ndarray) else torch.utils.dlpack.from_dlpack(array)
+    if library == "cupy" and not isinstance(array, np.ndarray):
+        return cupy_or_none().from_dlpack(array)
+    return array
 
 
-def empty(shape: tuple[int, ...], name: str, tensor: bool) -> Any:
-    if not tensor:
+def empty(shape: tuple[int, ...], name: str, library: str, device: int) -> Any:
+    """A new array of this library, on the host (-1) or a CUDA device."""
+    if library == "torch":
+        import torch
+
+        where = "cpu" if device < 0 else f"cuda:{device}"
+        return torch.empty(shape, dtype=dtype(name, library), device=where)
+    if device < 0:
         return np.empty(shape, numpy_dtype(name))
+    if library == "cupy":
+        cupy = cupy_or_none()
+        with cupy.cuda.Device(device):
+            return cupy.empty(shape, numpy_dtype(name))
+    return _core.device_zeros(list(shape), name, device)
+
+
+def record_stream(tensors: list[torch.Tensor], stream: int) -> None:
+    """Tell torch that work on another stream than its own still uses these tensors."""
     import torch
 
-    return torch.empty(shape, dtype=dtype(name, True))
+    for tensor in tensors:
+        if tensor.is_cuda and stream != torch.cuda.current_stream(tensor.device).cuda_stream:
+            external = torch.cuda.ExternalStream(stream, tensor.device)  # type: ignore[no-untyped-call]
+            tensor.record_stream(external)
 
 
 def dtype_name(x: Any) -> str:

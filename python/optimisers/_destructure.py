@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from functools import partial
 from typing import Any, Generic, Literal, TypeVar, overload
 
 import numpy as np
@@ -14,22 +15,41 @@ from ._paths import KeyPath
 M = TypeVar("M")
 
 
+_CALLED = {
+    "numpy": "NumPy array",
+    "jax": "NumPy array",
+    "torch": "torch tensor",
+    "cupy": "CuPy array",
+    "other": "array on a CUDA device",
+}
+
+
+def _common_place(infos: list[tuple[tuple[int, ...], str, str, int]]) -> tuple[str, int]:
+    """The library and device that one vector of all leaves belongs to."""
+    libraries, devices = {library for *_, library, _ in infos}, {device for *_, device in infos}
+    if libraries == {"numpy", "jax"}:
+        libraries = {"jax"}
+    if len(devices) > 1:
+        names = " and ".join("the host" if device < 0 else f"cuda:{device}" for device in sorted(devices))
+        raise InvalidValueError(f"destructure: the model has arrays on {names}; one vector cannot be on several")
+    if len(libraries) > 1:
+        what = "torch tensors and others" if "torch" in libraries else "arrays of several libraries"
+        raise InvalidTypeError(f"destructure: the model has {what}; one vector cannot hold both")
+    return (libraries.pop(), devices.pop()) if infos else ("numpy", -1)
+
+
 class Restructure(Generic[M]):
     """What `destructure` returns beside the vector: rebuilds the model, and packs trees like it."""
 
-    __slots__ = ("_dtype", "_dtypes", "_jax", "_native", "_shapes", "_tensor")
+    __slots__ = ("_device", "_dtype", "_dtypes", "_library", "_native", "_shapes")
 
     def __init__(self, model: M) -> None:
         self._native = _core.Model(model, "destructure")
-        arrays = [array for _, array in self._native.leaves()]
-        tensors = {_arrays.is_tensor(array) for array in arrays}
-        if len(tensors) > 1:
-            raise InvalidTypeError("destructure: the model has torch tensors and others; one vector cannot hold both")
-        self._tensor = True in tensors
-        self._jax = any(map(_arrays.is_jax, arrays))
-        self._shapes = [tuple(array.shape) for array in arrays]
-        self._dtypes = [_arrays.dtype_name(array) for array in arrays]
-        self._dtype = _arrays.common_dtype(set(self._dtypes)) if arrays else "float32"
+        infos = self._native.infos()
+        self._library, self._device = _common_place(infos)
+        self._shapes = [shape for shape, *_ in infos]
+        self._dtypes = [dtype for _, dtype, *_ in infos]
+        self._dtype = _arrays.common_dtype(set(self._dtypes)) if infos else "float32"
 
     def __call__(self, flat: Any) -> M:
         """Rebuild the model from a vector.
@@ -49,51 +69,62 @@ class Restructure(Generic[M]):
             ValueError: the vector has another length.
             TypeError: it is no vector of the model's array library.
         """
-        in_jax = _arrays.is_jax(flat) and not self._tensor
-        if (_arrays.is_tensor(flat) != self._tensor or not hasattr(flat, "shape")) and not in_jax:
-            library = "torch tensor" if self._tensor else "NumPy array"
-            raise InvalidTypeError(f"re: expected a {library}, got {type(flat).__name__}")
-        if tuple(flat.shape) != (len(self),):
-            raise InvalidValueError(f"re: the flat vector has shape {tuple(flat.shape)}, the model has {(len(self),)}")
-        sliced = self._tensor or in_jax
-        return self._native.rebuilt(self._slices(flat) if sliced else self._numpy_leaves(flat))  # type: ignore[no-any-return]
+        library = _core.library_of(flat)
+        alike = ("numpy", "jax")
+        if library != self._library and not (library in alike and self._library in alike):
+            raise InvalidTypeError(f"re: expected a {_CALLED[self._library]}, got {type(flat).__name__}")
+        shape = getattr(flat, "shape", None)
+        if shape is not None and tuple(shape) != (len(self),):
+            raise InvalidValueError(f"re: the flat vector has shape {tuple(shape)}, the model has {(len(self),)}")
+        as_segments = library in ("numpy", "other")
+        return self._native.rebuilt(self._segments(flat, library) if as_segments else self._slices(flat, library))  # type: ignore[no-any-return]
 
     def __len__(self) -> int:
         return self._native.size()
 
-    def _numpy_leaves(self, flat: Any) -> list[Any]:
-        name, segments = _arrays.dtype_name(flat), self._native.segments(flat)
-        return [
-            segment if own == name else _real(segment, own).astype(_arrays.numpy_dtype(own))
-            for segment, own in zip(segments, self._dtypes, strict=True)
-        ]
+    def _segments(self, flat: Any, library: str) -> list[Any]:
+        """Leaves of a vector that nobody differentiates through."""
+        leaves = []
+        for segment, own in zip(self._native.segments(flat), self._dtypes, strict=True):
+            if _arrays.dtype_name(segment) == own:
+                leaves.append(segment)
+            elif library == "numpy":
+                leaves.append(_real(segment, own).astype(_arrays.numpy_dtype(own)))
+            else:
+                leaves.append(_core.device_converted(segment, own))
+        return leaves
 
-    def _slices(self, flat: Any) -> list[Any]:
-        """Leaves of a vector that torch or JAX differentiates through."""
+    def _slices(self, flat: Any, library: str) -> list[Any]:
+        """Leaves of a vector that its library slices, and torch and JAX differentiate through."""
         leaves, begin = [], 0
         for shape, own in zip(self._shapes, self._dtypes, strict=True):
             size = int(np.prod(shape, dtype=np.int64))
             leaf = _real(flat[begin : begin + size].reshape(shape), own)
             begin += size
-            leaves.append(leaf.to(_arrays.dtype(own, True)) if self._tensor else leaf.astype(own))
+            dtype = _arrays.dtype(own, library)
+            leaves.append(leaf.to(dtype) if library == "torch" else leaf.astype(dtype, copy=False))
         return leaves
 
     def _vector(self) -> Any:
         """The model's own arrays; packed by torch or JAX where a graph has to be kept."""
         arrays = [array for _, array in self._native.leaves()]
-        if _keeps_graph(arrays) or self._jax:
+        if _keeps_graph(arrays) or self._library == "jax":
             return self._concatenated(list(arrays))
-        flat = _arrays.empty((len(self),), self._dtype, self._tensor)
+        flat = self._empty()
         self._native.pack_model(flat)
         return flat
 
+    def _empty(self) -> Any:
+        return _arrays.empty((len(self),), self._dtype, self._library, self._device)
+
     def _concatenated(self, arrays: list[Any]) -> Any:
         """One vector of the leaves' arrays, by the array library; None is zeros."""
-        if self._tensor:
+        if self._library == "torch":
             import torch
 
-            dtype = _arrays.dtype(self._dtype, True)
-            tensors = [torch.zeros(shape) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)]
+            dtype = _arrays.dtype(self._dtype, "torch")
+            zeros = partial(torch.zeros, device="cpu" if self._device < 0 else f"cuda:{self._device}")
+            tensors = [zeros(shape) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)]
             return torch.cat([part.reshape(-1).to(dtype) for part in tensors])
         import jax.numpy as jnp
 
@@ -105,7 +136,7 @@ class Restructure(Generic[M]):
         arrays: list[Any] = [None] * len(self._shapes)
         for leaf, axes, array in found:
             if axes:
-                array = array.permute(axes) if self._tensor else array.transpose(axes)
+                array = array.permute(axes) if self._library == "torch" else array.transpose(axes)
             if tuple(array.shape) != self._shapes[leaf]:
                 path = KeyPath(*self._native.leaves()[leaf][0])
                 raise InvalidValueError(
@@ -128,12 +159,12 @@ class Restructure(Generic[M]):
             ValueError: structure or shapes do not fit.
             TypeError: something that should be an array is none.
         """
-        if self._jax or self._tensor or "jax" in sys.modules:
+        if self._library in ("jax", "torch") or "jax" in sys.modules:
             found = self._native.gathered(tree)
             arrays = [array for *_, array in found]
-            if self._jax or _keeps_graph(arrays):
+            if self._library == "jax" or _keeps_graph(arrays):
                 return self._flatten_by_library(found)
-        flat = _arrays.empty((len(self),), self._dtype, self._tensor)
+        flat = self._empty()
         self._native.pack(tree, flat)
         return flat
 

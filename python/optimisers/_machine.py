@@ -15,6 +15,7 @@ class Doctor:
 
     __slots__ = (
         "cuda",
+        "cuda_devices",
         "cuda_reason",
         "isa",
         "isa_available",
@@ -29,8 +30,7 @@ class Doctor:
         self.version: str = _core.version
         self.isa, self.isa_available, self.isa_note = _core.isa()
         self.threads: int = get_num_threads()
-        self.cuda: bool = False
-        self.cuda_reason: str = "this version runs on the CPU only"
+        self.cuda, self.cuda_reason, self.cuda_devices = _core.cuda_status()
         self.numpy: str | None = _loaded_version("numpy")
         self.torch: str | None = _loaded_version("torch")
 
@@ -40,7 +40,7 @@ class Doctor:
             ("optimisers", self.version),
             ("instruction set", f"{self.isa} (of {', '.join(self.isa_available)}){note}"),
             ("threads", str(self.threads)),
-            ("CUDA", "on" if self.cuda else f"off: {self.cuda_reason}"),
+            ("CUDA", f"on: {', '.join(self.cuda_devices)}" if self.cuda else f"off: {self.cuda_reason}"),
             ("NumPy", self.numpy or "not loaded"),
             ("torch", self.torch or "not loaded"),
         ]
@@ -57,11 +57,13 @@ def _loaded_version(name: str) -> str | None:
 def doctor() -> Doctor:
     """Say which version this is and what it uses: instruction set, threads, CUDA, array libraries.
 
-    `OPTIMISERS_ISA` and `OPTIMISERS_NUM_THREADS` choose others at start.
+    `OPTIMISERS_ISA` and `OPTIMISERS_NUM_THREADS` choose others at start, `OPTIMISERS_CUDA_LIBRARY` the file with the
+    CUDA kernels, which is loaded at the first array on a device, and by this call.
 
     Example:
         >>> import optimisers as opt
-        >>> opt.doctor().cuda
-        False
+        >>> found = opt.doctor()
+        >>> found.isa in found.isa_available, found.cuda or "off: " + found.cuda_reason in str(found)
+        (True, True)
     """
     return Doctor()

@@ -157,8 +157,8 @@ class Leaf(State):
     @property
     def dtype(self) -> Any:
         """The dtype of the array, as its library has it."""
-        _, name, tensor = self._core.leaf_info(self._index)
-        return _arrays.dtype(name, tensor)
+        _, name, library, _ = self._core.leaf_info(self._index)
+        return _arrays.dtype(name, library)
 
     @property
     def clock(self) -> Any:
@@ -169,25 +169,25 @@ class Leaf(State):
 
     @property
     def state(self) -> Any:
-        """The rule's slots: a named tuple of writable views, no copies.
+        """The rule's slots: a named tuple of writable views in the array's library, no copies.
 
         For a chain a tuple with one such entry a stage; for `MixedPrecision` `(master, inner)`,
         where master is `None` for a leaf that is as wide already; for a user-defined rule what its
         `init` or `apply` returned.
         """
-        tensor = self._core.leaf_info(self._index)[2]
+        library = self._core.leaf_info(self._index)[2]
         stages = iter(self._core.slots(self._index))
         rule = self._core.rules[self._index]
         user = iter(self._core.user_states(self._index))
 
         def stage(r: Rule) -> Any:
-            return _slots(r, next(stages), tensor) if isinstance(r, BuiltinRule) else next(user)
+            return _slots(r, next(stages), library) if isinstance(r, BuiltinRule) else next(user)
 
         inner = _arranged(rule, stage, tuple)
         if not isinstance(rule, MixedPrecision):
             return inner
         master = self._core.master(self._index)
-        return None if master is None else _arrays.from_numpy(master, tensor), inner
+        return None if master is None else _arrays.shown(master, library), inner
 
     def __repr__(self) -> str:
         path, shape, dtype, _, rule, *frozen = _row(self._core, self._index)
@@ -203,8 +203,10 @@ def _bytes(n: int) -> str:
 
 
 def _row(core: _core.State, leaf: int) -> list[str]:
-    shape, dtype, _ = core.leaf_info(leaf)
+    shape, dtype, _, device = core.leaf_info(leaf)
     size = _bytes(core.state_size(leaf))
+    if device >= 0:
+        dtype += f" cuda:{device}"
     row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, size, repr(leaf_rule(core, leaf))]
     return [*row, "frozen"] if core.is_frozen(leaf) else row
 
@@ -223,9 +225,9 @@ def _slots_class(name: str, slots: tuple[str, ...]) -> Any:
     return namedtuple(f"{name}Slots", slots, rename=True)
 
 
-def _slots(rule: Rule, slots: list[tuple[str, Any]], tensor: bool) -> Any:
+def _slots(rule: Rule, slots: list[tuple[str, Any]], library: str) -> Any:
     cls = _slots_class(type(rule).__name__, tuple(name for name, _ in slots))
-    return cls(*[_arrays.from_numpy(array, tensor) for _, array in slots])
+    return cls(*[_arrays.shown(array, library) for _, array in slots])
 
 
 class _Named:

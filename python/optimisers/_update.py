@@ -275,15 +275,43 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf
     if not isinstance(state, Leaf) or len(state._core.path(state._node)) != 0:
         raise InvalidValueError("apply_: expected the state of one array, as init returns it")
     before = leaf_rule(state._core, 0)
-    shape, name, tensor = state._core.leaf_info(0)
-    out = _arrays.empty(shape, name, tensor)
+    shape, name, library, device = state._core.leaf_info(0)
+    out = _arrays.empty(shape, name, library, device)
     _take_rule(state, rule)
     try:
         something = state._core.apply(x, dx, out, higher)
     except BaseException:
         _take_rule(state, before)
         raise
-    return state, out if something else None
+    if not something:
+        return state, None
+    return state, _arrays.jax_from(out) if library == "jax" else out
+
+
+def wait(state: S) -> S:
+    """Wait for the work a state has enqueued on CUDA devices, and raise what it found out.
+
+    An `update_` on a device returns before its step has run, and what can only be known by then is raised by the next
+    call on the state or by this one. Without arrays on devices there is nothing to wait for.
+
+    Args:
+        state: a state tree, a part of one, or a leaf; the whole is waited for.
+
+    Returns:
+        The same state.
+
+    Raises:
+        FloatingPointError: a norm that must be finite was not (`ClipNorm(throw=True)`); that step has written nothing.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> state = opt.setup(opt.ClipNorm(), np.zeros(2))
+        >>> opt.wait(state) is state
+        True
+    """
+    _check_state(state, "wait")
+    state._core.wait()
+    return state
 
 
 def _take_rule(state: Leaf, rule: Rule) -> None:

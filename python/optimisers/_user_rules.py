@@ -16,6 +16,7 @@ def initialise(core: _core.State, model: _core.Model, flat: Any = None) -> None:
     if not any(rule._user_stages() for rule in {id(rule): rule for rule in core.rules}.values()):
         return
     check_global_norms(core)
+    check_libraries(core)
     arrays, begin = {}, 0
     for path, array in model.leaves():
         arrays[path] = array if flat is None else segment(flat, begin, tuple(array.shape))
@@ -26,8 +27,19 @@ def initialise(core: _core.State, model: _core.Model, flat: Any = None) -> None:
             x = read_only(arrays[core.path(core.leaf_node(leaf))])
             master = core.master(leaf)
             if master is not None:
-                x = read_only(_arrays.from_numpy(master, _arrays.is_tensor(x)))
+                x = read_only(_arrays.shown(master, core.leaf_info(leaf)[2]))
             core.set_user_states(leaf, [stage.init(x) for stage in stages])
+
+
+def check_libraries(core: _core.State) -> None:
+    """A rule written in Python computes with the array library of its leaf."""
+    for leaf, rule in enumerate(core.rules):
+        *_, library, device = core.leaf_info(leaf)
+        if rule._user_stages() and device >= 0 and library not in ("torch", "cupy"):
+            raise InvalidTypeError(
+                f'setup: the array at "{core.path_text(core.leaf_node(leaf))}" is on a CUDA device and of neither '
+                "torch nor CuPy, so a rule written in Python cannot compute with it; convert it, or use built-in rules"
+            )
 
 
 def check_global_norms(core: _core.State) -> None:
@@ -54,22 +66,27 @@ def _user_stages_before_global_norms(rule: Rule) -> list[int]:
 
 
 def read_only(x: Any) -> Any:
-    """The array for user code to look at. Tensors cannot be locked, so that they are copied."""
+    """The array for user code to look at. Others than NumPy's cannot be locked, so that they are copied."""
     if _arrays.is_tensor(x):
         return x.detach().clone()
+    if _arrays.is_cupy(x):
+        return x.copy()
     view = np.asarray(x).view()
     view.flags.writeable = False
     return view
 
 
-def master_of(x: Any, master: np.ndarray[Any, Any]) -> Any:
+def master_of(x: Any, master: Any) -> Any:
     """The master copy as the update will see it: where x was edited from outside, it takes x."""
     if _arrays.is_tensor(x):
         import torch
 
-        wide = torch.from_numpy(master)
+        wide = _arrays.shown(master, "torch")
         return torch.where(wide.to(x.dtype) == x, wide, x.to(wide.dtype))
-    return read_only(np.where(master.astype(x.dtype) == x, master, x.astype(master.dtype)))
+    if _arrays.is_cupy(x):
+        master = _arrays.shown(master, "cupy")
+    xp: Any = _arrays.cupy_or_none() if _arrays.is_cupy(x) else np
+    return read_only(xp.where(master.astype(x.dtype) == x, master, x.astype(master.dtype)))
 
 
 def segment(flat: Any, begin: int, shape: tuple[int, ...]) -> Any:
@@ -79,7 +96,7 @@ def segment(flat: Any, begin: int, shape: tuple[int, ...]) -> Any:
 
 def empty_like(x: Any) -> Any:
     """A contiguous buffer of the array's shape, dtype and library."""
-    return _arrays.empty(tuple(x.shape), _arrays.dtype_name(x), _arrays.is_tensor(x))
+    return _arrays.empty(tuple(x.shape), _arrays.dtype_name(x), _core.library_of(x), _core.device_of(x))
 
 
 def summed(parts: list[Any], x: Any, path: str) -> Any:
@@ -112,7 +129,9 @@ def converted(array: Any, x: Any, what: str, integers: bool = False) -> Any:
         complex_for_real = out.dtype.is_complex and not x.dtype.is_complex
         is_number = integers or out.dtype.is_floating_point or out.dtype.is_complex
     else:
-        out = np.asarray(array)
+        if _arrays.is_cupy(x) and not _arrays.is_cupy(array):
+            raise InvalidTypeError(f"{what} is a {type(array).__name__}, expected a CuPy array like the parameter")
+        out = array if _arrays.is_cupy(x) else np.asarray(array)
         complex_for_real = out.dtype.kind == "c" and x.dtype.kind != "c"
         is_number = out.dtype.kind in ("fcbiu" if integers else "fc") or out.dtype.name == "bfloat16"
     if tuple(out.shape) != tuple(x.shape):

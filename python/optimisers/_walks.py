@@ -158,7 +158,7 @@ def select_trainables(model: Any, tree: A) -> A:
     return _core.Model(model, "select_trainables").selected(tree)  # type: ignore[no-any-return]
 
 
-def norm(tree: Any, p: float = 2) -> float:
+def norm(tree: Any, p: float = 2, *, stream: Any = None) -> float:
     """Return the p-norm of all trained arrays of a tree together, as of one vector.
 
     ‖a‖ₚ = (Σ |aᵢ|ᵖ)^(1/p), summed in double precision in a fixed order and without overflow.
@@ -167,6 +167,7 @@ def norm(tree: Any, p: float = 2) -> float:
         tree: a model, or gradients, or anything of their kind. An array that stands at several places
             counts once; for gradients of a model with ties, `norm(re.flatten(grads))` adds them first.
         p: any real number but 0; `inf` is the largest magnitude, `-inf` the smallest.
+        stream: for arrays on CUDA devices, as for `update_`; the result is waited for.
 
     Returns:
         The norm; 0 without any element.
@@ -179,10 +180,10 @@ def norm(tree: Any, p: float = 2) -> float:
         >>> opt.norm({"w": np.array([3.0]), "b": np.array([4.0])})
         5.0
     """
-    return _core.norm(tree, p)
+    return _core.norm(tree, p, stream)
 
 
-def lerp_(target: M, source: Any, w: float) -> M:
+def lerp_(target: M, source: Any, w: float, *, stream: Any = None) -> M:
     """Move a model towards another, in place: a moving average, or a target network.
 
     target ← (1−w)·target + w·source
@@ -195,6 +196,7 @@ def lerp_(target: M, source: Any, w: float) -> M:
         target: a model of writable arrays.
         source: a tree of the same structure and shapes; other dtypes are converted.
         w: how far to go, in [0, 1].
+        stream: for arrays on CUDA devices, as for `update_`.
 
     Returns:
         The target.
@@ -209,5 +211,5 @@ def lerp_(target: M, source: Any, w: float) -> M:
         >>> opt.lerp_({"w": np.zeros(2)}, {"w": np.array([1.0, 2.0])}, 0.5)
         {'w': array([0.5, 1. ])}
     """
-    _core.lerp_(target, source, w)
+    _core.lerp_(target, source, w, stream)
     return target

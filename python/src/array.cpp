@@ -4,6 +4,7 @@
 #define NPY_NO_DEPRECATED_API NPY_2_0_API_VERSION
 #include <numpy/arrayobject.h>
 
+#include "device_array.hpp"
 #include "errors.hpp"
 #include "exchange.hpp"
 #include "jax_arrays.hpp"
@@ -77,60 +78,8 @@ Fault import_numpy(PyArrayObject* a, ArrayView& view) {
   view.ndim = PyArray_NDIM(a);
   view.writable = PyArray_ISWRITEABLE(a);
   view.present = true;
+  view.device = on_host;
   return Fault::none;
-}
-
-bool exchange_dtype(const DLPackTensor& t, DType& out) {
-  if (t.lanes != 1) return false;
-  switch (t.code << 8 | t.bits) {
-    case 0 << 8 | 8:
-      out = DType::int8;
-      return true;
-    case 0 << 8 | 16:
-      out = DType::int16;
-      return true;
-    case 0 << 8 | 32:
-      out = DType::int32;
-      return true;
-    case 0 << 8 | 64:
-      out = DType::int64;
-      return true;
-    case 1 << 8 | 8:
-      out = DType::uint8;
-      return true;
-    case 1 << 8 | 16:
-      out = DType::uint16;
-      return true;
-    case 1 << 8 | 32:
-      out = DType::uint32;
-      return true;
-    case 1 << 8 | 64:
-      out = DType::uint64;
-      return true;
-    case 2 << 8 | 16:
-      out = DType::float16;
-      return true;
-    case 2 << 8 | 32:
-      out = DType::float32;
-      return true;
-    case 2 << 8 | 64:
-      out = DType::float64;
-      return true;
-    case 4 << 8 | 16:
-      out = DType::bfloat16;
-      return true;
-    case 5 << 8 | 64:
-      out = DType::complex64;
-      return true;
-    case 5 << 8 | 128:
-      out = DType::complex128;
-      return true;
-    case 6 << 8 | 8:
-      out = DType::boolean;
-      return true;
-    default:
-      return false;
-  }
 }
 
 bool method_is_true(PyObject* object, const char* name) {
@@ -155,9 +104,9 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
     PyErr_Clear();
     return Fault::layout;
   }
-  constexpr std::int32_t cpu = 1, cuda_host = 3;
   if (!exchange_dtype(t, view.dtype)) return Fault::unsupported;
-  if (t.device_type != cpu && t.device_type != cuda_host) return Fault::device;
+  if (!dl::on_host(t.device_type) && !dl::on_cuda(t.device_type)) return Fault::device;
+  view.device = dl::on_host(t.device_type) ? on_host : static_cast<std::int8_t>(t.device_id);
   view.data = static_cast<std::byte*>(t.data) + t.byte_offset;
   view.shape = t.shape;
   view.strides = t.strides;
@@ -173,20 +122,31 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 Fault read_array(PyObject* object, ArrayView& view) {
   if (PyArray_Check(object)) return import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
+  if (const DeviceArray* array = as_device_array(object)) {
+    view = array->view();
+    return Fault::none;
+  }
   return Fault::not_array;
 }
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
+bool is_tensor(PyObject* object) {
+  const DLPackExchange* api = exchange_of(Py_TYPE(object));
+  return api != nullptr && api == torch_exchange();
+}
 
-nb::object materialised(PyObject* object, Fault fault) {
+nb::object materialised(PyObject* object, Fault& fault) {
   if (fault == Fault::lazy) return nb::borrow(object).attr("resolve_conj")().attr("resolve_neg")();
   if (fault == Fault::not_array && PyArray_IsScalar(object, Generic)) {
     nb::object array = nb::steal(PyArray_FromScalar(object, nullptr));
     if (!array.is_valid()) throw nb::python_error();
     return array;
   }
+  if (fault != Fault::not_array) return {};
+  nb::object array;
+  fault = import_device_array(object, array);
   if (fault == Fault::not_array && is_jax(object)) return jax_values(object);
-  return {};
+  return array;
 }
 
 namespace {
@@ -256,6 +216,11 @@ nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t beg
       PyArray_FLAGS(source) & (NPY_ARRAY_WRITEABLE | NPY_ARRAY_ALIGNED), nullptr));
   set_base(array, flat);
   return array;
+}
+
+nb::object numpy_empty(DType dtype, std::span<const std::int64_t> shape) {
+  auto* dims = reinterpret_cast<npy_intp*>(const_cast<std::int64_t*>(shape.data()));
+  return checked(PyArray_SimpleNew(static_cast<int>(shape.size()), dims, type_num_of(dtype)));
 }
 
 nb::object numpy_copy(PyObject* array) {

@@ -1,11 +1,12 @@
-// array.hpp: arrays of Python's array libraries as the core sees them: NumPy through its C struct, others (torch)
-// through the DLPack C exchange API of their class. Nothing is copied.
+// array.hpp: arrays of Python's array libraries as the core sees them: NumPy through its C struct, torch and others
+// through the DLPack C exchange API of their class, all else on a CUDA device as a DeviceArray. Nothing is copied.
 #pragma once
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "optimisers/array.hpp"
@@ -14,7 +15,10 @@ namespace optimisers::python {
 
 namespace nb = nanobind;
 
-enum class Library : std::uint8_t { numpy, exchange };
+enum class Library : std::uint8_t { numpy, torch, cupy, jax, other };
+Library library_of(PyObject* array);
+const char* name_of(Library library);
+Library library_from_name(std::string_view name);
 
 // Why an object has no ArrayView.
 enum class Fault : std::uint8_t {
@@ -23,21 +27,22 @@ enum class Fault : std::uint8_t {
   unsupported,  // numbers we do not compute with: object, longdouble, float8 ...
   not_numeric,  // strings, dates, records
   byte_order,
-  device,
+  device,  // on an accelerator that is no CUDA device
   layout,  // sparse, meta ...: the library gives no pointer
   lazy,    // torch's lazy conjugate or negative: the memory holds other values
 };
 
 Fault read_array(PyObject* object, ArrayView& view);
 bool is_numpy(PyObject* object);
+bool is_tensor(PyObject* object);  // torch's
 // Says what is wrong, as the end of a sentence that begins with the array's place.
 std::string fault_text(PyObject* object, Fault fault);
 std::string type_name(PyObject* object);
 std::string dtype_text(PyObject* array);  // "float32"
 
 // The values of a lazily conjugated or negated tensor or of a NumPy scalar, in an array of their own; those of a JAX
-// array where they are.
-nb::object materialised(PyObject* object, Fault fault);
+// array, or of any array on a CUDA device, where they are. Not valid: there is none, and `fault` says why.
+nb::object materialised(PyObject* object, Fault& fault);
 
 // Axis i of the result is axis axes[i] of the view. `memory` is for its shape and strides: twice its axes.
 void permute_axes(ArrayView& view, const std::vector<int>& axes, std::int64_t* memory);
@@ -47,6 +52,7 @@ nb::object numpy_view(std::byte* data, DType dtype, std::span<const std::int64_t
 // NumPy: the elements [begin, begin + size) of a vector as an array of this shape, sharing its memory.
 nb::object numpy_segment(PyObject* flat, const ArrayView& view, std::int64_t begin,
                          std::span<const std::int64_t> shape);
+nb::object numpy_empty(DType dtype, std::span<const std::int64_t> shape);
 nb::object numpy_copy(PyObject* array);  // same memory layout
 
 // Tells torch that these tensors were written, so that a stale backward is caught.

@@ -1,5 +1,6 @@
 // array_text.cpp: what is said about arrays, to people in errors and to torch after an update.
 #include "array.hpp"
+#include "jax_arrays.hpp"
 
 namespace optimisers::python {
 
@@ -33,8 +34,9 @@ std::string fault_text(PyObject* object, Fault fault) {
              " in foreign byte order; convert it with "
              "a.astype(a.dtype.newbyteorder(\"=\"))";
     case Fault::device: {
-      nb::object device = nb::borrow(object).attr("device");
-      return std::string("is on device ") + nb::str(device).c_str() + ", expected the CPU; move it with .cpu()";
+      nb::object device = nb::getattr(nb::borrow(object), "device", nb::none());
+      const std::string where = device.is_none() ? "an accelerator" : nb::str(device).c_str();
+      return "is on " + where + ", expected the CPU or a CUDA device; move it there first";
     }
     case Fault::layout:
       return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
@@ -42,6 +44,24 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
   }
   return "";
+}
+
+namespace {
+constexpr const char* libraries[] = {"numpy", "torch", "cupy", "jax", "other"};  // in the order of Library
+}
+
+const char* name_of(Library library) { return libraries[static_cast<int>(library)]; }
+Library library_from_name(std::string_view name) {
+  int i = 0;
+  while (libraries[i] != name) ++i;
+  return static_cast<Library>(i);
+}
+
+Library library_of(PyObject* array) {
+  if (is_numpy(array)) return Library::numpy;
+  if (is_tensor(array)) return Library::torch;
+  if (is_jax(array)) return Library::jax;
+  return std::string(Py_TYPE(array)->tp_name).rfind("cupy.", 0) == 0 ? Library::cupy : Library::other;
 }
 
 void bump_versions(const nb::list& tensors) {

@@ -12,6 +12,7 @@ void bind_rules(nb::module_& m);
 void bind_state(nb::module_& m);
 void bind_tree(nb::module_& m);
 void bind_walks(nb::module_& m);
+void bind_devices(nb::module_& m);
 void bind_machine(nb::module_& m);
 
 // A hyperparameter from Python; the rule's name is for messages.

@@ -4,6 +4,7 @@
 #include <nanobind/stl/vector.h>
 
 #include "bind.hpp"
+#include "device_array.hpp"
 #include "errors.hpp"
 #include "handle.hpp"
 
@@ -23,12 +24,8 @@ void each_stage(State& state, std::uint32_t leaf, F&& f) {
 std::size_t state_size(State& state, std::uint32_t leaf) {
   Use use(state);
   std::size_t bytes = 0;
-  for (std::uint32_t part : state.core_leaves(leaf)) {
+  for (std::uint32_t part : state.core_leaves(leaf))
     for (const Memory& memory : memory_of(state.core(), part)) bytes += memory.bytes;
-    const std::size_t stages = state.core().spec(part).program.stages.size();
-    for (std::size_t stage = 0; stage < stages; ++stage)
-      bytes -= state.core().clock(part, static_cast<int>(stage)).size_bytes();
-  }
   return bytes;
 }
 
@@ -39,7 +36,7 @@ nb::list slots_of(nb::handle self, std::uint32_t leaf) {
   each_stage(state, leaf, [&](std::uint32_t part, int stage) {
     nb::list slots;
     for (const SlotView& slot : state.core().slots(part, stage))
-      slots.append(nb::make_tuple(slot.name, numpy_view(slot.data, slot.dtype, state.leaf(leaf).shape, self)));
+      slots.append(nb::make_tuple(slot.name, slot_view(slot, state.leaf(leaf).shape, self)));
     stages.append(slots);
   });
   return stages;
@@ -49,10 +46,10 @@ nb::object master_of(nb::handle self, std::uint32_t leaf) {
   State& state = nb::cast<State&>(self);
   Use use(state);
   const auto master = state.core().master(leaf);
-  return master ? numpy_view(master->data, master->dtype, state.leaf(leaf).shape, self) : nb::none();
+  return master ? slot_view(*master, state.leaf(leaf).shape, self) : nb::none();
 }
 
-nb::list clocks_of(State& state, std::uint32_t leaf) {
+nb::list clock_list(State& state, std::uint32_t leaf) {
   Use use(state);
   nb::list stages;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) {
@@ -97,8 +94,8 @@ nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
   const LeafArray& array = state.leaf(leaf);
   nb::list shape;
   for (auto n : array.shape) shape.append(n);
-  return nb::make_tuple(nb::tuple(shape), nb::str(std::string(name_of(array.dtype)).c_str()),
-                        array.library == Library::exchange);
+  return nb::make_tuple(nb::tuple(shape), nb::str(std::string(name_of(array.dtype)).c_str()), name_of(array.library),
+                        static_cast<int>(array.device));
 }
 
 // Fields by their names in C++; the caller has made sure that some rule has each.
@@ -246,7 +243,7 @@ void bind_state(nb::module_& m) {
                           nb::type_slots(collected<traverse_state, clear_state>));
   state.def("slots", [](nb::handle self, std::uint32_t leaf) { return slots_of(self, leaf); })
       .def("master", [](nb::handle self, std::uint32_t leaf) { return master_of(self, leaf); })
-      .def("clocks", &clocks_of)
+      .def("clocks", &clock_list)
       .def("rule_values", &rule_values_of)
       .def("leaf_info", &leaf_info)
       .def("state_size", &state_size)
@@ -254,6 +251,7 @@ void bind_state(nb::module_& m) {
       .def("set_frozen", &set_frozen)
       .def("is_frozen", &is_frozen)
       .def("copy", &copied)
+      .def("wait", &State::wait)
       .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
       .def("apply", &apply, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg())
       .def("user_states", &user_states_of)

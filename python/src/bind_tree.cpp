@@ -6,6 +6,7 @@
 #include <deque>
 
 #include "bind.hpp"
+#include "device_array.hpp"
 #include "errors.hpp"
 #include "pack.hpp"
 #include "state.hpp"
@@ -48,8 +49,7 @@ std::vector<LeafArray> leaf_arrays(const Flattened& flat, const std::vector<std:
   std::vector<LeafArray> leaves;
   for (std::size_t i : which) {
     const ArrayView& a = flat.views[i];
-    leaves.push_back(
-        {{a.shape, a.shape + a.ndim}, a.dtype, is_numpy(flat.arrays[i].ptr()) ? Library::numpy : Library::exchange});
+    leaves.push_back({{a.shape, a.shape + a.ndim}, a.dtype, library_of(flat.arrays[i].ptr()), a.device});
   }
   return leaves;
 }
@@ -60,6 +60,19 @@ nb::list leaves_of(const Model& m) {
     leaves.append(
         nb::make_tuple(m.flat.spec->path(m.flat.spec->places[m.flat.spec->first_place[i]].node), m.flat.arrays[i]));
   return leaves;
+}
+
+// (shape, dtype, library, device) of each leaf; the host is device -1.
+nb::list infos_of(const Model& m) {
+  nb::list infos;
+  for (std::size_t i = 0; i < m.flat.views.size(); ++i) {
+    const ArrayView& a = m.flat.views[i];
+    nb::list shape;
+    for (int axis = 0; axis < a.ndim; ++axis) shape.append(a.shape[axis]);
+    infos.append(nb::make_tuple(nb::tuple(shape), nb::str(std::string(name_of(a.dtype)).c_str()),
+                                name_of(library_of(m.flat.arrays[i].ptr())), static_cast<int>(a.device)));
+  }
+  return infos;
 }
 
 // (leaf, path, array, axes) of each place: tied leaves have several. Axis i of the leaf is axis axes[i] there.
@@ -75,11 +88,22 @@ nb::list places_of(const Model& m) {
   return places;
 }
 
-ArrayView vector_view(nb::handle flat, const char* call) {
+// A flat vector, and what its view is of.
+struct Vector {
   ArrayView view;
-  const Fault fault = read_array(flat.ptr(), view);
-  if (fault != Fault::none) type_error(std::string(call) + ": the flat vector " + fault_text(flat.ptr(), fault));
-  return view;
+  nb::object array;
+};
+Vector vector_of(nb::handle flat, const char* call) {
+  Vector vector{{}, nb::borrow(flat)};
+  Fault fault = read_array(flat.ptr(), vector.view);
+  if (fault == Fault::not_array) {
+    fault = import_device_array(flat.ptr(), vector.array);
+    if (fault == Fault::none) vector.view = as_device_array(vector.array.ptr())->view();
+  }
+  const std::string place = std::string(call) + ": the flat vector";
+  if (fault != Fault::none) type_error(place + " " + fault_text(flat.ptr(), fault));
+  if (vector.view.device != on_host) require_cuda(place);
+  return vector;
 }
 
 void check_length(const ArrayView& view, std::int64_t size, const char* call) {
@@ -94,13 +118,18 @@ std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb
   std::vector<ArrayView> views;
   views.reserve(chosen.leaves.size());
   for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
+  for (std::size_t i : chosen.leaves)
+    if (m.flat.views[i].device != on_host)
+      require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->places[m.flat.spec->first_place[i]].node) +
+                   "\"");
   return std::make_unique<State>(chosen.spec, leaf_arrays(m.flat, chosen.leaves), std::move(chosen.rules), views,
                                  std::nullopt);
 }
 
 std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules, nb::handle flat,
                                            const nb::list& marks) {
-  const ArrayView view = vector_view(flat, "setup");
+  const Vector vector = vector_of(flat, "setup");
+  const ArrayView& view = vector.view;
   if (!is_trainable(view.dtype))
     type_error("setup: the flat vector has dtype " + dtype_text(flat.ptr()) + ", expected a real or complex float");
   const Layout whole = layout_of(m.flat, view.dtype);
@@ -115,7 +144,8 @@ std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules
   std::vector<LeafArray> leaves = leaf_arrays(m.flat, chosen.leaves);
   for (LeafArray& leaf : leaves) {
     leaf.dtype = view.dtype;
-    leaf.library = is_numpy(flat.ptr()) ? Library::numpy : Library::exchange;
+    leaf.library = library_of(flat.ptr());
+    leaf.device = view.device;
   }
   return std::make_unique<State>(chosen.spec, std::move(leaves), std::move(chosen.rules), std::span(&view, 1),
                                  std::move(layout));
@@ -131,11 +161,14 @@ nb::object rebuilt(const Model& m, const nb::list& new_leaves) {
 }
 
 nb::list segments_of(const Model& m, nb::handle flat) {
-  const ArrayView view = vector_view(flat, "re");
+  const Vector vector = vector_of(flat, "re");
+  const ArrayView& view = vector.view;
   nb::list leaves;
   std::int64_t begin = 0;
   for (const ArrayView& a : m.flat.views) {
-    leaves.append(numpy_segment(flat.ptr(), view, begin, {a.shape, static_cast<std::size_t>(a.ndim)}));
+    const std::span<const std::int64_t> shape(a.shape, static_cast<std::size_t>(a.ndim));
+    leaves.append(view.device == on_host ? numpy_segment(flat.ptr(), view, begin, shape)
+                                         : device_segment(vector.array, view, begin, shape));
     begin += size_of(a);
   }
   return leaves;
@@ -166,6 +199,13 @@ void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx,
     value_error(place + "has shape " + shape_text(shape(dx)) + ", the model's has " + shape_text(shape(leaf)));
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(leaf.dtype))
     value_error(place + "is " + dtype_text(tree.ptr()) + ", the model's is real; take its real part");
+  if (dx.device != leaf.device) value_error(place + "is on another device than the model's; move it there");
+}
+
+void use_streams(nb::handle array, const ArrayView& view) {
+  Streams streams;
+  streams.add(view.device, library_of(array.ptr()));
+  streams.use();
 }
 
 // Where each leaf goes, zeros until something is found for it.
@@ -181,20 +221,22 @@ std::vector<Segment> empty_segments(const Model& m) {
 
 // The model's own arrays, tied ones once.
 void pack_model(const Model& m, nb::handle out) {
-  const ArrayView vector = vector_view(out, "destructure");
+  const Vector vector = vector_of(out, "destructure");
   std::vector<Segment> segments = empty_segments(m);
   for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
+  use_streams(out, vector.view);
   Unlocked unlocked;
-  pack(segments, vector.data, vector.dtype);
+  pack(segments, vector.view);
 }
 
 void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   const TreeSpec& spec = *m.flat.spec;
-  const ArrayView vector = vector_view(out, "flatten");
+  const Vector vector = vector_of(out, "flatten");
+  use_streams(out, vector.view);
   Objects objects(spec);
   walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
   std::vector<Segment> segments = empty_segments(m), further;
-  check_length(vector, segments.empty() ? 0 : segments.back().begin + segments.back().size, "flatten");
+  check_length(vector.view, segments.empty() ? 0 : segments.back().begin + segments.back().size, "flatten");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
   for (const Place& place : spec.places) {
     ArrayView view;
@@ -208,7 +250,7 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   }
   segments.insert(segments.end(), further.begin(), further.end());
   Unlocked unlocked;
-  pack(segments, vector.data, vector.dtype);
+  pack(segments, vector.view);
 }
 
 // The tree's object for each place of the model that has one: (leaf, axes of the leaf there, object).
@@ -259,6 +301,7 @@ void bind_tree(nb::module_& m) {
           nb::arg("model").none(), nb::arg("call"))
       .def_ro("model", &Model::model)
       .def("leaves", &leaves_of)
+      .def("infos", &infos_of)
       .def("leaf_count", [](const Model& self) { return self.flat.arrays.size(); })
       .def("size",
            [](const Model& self) {

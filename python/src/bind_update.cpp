@@ -7,7 +7,7 @@
 namespace optimisers::python {
 namespace {
 
-constexpr const char* doc = R"(update_(state, model, grads=None, *higher, zero_grad=False)
+constexpr const char* doc = R"(update_(state, model, grads=None, *higher, zero_grad=False, stream=None)
 --
 
 Apply one optimisation step in place: the arrays of `model`, and the state.
@@ -20,6 +20,8 @@ Args:
         gradient, `.grad` of torch parameters; an array without one is left untouched.
     *higher: gradients of higher order, for user-defined rules; built-in rules do not look at them.
     zero_grad: set the gradients to zero afterwards; only where the arrays or `Duplicated` keep them.
+    stream: for arrays on CUDA devices, the stream to enqueue on: a handle, or torch's or CuPy's object. By default
+        the one the arrays' library is using. Ordering it with others is then the caller's.
 
 Returns:
     `(state, model)`, the same objects.
@@ -27,7 +29,8 @@ Returns:
 Raises:
     ValueError: shape, structure or overlap do not fit, or an array is read-only (use `update`).
     TypeError: something that should be an array is none.
-    FloatingPointError: a norm that must be finite is not.
+    FloatingPointError: a norm that must be finite is not. On a device that is found out later, when the step
+        has written nothing: the next call on the state raises it, or `wait`.
     RuntimeError: the state is being used further up the stack.
     A call that raises has changed nothing.
 
@@ -40,16 +43,18 @@ Example:
     array([0.5, 0. ])
 )";
 
-constexpr const char* names[] = {"state", "model", "grads", "zero_grad"};
+constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
+constexpr int name_count = int(std::size(names));
 
 struct Arguments {
-  PyObject* given[4] = {};  // borrowed; null: not given
+  PyObject* given[name_count] = {};  // borrowed; null: not given
   std::span<PyObject* const> higher;
 
   PyObject* state() const { return given[0]; }
   PyObject* model() const { return given[1]; }
   PyObject* grads() const { return given[2]; }
   bool zero() const { return given[3] != nullptr && PyObject_IsTrue(given[3]) == 1; }
+  std::optional<void*> stream() const { return given[4] == nullptr ? std::nullopt : stream_from(given[4]); }
 };
 
 // Positional and keyword arguments into their places; false with a Python error set.
@@ -60,11 +65,11 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
     const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
     if (name == nullptr) return false;
     int at = 0;
-    while (at < 4 && std::strcmp(names[at], name) != 0) ++at;
-    if (at == 4 || out.given[at] != nullptr) {
+    while (at < name_count && std::strcmp(names[at], name) != 0) ++at;
+    if (at == name_count || out.given[at] != nullptr) {
       PyErr_Format(PyExc_TypeError,
-                   at == 4 ? "update_() got an unexpected keyword argument '%s'"
-                           : "update_() got multiple values for argument '%s'",
+                   at == name_count ? "update_() got an unexpected keyword argument '%s'"
+                                    : "update_() got multiple values for argument '%s'",
                    name);
       return false;
     }
@@ -84,7 +89,8 @@ GradientSource source_of(const Arguments& arguments, PyObject*& model) {
                         .kept_by = nullptr,
                         .once = arguments.grads() == nullptr,
                         .zero = arguments.zero(),
-                        .higher = arguments.higher};
+                        .higher = arguments.higher,
+                        .stream = arguments.stream()};
   Duplicated* pair = nullptr;
   if (nb::try_cast<Duplicated*>(nb::handle(model), pair) && pair != nullptr) {
     if (source.tree != nullptr)

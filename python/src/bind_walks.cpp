@@ -8,8 +8,10 @@
 #include "array.hpp"
 #include "bind.hpp"
 #include "classes.hpp"
+#include "device_array.hpp"
 #include "errors.hpp"
 #include "optimisers/sweeps.hpp"
+#include "streams.hpp"
 #include "unlocked.hpp"
 #include "walk.hpp"
 
@@ -44,8 +46,21 @@ Fingerprint fingerprint(const ArrayView& a) {
   return print;
 }
 
-double norm_of(nb::handle tree, double p) {
+// Work on devices goes to the stream given, or to those of the arrays' libraries.
+void use_streams(const Flattened& flat, nb::handle stream, const char* call) {
+  const std::optional<void*> given = stream_from(stream);
+  Streams streams;
+  for (std::size_t i = 0; i < flat.views.size(); ++i) {
+    if (flat.views[i].device == on_host) continue;
+    require_cuda(std::string(call) + ": an array");
+    streams.add(flat.views[i].device, library_of(flat.arrays[i].ptr()));
+  }
+  streams.use(given);
+}
+
+double norm_of(nb::handle tree, double p, nb::handle stream) {
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
+  use_streams(flat, stream, "norm");
   std::set<Fingerprint> seen;
   std::vector<ArrayView> views;
   for (const ArrayView& view : flat.views)
@@ -78,7 +93,7 @@ class Sources {
     if (object == nullptr)
       value_error("lerp_: source has nothing at \"" + spec_.text(node) + "\", target has an array");
     ArrayView view;
-    const Fault fault = read_array(object, view);
+    Fault fault = read_array(object, view);
     if (fault == Fault::none) return view;
     nb::object other = materialised(object, fault);
     if (!other.is_valid() || read_array(other.ptr(), view) != Fault::none)
@@ -91,14 +106,15 @@ class Sources {
   Objects objects_;
 };
 
-void lerp_trees(nb::handle target, nb::handle source, double w) {
+void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
+  use_streams(to, stream, "lerp_");
   const Sources from(to, source);
   std::vector<std::string> names;
   nb::list tensors;
   for (std::uint32_t i = 0; i < to.views.size(); ++i) {
     names.push_back(to.spec->text(to.spec->places[to.spec->first_place[i]].node));
-    if (!is_numpy(to.arrays[i].ptr())) tensors.append(to.arrays[i]);
+    if (is_tensor(to.arrays[i].ptr())) tensors.append(to.arrays[i]);
   }
   {
     Unlocked unlocked;
@@ -107,13 +123,21 @@ void lerp_trees(nb::handle target, nb::handle source, double w) {
   if (nb::len(tensors) > 0) bump_versions(tensors);
 }
 
+bool read_any(nb::handle x, ArrayView& view) {
+  const Fault fault = read_array(x.ptr(), view);
+  if (fault != Fault::not_array) return fault == Fault::none;
+  nb::object imported;
+  if (import_device_array(x.ptr(), imported) != Fault::none) return false;
+  view = as_device_array(imported.ptr())->view();
+  return true;
+}
 bool is_numeric(nb::handle x) {
   ArrayView view;
-  return read_array(x.ptr(), view) == Fault::none && is_trainable(view.dtype);
+  return read_any(x, view) && is_trainable(view.dtype);
 }
 bool may_write(nb::handle x) {
   ArrayView view;
-  return read_array(x.ptr(), view) == Fault::none && view.writable;
+  return read_any(x, view) && view.writable;
 }
 
 }  // namespace
@@ -122,8 +146,9 @@ void bind_walks(nb::module_& m) {
   m.def("children", &children_list, nb::arg("object").none(), nb::arg("overridden") = false);
   m.def("is_numeric", &is_numeric, nb::arg("x").none());
   m.def("may_write", &may_write, nb::arg("x").none());
-  m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"));
-  m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"));
+  m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"), nb::arg("stream").none());
+  m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"),
+        nb::arg("stream").none());
   m.def("with_axes", [](const nb::object& array, const std::vector<int>& axes) { return with_axes(array, axes); });
   m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());
   m.def(

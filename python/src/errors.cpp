@@ -7,7 +7,7 @@
 namespace optimisers::python {
 namespace {
 
-std::array<PyObject*, 4> classes{};  // indexed by ErrorKind
+std::array<PyObject*, 6> classes{};  // indexed by ErrorKind
 
 struct ClassInfo {
   ErrorKind kind;
@@ -31,6 +31,10 @@ void bind_errors(nb::module_& m) {
       {ErrorKind::non_finite, "NonFiniteError", "A norm that must be finite is not; nothing was written.",
        PyExc_FloatingPointError},
       {ErrorKind::busy, "BusyError", "The state is in use by the same thread, further up the stack.",
+       PyExc_RuntimeError},
+      {ErrorKind::memory, "DeviceMemoryError", "A CUDA device has too little memory; nothing was changed.",
+       PyExc_MemoryError},
+      {ErrorKind::device, "DeviceError", "A CUDA device failed, or cannot be used in this process.",
        PyExc_RuntimeError},
   };
   for (const ClassInfo& info : infos) {

@@ -25,6 +25,45 @@ const DLPackExchange* look_up(PyTypeObject* type) {
 
 }  // namespace
 
+namespace {
+
+struct ExchangeDType {
+  std::uint8_t code, bits;
+  DType dtype;
+};
+constexpr ExchangeDType exchange_dtypes[] = {
+    {2, 32, DType::float32},   {2, 64, DType::float64},     {4, 16, DType::bfloat16}, {2, 16, DType::float16},
+    {5, 64, DType::complex64}, {5, 128, DType::complex128}, {0, 8, DType::int8},      {0, 16, DType::int16},
+    {0, 32, DType::int32},     {0, 64, DType::int64},       {1, 8, DType::uint8},     {1, 16, DType::uint16},
+    {1, 32, DType::uint32},    {1, 64, DType::uint64},      {6, 8, DType::boolean}};
+
+}  // namespace
+
+bool exchange_dtype(const DLPackTensor& tensor, DType& out) {
+  for (const ExchangeDType& d : exchange_dtypes) {
+    if (d.code != tensor.code || d.bits != tensor.bits) continue;
+    out = d.dtype;
+    return tensor.lanes == 1;
+  }
+  return false;
+}
+
+void set_exchange_dtype(DLPackTensor& tensor, DType dtype) {
+  for (const ExchangeDType& d : exchange_dtypes)
+    if (d.dtype == dtype) tensor.code = d.code, tensor.bits = d.bits, tensor.lanes = 1;
+}
+
+const DLPackExchange* torch_exchange() {
+  static const DLPackExchange* api = nullptr;
+  if (api != nullptr) return api;
+  PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
+  PyObject* tensor = torch == nullptr ? nullptr : PyObject_GetAttrString(torch, "Tensor");
+  if (tensor != nullptr && PyType_Check(tensor)) api = exchange_of(reinterpret_cast<PyTypeObject*>(tensor));
+  Py_XDECREF(tensor);
+  PyErr_Clear();
+  return api;
+}
+
 const DLPackExchange* exchange_of(PyTypeObject* type) {
   static PyTypeObject* last = nullptr;
   static const DLPackExchange* last_api = nullptr;

@@ -24,6 +24,6 @@ bool is_jax(PyObject* object) {
 }
 
 nb::object jax_values(PyObject* object) { return arrays().attr("jax_values")(nb::borrow(object)); }
-nb::object jax_from_numpy(const nb::object& array) { return arrays().attr("jax_from_numpy")(array); }
+nb::object jax_from(const nb::object& array) { return arrays().attr("jax_from")(array); }
 
 }  // namespace optimisers::python

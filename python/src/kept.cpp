@@ -5,13 +5,13 @@
 #include <string>
 
 #include "array.hpp"
+#include "device_array.hpp"
 #include "errors.hpp"
-#include "exchange.hpp"
 #include "state.hpp"
 
 namespace optimisers::python {
 
-bool keeps_gradient(PyObject* array) { return !is_numpy(array) && exchange_of(Py_TYPE(array)) != nullptr; }
+bool keeps_gradient(PyObject* array) { return !is_numpy(array) && is_tensor(array); }
 
 [[noreturn]] void refuse_without_gradient(PyObject* array, const std::string& place, const char* call) {
   value_error(std::string(call) + ": " + place + " is a " + type_name(array) +
@@ -64,11 +64,15 @@ void State::check_zeroable(std::uint32_t root, const char* call) {
 
 void State::zero_gradients(std::uint32_t root) {
   nb::list tensors, others;
+  std::vector<ArrayView> on_devices;
   const Node& top = spec_->nodes[root];
   const auto zero = [&](PyObject* object) {
     ArrayView g;
     if (object == nullptr || read_array(object, g) != Fault::none) return;
-    if (is_contiguous(g) && g.writable) {
+    if (g.device != on_host) {
+      on_devices.push_back(g);
+      if (is_tensor(object)) tensors.append(nb::borrow(object));
+    } else if (is_contiguous(g) && g.writable) {
       if (size_of(g) > 0) std::memset(g.data, 0, static_cast<std::size_t>(size_of(g) * size_of(g.dtype)));
       if (!is_numpy(object)) tensors.append(nb::borrow(object));
     } else {
@@ -78,6 +82,7 @@ void State::zero_gradients(std::uint32_t root) {
   if (layout_ && gradients_[root] != nullptr && !is_container(kind_of(gradients_[root]))) zero(gradients_[root]);
   else
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) zero(gradients_[spec_->places[p].node]);
+  device_zero(on_devices);
   if (nb::len(tensors) > 0) bump_versions(tensors);
   if (nb::len(others) > 0) nb::module_::import_("optimisers._arrays").attr("zero")(others);
 }

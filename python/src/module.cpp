@@ -8,10 +8,10 @@
 #include "array.hpp"
 #include "bind.hpp"
 #include "errors.hpp"
+#include "forks.hpp"
 #include "optimisers/config.hpp"
 #include "optimisers/isa.hpp"
 #include "optimisers/threads.hpp"
-#include "state.hpp"
 
 namespace optimisers::python {
 
@@ -53,11 +53,12 @@ NB_MODULE(_core_anywhere, m) {
   bind_state(m);
   bind_tree(m);
   bind_walks(m);
+  bind_devices(m);
   bind_machine(m);
 }
 
 // nanobind's module with one step more, before its own.
-extern "C" NB_EXPORT PyObject* PyInit__core() {
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python gives the name
   static std::array<PyModuleDef_Slot, 8> slots{};
   auto* def = reinterpret_cast<PyModuleDef*>(PyInit__core_anywhere());
   if (def == nullptr || def->m_slots == slots.data()) return reinterpret_cast<PyObject*>(def);

@@ -3,9 +3,12 @@
 
 #include <algorithm>
 #include <cstring>
+#include <unordered_set>
 
 #include "../../cpp/src/cpu/convert.hpp"
 #include "../../cpp/src/cpu/dispatch.hpp"
+#include "device_array.hpp"
+#include "optimisers/cuda.hpp"
 #include "optimisers/threads.hpp"
 
 namespace optimisers::python {
@@ -128,7 +131,49 @@ struct Task {
 
 }  // namespace
 
-void pack(const std::vector<Segment>& segments, std::byte* vector, DType dtype) {
+namespace {
+
+// Further arrays of a segment follow in rounds, as each adds to what is there.
+void pack_on_device(const std::vector<Segment>& segments, const ArrayView& vector) {
+  std::vector<ArrayView> to, from;
+  const auto enqueue = [&](bool add) {
+    if (!to.empty()) cuda::transfer(vector.device, to, from, add);
+    to.clear(), from.clear();
+  };
+  std::unordered_set<std::int64_t> added;
+  const auto take = [&](const Segment& s) {
+    ArrayView part = s.array;
+    part.data = vector.data + s.begin * size_of(vector.dtype);
+    part.strides = nullptr;
+    part.dtype = vector.dtype;
+    to.push_back(part);
+    from.push_back(s.array);
+  };
+  std::vector<ArrayView> missing;
+  for (const Segment& s : segments) {
+    if (s.add || s.size == 0) continue;
+    if (s.array.present) take(s);
+    else
+      missing.push_back({vector.data + s.begin * size_of(vector.dtype), &s.size, nullptr, 1, 1, vector.dtype, true,
+                         true, vector.device});
+  }
+  enqueue(false);
+  device_zero(missing);
+  for (const Segment& s : segments) {
+    if (!s.add || s.size == 0) continue;
+    if (!added.insert(s.begin).second) {
+      enqueue(true);
+      added = {s.begin};
+    }
+    take(s);
+  }
+  enqueue(true);
+}
+
+}  // namespace
+
+void pack(const std::vector<Segment>& segments, const ArrayView& vector) {
+  if (vector.device != on_host) return pack_on_device(segments, vector);
   std::vector<Task> tasks;
   std::int64_t total = 0;
   for (const Segment& s : segments) {
@@ -142,12 +187,12 @@ void pack(const std::vector<Segment>& segments, std::byte* vector, DType dtype) 
   auto run = [&](int part) {
     const std::size_t i = static_cast<std::size_t>(part);
     for (std::size_t t = n * i / p; t < n * (i + 1) / p; ++t)
-      copy_range(*tasks[t].segment, vector, dtype, tasks[t].begin, tasks[t].end);
+      copy_range(*tasks[t].segment, vector.data, vector.dtype, tasks[t].begin, tasks[t].end);
   };
   if (parts == 1) run(0);
   else parallel(parts, run);
   for (const Segment& s : segments)
-    if (s.add && s.size > 0) copy_range(s, vector, dtype, 0, s.size);
+    if (s.add && s.size > 0) copy_range(s, vector.data, vector.dtype, 0, s.size);
 }
 
 }  // namespace optimisers::python

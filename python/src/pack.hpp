@@ -14,7 +14,8 @@ struct Segment {
   bool add = false;
 };
 
-// In parallel; segments that add run after the others, in order. No Python here: the GIL may be released.
-void pack(const std::vector<Segment>& segments, std::byte* vector, DType dtype);
+// In parallel, or enqueued where the vector is on a device; segments that add run after the others, in order. No Python
+// here: the GIL may be released.
+void pack(const std::vector<Segment>& segments, const ArrayView& vector);
 
 }  // namespace optimisers::python

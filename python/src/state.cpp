@@ -2,14 +2,11 @@
 #include "state.hpp"
 
 #include <algorithm>
-#include <atomic>
 #include <unordered_map>
 
+#include "device_array.hpp"
 #include "errors.hpp"
-
-#if defined(__unix__) || defined(__APPLE__)
-#include <pthread.h>
-#endif
+#include "forks.hpp"
 #include "jax_arrays.hpp"
 #include "unlocked.hpp"
 #include "user_stages.hpp"
@@ -49,16 +46,24 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
       for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
     const std::vector<Program>& parts = known->second;
     const std::string name = spec.text(spec.places[spec.first_place[i]].node);
-    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back()});
+    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back(), leaves[i].device});
     const DType wide = parts.back().compute(leaves[i].dtype);
     for (std::size_t p = 0; p + 1 < parts.size(); ++p) {
       user[i].before.push_back(static_cast<std::uint32_t>(leaves.size() + before.size()));
       user[i].states.emplace_back();
-      before.push_back({name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p]});
+      before.push_back(
+          {name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p], leaves[i].device});
     }
   }
   specs.insert(specs.end(), std::make_move_iterator(before.begin()), std::make_move_iterator(before.end()));
   return specs;
+}
+
+Streams streams_of(const std::vector<LeafArray>& leaves) {
+  Streams streams;
+  for (const LeafArray& leaf : leaves) streams.add(leaf.device, leaf.library);
+  streams.use();
+  return streams;
 }
 
 }  // namespace
@@ -80,6 +85,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       leaves_(std::move(leaves)),
       rules_(std::move(rules)),
       layout_(std::move(layout)),
+      streams_(streams_of(leaves_)),
       core_(leaf_specs(*spec_, leaves_, rules_, user_stages_),
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
@@ -99,10 +105,15 @@ State::State(const State& other)
       rules_(nb::list(other.rules_)),
       layout_(other.layout_),
       user_stages_(copied_user_stages(other.user_stages_)),
+      streams_(other.streams_),
       core_(other.core_),
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
+}
+
+State::~State() {
+  if (!held_.empty()) streams_.wait();
 }
 
 void State::size_scratch() {
@@ -151,13 +162,13 @@ void State::run(std::span<const LeafUpdate> updates) {
 void State::tell_torch(std::uint32_t root, PyObject* flat) {
   nb::list written;
   if (flat != nullptr) {
-    if (!is_numpy(flat)) written.append(nb::borrow(flat));
+    if (is_tensor(flat)) written.append(nb::borrow(flat));
   } else {
     std::size_t i = 0;
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
       PyObject* x = model_[spec_->places[p].node];
-      if (is_numpy(x)) continue;
+      if (is_numpy(x) || !is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
       if (updates_[i].dx.present && !core_.frozen(updates_[i].leaf)) written.append(nb::borrow(x));
@@ -167,7 +178,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
 }
 
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
-  Use use(*this);
+  Use use(*this, source.stream);
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero) check_zeroable(root, call);
   if (user_stages_.empty()) {
@@ -177,8 +188,45 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     run(user.last_updates());
     user.commit();
   }
+  if (!streams_.empty()) hold_jax_arrays(root);
+  if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
   if (source.zero) zero_gradients(root);
+}
+
+void State::wait() {
+  Use use(*this);
+  Unlocked unlocked;
+  core_.wait();
+}
+
+// JAX takes memory back without asking which streams still read it.
+void State::hold_jax_arrays(std::uint32_t root) {
+  const Node& top = spec_->nodes[root];
+  const auto hold = [this](PyObject* object) {
+    const DeviceArray* array = object == nullptr ? nullptr : as_device_array(object);
+    if (array != nullptr && !array->writable && PyCapsule_CheckExact(array->owner.ptr()))
+      held_.push_back(nb::borrow(object));
+  };
+  hold(gradients_[root]);
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) hold(gradients_[spec_->places[p].node]);
+}
+
+// torch takes memory back as soon as the stream it was allocated for is done with it, unless told of others.
+void State::record_stream(std::uint32_t root, PyObject* flat, void* stream) {
+  nb::list tensors;
+  const auto record = [&](PyObject* object) {
+    if (object != nullptr && is_tensor(object)) tensors.append(nb::borrow(object));
+  };
+  if (flat != nullptr) record(flat);
+  if (flat != nullptr) record(gradients_[root]);
+  const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    if (flat == nullptr) record(model_[spec_->places[p].node]);
+    record(gradients_[spec_->places[p].node]);
+  }
+  if (nb::len(tensors) > 0)
+    nb::module_::import_("optimisers._arrays").attr("record_stream")(tensors, reinterpret_cast<std::uintptr_t>(stream));
 }
 
 CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call,
@@ -187,9 +235,17 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
   CopiedModel copied;
   const auto copy_of = [&](PyObject* x, std::uint32_t leaf) -> nb::object {
     if (is_numpy(x)) return numpy_copy(x);
-    if (!is_jax(x)) return copy_tensor(nb::borrow(x));
-    copied.from_jax.push_back(leaf);
-    return numpy_copy(jax_values(x).ptr());
+    if (is_tensor(x)) return copy_tensor(nb::borrow(x));
+    const bool jax = is_jax(x);
+    if (!jax && nb::hasattr(nb::handle(x), "copy")) return nb::handle(x).attr("copy")();
+    nb::object values;
+    const Fault fault = import_device_array(x, values);
+    if (jax) copied.from_jax.push_back(leaf);
+    if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
+    if (!jax || fault != Fault::none)
+      type_error(std::string(call) + ": cannot copy a " + type_name(x) + ", which has no method copy; use update_");
+    const DeviceArray& array = *as_device_array(values.ptr());
+    return device_copy(array.view(), array.dtype);
   };
   Use use(*this);
   new_state = std::make_unique<State>(*this);
@@ -216,7 +272,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
 // JAX arrays were updated as NumPy arrays: the model once more, with JAX arrays at their places.
 nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call) {
   if (copied.from_jax.empty()) return copied.model;
-  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from_numpy(copied.leaves[leaf]);
+  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from(copied.leaves[leaf]);
   if (layout_) return copied.leaves[0];
   Use use(*this);
   walk_model(*spec_, root, model, call, model_);
@@ -261,19 +317,9 @@ void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
       core_.set_rule(part, static_cast<int>(stage), rules[next++]);
 }
 
-namespace {
-std::atomic<unsigned> forks{0};  // how often this process has been forked off another
-}
-
-void watch_forks() {
-#if defined(__unix__) || defined(__APPLE__)
-  pthread_atfork(nullptr, nullptr, [] { forks.fetch_add(1); });
-#endif
-}
-
-Use::Use(State& state) : state_(state) {
+Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   if (!state_.mutex_.try_lock()) {
-    if (state_.forks_.load() != forks.load())
+    if (state_.forks_.load() != fork_count())
       throw Error(ErrorKind::busy,
                   "this state was in use by another thread when the process was forked, and may be half updated; "
                   "set up a new one here");
@@ -282,13 +328,26 @@ Use::Use(State& state) : state_(state) {
     Unlocked unlocked;
     state_.mutex_.lock();
   }
-  state_.forks_.store(forks.load());
+  state_.forks_.store(fork_count());
   state_.user_.store(std::this_thread::get_id());
+  if (state_.streams_.empty()) [[likely]]
+    return;
+  try {
+    if (!state_.held_.empty()) state_.streams_.wait();
+    state_.held_.clear();
+    state_.streams_.use(stream);
+  } catch (...) {
+    release();
+    throw;
+  }
 }
 
-Use::~Use() {
+Use::~Use() { release(); }
+
+void Use::release() {
   state_.model_.clear();
   state_.gradients_.clear();
+  state_.imported_.clear();
   if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.user_.store({});
   state_.mutex_.unlock();

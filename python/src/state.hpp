@@ -8,6 +8,7 @@
 
 #include "array.hpp"
 #include "optimisers/optimiser.hpp"
+#include "streams.hpp"
 #include "walk.hpp"
 
 namespace optimisers::python {
@@ -25,14 +26,18 @@ struct LeafArray {
   std::vector<std::int64_t> shape;
   DType dtype;
   Library library;
+  std::int8_t device = on_host;
 };
 
-// What one leaf of the core keeps between calls, in a fixed order.
+// The slots and the master copy of one leaf of the core, in a fixed order, and the scalars of its clocks.
 struct Memory {
   std::byte* data;
   std::size_t bytes;
+  int device;
 };
 std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf);
+std::vector<double> clocks_of(Optimiser& core, std::uint32_t leaf);
+void set_clocks(Optimiser& core, std::uint32_t leaf, std::span<const double> values);
 
 // A leaf whose rule has stages written in Python. The native stages before each of those are a leaf of the core of
 // their own; what follows the last one is the leaf's own.
@@ -48,13 +53,14 @@ struct GradientSource {
   bool once = false;            // a tied leaf's places hold one gradient, not parts of a sum
   bool zero = false;            // zero them afterwards
   std::span<PyObject* const> higher = {};
+  std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
 };
 
 // A model whose trained arrays are copies that can be written.
 struct CopiedModel {
   nb::object model;
   std::vector<nb::object> leaves;
-  std::vector<std::uint32_t> from_jax;  // leaves that are NumPy copies of JAX arrays
+  std::vector<std::uint32_t> from_jax;  // leaves that are copies of JAX arrays
 };
 
 class State {
@@ -63,11 +69,13 @@ class State {
   State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
         std::span<const ArrayView> arrays, std::optional<Layout> layout);
   State(const State& other);  // shares the spec, copies everything that changes
+  ~State();
 
   const TreeSpec& spec() const { return *spec_; }
   Optimiser& core() { return core_; }
   const LeafArray& leaf(std::uint32_t i) const { return leaves_[i]; }
   nb::list& rules() { return rules_; }
+  void wait();  // for the work on devices; throws what it found out
   bool has_layout() const { return layout_.has_value(); }
 
   // The core's leaves of a leaf, in the order of its stages.
@@ -101,6 +109,9 @@ class State {
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
   void read_parameter(const Place& place, ArrayView& x, const char* call);
+  bool read_device_array(PyObject* object, ArrayView& view);
+  void hold_jax_arrays(std::uint32_t root);
+  void record_stream(std::uint32_t root, PyObject* flat, void* stream);
   bool read_gradient(const Place& place, ArrayView& dx, const char* call);
   void bring_to_leaf_axes(const Place& place, ArrayView& view);
   ArrayView segment(const ArrayView& flat, std::uint32_t leaf) const;
@@ -111,6 +122,7 @@ class State {
   nb::list rules_;
   std::optional<Layout> layout_;
   std::map<std::uint32_t, UserStages> user_stages_;  // by leaf; filled while the core is made
+  Streams streams_;
   Optimiser core_;
   std::int64_t elements_ = 0;
 
@@ -122,23 +134,24 @@ class State {
   std::vector<FurtherGradient> further_;
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
   std::size_t permuted_used_ = 0;
+  std::vector<nb::object> imported_;  // what views of this call are of
+  std::vector<nb::object> held_;      // JAX's, which must not free what the last call may still be reading
 
   std::mutex mutex_;
   std::atomic<std::thread::id> user_{};
   std::atomic<unsigned> forks_{0};
 };
 
-// Called once, when the module is loaded: tells forked children that locks may be held by threads they lack.
-void watch_forks();
-
-// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call.
+// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call. Work on
+// devices goes to the stream given, or to the array libraries' own.
 class Use {
  public:
-  explicit Use(State& state);
+  explicit Use(State& state, std::optional<void*> stream = {});
   ~Use();
   Use(const Use&) = delete;
 
  private:
+  void release();
   State& state_;
 };
 

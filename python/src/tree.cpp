@@ -7,6 +7,7 @@
 
 #include "array.hpp"
 #include "classes.hpp"
+#include "device_array.hpp"
 #include "errors.hpp"
 #include "handle.hpp"
 #include "jax_arrays.hpp"
@@ -40,18 +41,22 @@ class Flattener {
   }
 
   nb::object& object(std::uint32_t node) { return objects_[node]; }
-  // What to read the array at a node from: itself, or for a JAX array a NumPy view of it.
+  // What to read the array at a node from: itself, or a view of it that can be read.
   nb::object readable(std::uint32_t node) {
     const nb::object& object = objects_[node];
     ArrayView view;
-    if (read_array(object.ptr(), view) != Fault::not_array || !is_jax(object.ptr())) return object;
-    auto [known, is_new] = jax_values_.try_emplace(object.ptr());
-    if (!is_new) return known->second;
-    known->second = jax_values(object.ptr());
+    if (read_array(object.ptr(), view) != Fault::not_array) return object;
+    if (auto known = views_.find(object.ptr()); known != views_.end()) return known->second;
+    const bool jax = is_jax(object.ptr());
+    nb::object readable;
+    const Fault fault = import_device_array(object.ptr(), readable);
+    if (fault == Fault::not_array && !jax) return object;
+    if (fault == Fault::not_array) readable = jax_values(object.ptr());
+    else if (fault != Fault::none) refuse(node, fault);
     // JAX shares memory among arrays that are not one; its ties are the same object at several places.
-    if (read_array(known->second.ptr(), view) == Fault::none && !jax_memory_.insert(view.data).second)
-      known->second = numpy_copy(known->second.ptr());
-    return known->second;
+    if (jax && read_array(readable.ptr(), view) == Fault::none && !jax_memory_.insert(view.data).second)
+      readable = view.device == on_host ? numpy_copy(readable.ptr()) : device_copy(view, view.dtype);
+    return views_[object.ptr()] = std::move(readable);
   }
 
  private:
@@ -92,9 +97,13 @@ class Flattener {
     if (fault == Fault::none || fault == Fault::not_numeric) return;
     if (fault == Fault::byte_order && !is_trainable(view.dtype)) return;
     if (fault == Fault::not_array && !foreign_array(object)) return;
+    refuse(n, fault);
+  }
+
+  [[noreturn]] void refuse(std::uint32_t n, Fault fault) const {
     const std::string message =
-        std::string(call_) + ": array at \"" + spec_.text(n) + "\" " + fault_text(object, fault);
-    fault == Fault::not_array ? type_error(message) : value_error(message);
+        std::string(call_) + ": array at \"" + spec_.text(n) + "\" " + fault_text(objects_[n].ptr(), fault);
+    fault == Fault::not_array || fault == Fault::device ? type_error(message) : value_error(message);
   }
 
   // An array of a library we cannot read must not pass for something that is not trained.
@@ -107,7 +116,7 @@ class Flattener {
   std::vector<nb::object> objects_;
   std::vector<Child> children_;
   std::unordered_set<PyObject*> ancestors_;
-  std::unordered_map<PyObject*, nb::object> jax_values_;
+  std::unordered_map<PyObject*, nb::object> views_;  // of arrays that cannot be read themselves
   std::unordered_set<const std::byte*> jax_memory_;
 };
 

@@ -5,7 +5,9 @@
 #include <algorithm>
 #include <cstring>
 
+#include "device_array.hpp"
 #include "errors.hpp"
+#include "optimisers/cuda.hpp"
 
 namespace optimisers::python {
 
@@ -20,7 +22,7 @@ std::map<std::uint32_t, UserStages> copied_user_stages(const std::map<std::uint3
 }
 
 UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, std::span<PyObject* const> higher, const char* call)
-    : state_(state), call_(call), python_(nb::module_::import_("optimisers._user_rules")) {
+    : state_(state), call_(call), python_(nb::module_::import_("optimisers._user_rules")), backup_(state.core_) {
   start(root, flat);
   if (!runs_.empty()) read_higher(root, higher);
   std::size_t most = 0;
@@ -32,9 +34,36 @@ UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, std::span<PyO
   }
 }
 
+void Backup::add(std::uint32_t leaf) {
+  for (const Memory& memory : memory_of(core_, leaf)) {
+    Saved& saved = saved_.emplace_back(Saved{memory, {}, {}});
+    const auto bytes = static_cast<std::int64_t>(memory.bytes);
+    if (memory.device == on_host) {
+      saved.on_host.assign(memory.data, memory.data + memory.bytes);
+    } else if (bytes > 0) {
+      saved.on_device = device_zeros(memory.device, DType::uint8, {&bytes, 1});
+      cuda::copy(as_device_array(saved.on_device.ptr())->data, memory.device, memory.data, memory.device, memory.bytes);
+    }
+  }
+  clocks_.push_back({leaf, clocks_of(core_, leaf)});
+}
+
+void Backup::put_back() {
+  for (const Saved& saved : saved_) {
+    const Memory& to = saved.memory;
+    if (to.bytes == 0) continue;
+    if (to.device == on_host) std::memcpy(to.data, saved.on_host.data(), to.bytes);
+    else cuda::copy(to.data, to.device, as_device_array(saved.on_device.ptr())->data, to.device, to.bytes);
+  }
+  for (const Clocks& clocks : clocks_) set_clocks(core_, clocks.leaf, clocks.values);
+}
+
 Backup::~Backup() {
-  for (auto& [memory, saved] : saved_)
-    if (memory.bytes > 0) std::memcpy(memory.data, saved.data(), memory.bytes);
+  try {
+    put_back();
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
+    // A device that fails: its state is unusable, and says so when it is used again.
+  }
 }
 
 void UserRun::commit() {
@@ -81,7 +110,7 @@ void UserRun::start(std::uint32_t root, PyObject* flat) {
     run.x = python_.attr("read_only")(parameter(root, flat, update.leaf));
     if (const auto master = state_.core_.master(update.leaf)) {
       const std::span<const std::int64_t> shape = state_.leaf(update.leaf).shape;
-      nb::object wide = numpy_view(master->data, master->dtype, shape, nb::none());
+      nb::object wide = slot_view(*master, shape, nb::none());
       run.x = python_.attr("master_of")(run.x, wide);
       read_array(run.x.ptr(), run.x_view);
     }
@@ -125,7 +154,7 @@ void UserRun::native_stages(std::size_t stage) {
     LeafUpdate update = state_.updates_[run.update];
     update.leaf = run.stages->before[stage];
     update.x = run.x_view;
-    for (const Memory& m : memory_of(state_.core_, update.leaf)) backup_.add(m);
+    backup_.add(update.leaf);
     buffers.push_back(python_.attr("empty_like")(run.x));
     ArrayView buffer;
     read_array(buffers.back().ptr(), buffer);

@@ -7,19 +7,29 @@ namespace optimisers::python {
 
 std::map<std::uint32_t, UserStages> copied_user_stages(const std::map<std::uint32_t, UserStages>& stages);
 
-// Memory as it was, put back unless released.
+// Slots and clocks of leaves of the core as they were, put back unless released.
 class Backup {
  public:
-  Backup() = default;
+  explicit Backup(Optimiser& core) : core_(core) {}
   Backup(const Backup&) = delete;
   ~Backup();
-  void add(const Memory& memory) {
-    saved_.emplace_back(memory, std::vector<std::byte>(memory.data, memory.data + memory.bytes));
-  }
-  void release() { saved_.clear(); }
+  void add(std::uint32_t leaf);
+  void release() { saved_.clear(), clocks_.clear(); }
 
  private:
-  std::vector<std::pair<Memory, std::vector<std::byte>>> saved_;
+  struct Saved {
+    Memory memory;
+    std::vector<std::byte> on_host;
+    nb::object on_device;
+  };
+  struct Clocks {
+    std::uint32_t leaf;
+    std::vector<double> values;
+  };
+  void put_back();
+  Optimiser& core_;
+  std::vector<Saved> saved_;
+  std::vector<Clocks> clocks_;
 };
 
 class UserRun {

@@ -246,8 +246,7 @@ class GradientWalk : Walk {
   if (is_container(kind))
     value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
   const std::string message = place + fault_text(object, fault);
-  fault == Fault::byte_order || fault == Fault::layout || fault == Fault::device ? value_error(message)
-                                                                                 : type_error(message);
+  fault == Fault::byte_order || fault == Fault::layout ? value_error(message) : type_error(message);
 }
 
 }  // namespace
@@ -255,7 +254,7 @@ class GradientWalk : Walk {
 bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients, const char* call, ArrayView& out) {
   PyObject* object = gradients[node];
   if (object == nullptr) return false;
-  const Fault fault = read_array(object, out);
+  Fault fault = read_array(object, out);
   if (fault == Fault::none) [[likely]]
     return true;
   nb::object other = materialised(object, fault);

@@ -135,11 +135,11 @@ TEST(Kernels, NormsHaveTheSameBitsOnEveryInstructionSetAndInPieces) {
     Block dx(compute, 2);
     compute % 2 ? erase_payloads<double>(dx.bytes) : erase_payloads<float>(dx.bytes);
     const std::size_t item = compute == 0 ? 4 : compute == 3 ? 16 : 8;
-    for (int m = 0; m < measure_count; ++m) {
-      if (m == int(Measure::sum_power)) continue;  // goes through pow
+    for (int m = 0; m < norms::measure_count; ++m) {
+      if (m == int(norms::Measure::sum_power)) continue;  // goes through pow
       std::vector<std::vector<double>> results;
       for (const KernelTable* t : runnable_kernels()) {
-        std::vector<double> whole(lanes, 0), pieces(lanes, 0);
+        std::vector<double> whole(norms::lanes, 0), pieces(norms::lanes, 0);
         t->measure[compute][m](whole.data(), dx.bytes.data() + 8 * item, {}, 150);
         t->measure[compute][m](pieces.data(), dx.bytes.data() + 8 * item, {}, 48);
         t->measure[compute][m](pieces.data(), dx.bytes.data() + 56 * item, {}, 102);

@@ -113,6 +113,20 @@ TEST(Optimiser, GradientThatOverlapsAnotherParameterIsRefused) {
   EXPECT_FLOAT_EQ(x.values[0], 0.9f);
 }
 
+TEST(Optimiser, ShapesAreBorrowedForOneCallOnly) {
+  Vector<double> x(4, 1.0), g(4, 1.0);
+  Optimiser opt({leaf("x", x, {rule("Descent", {{"eta", 0.5}})})}, std::vector{x.view()});
+  std::int64_t first = 4, second = 4;
+  LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+  u.x.shape = &first;
+  opt.update({&u, 1});
+  first = 99;
+  u.x.shape = u.dx.shape = &second;
+  u.dx.data = u.x.data;
+  opt.update({&u, 1});  // its own gradient: compared with what the first call wrote
+  EXPECT_EQ(x.values[0], 0.25);
+}
+
 TEST(Optimiser, AdjustNamesTheFieldsThereAre) {
   Vector<float> x(4, 1.f);
   Optimiser opt({leaf("x", x, {rule("Adam")})}, std::vector{x.view()});

@@ -64,9 +64,15 @@ class AnySpan {
   DType dtype() const { return dtype_; }
   bool writable() const { return writable_; }
   bool present() const { return present_; }
+  std::int8_t device() const { return device_; }  // -1: the host
+  AnySpan on(int device) const {
+    AnySpan there = *this;
+    there.device_ = static_cast<std::int8_t>(device);
+    return there;
+  }
 
   AnySpan subspan(std::int64_t offset, std::int64_t size) const {
-    return {data_ == nullptr ? nullptr : data_ + offset * size_of(dtype_), size, dtype_, writable_};
+    return AnySpan(data_ == nullptr ? nullptr : data_ + offset * size_of(dtype_), size, dtype_, writable_).on(device_);
   }
 
  private:
@@ -74,6 +80,7 @@ class AnySpan {
   std::int64_t size_ = 0;
   DType dtype_ = DType::float32;
   bool writable_ = false, present_ = false;
+  std::int8_t device_ = -1;
 };
 
 /// The arrays of one call, borrowed: one flat array that holds all leaves one after the other, or one array a leaf.

@@ -10,6 +10,9 @@
 
 namespace optimisers {
 
+// Where an array's memory is: here, or the number of an accelerator.
+inline constexpr std::int8_t on_host = -1;
+
 // Shape and strides are borrowed as well: they must live as long as the view. Any alignment is allowed.
 struct ArrayView {
   std::byte* data = nullptr;
@@ -20,6 +23,7 @@ struct ArrayView {
   DType dtype = DType::float32;
   bool writable = true;
   bool present = false;  // false: there is no array here (a missing gradient)
+  std::int8_t device = on_host;
 };
 
 constexpr std::int64_t size_of(const ArrayView& a) {

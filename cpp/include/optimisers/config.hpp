@@ -15,6 +15,13 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_FN [[gnu::always_inline]] inline
 #endif
 
+// OPT_CALL: likewise, but what is large and rare is called on a device, not inlined.
+#if defined(__CUDACC__)
+#define OPT_CALL inline __host__ __device__ __noinline__
+#else
+#define OPT_CALL OPT_FN
+#endif
+
 // OPT_INDEPENDENT: the next loop's iterations touch different elements (in and out are the same array or disjoint).
 #if defined(__clang__)
 #define OPT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(enable)")

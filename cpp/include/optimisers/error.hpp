@@ -10,7 +10,8 @@ enum class ErrorKind {
   type,        // wrong kind of object
   non_finite,  // a norm that must be finite is not
   busy,        // the state is in use by the same thread further up the stack
-  memory,      // never thrown (that is std::bad_alloc): what the forms that do not throw report
+  memory,      // on an accelerator; on the host std::bad_alloc is thrown, and this is what is reported
+  device,      // an accelerator failed
 };
 
 class Error : public std::runtime_error {

@@ -18,6 +18,7 @@ struct LeafSpec {
   std::vector<std::int64_t> shape;
   DType dtype;
   Program program;
+  std::int8_t device = on_host;
 };
 
 // One leaf in one call. Gradients beyond the first (of a tied leaf) form a list through `more`.
@@ -37,6 +38,7 @@ struct SlotView {
   const char* name;
   std::byte* data;
   DType dtype;
+  std::int8_t device = on_host;
 };
 
 class Optimiser {
@@ -52,7 +54,9 @@ class Optimiser {
   std::size_t size() const;
   const LeafSpec& spec(Leaf leaf) const;  // as set up; rule() has the hyperparameters now
   RuleValue rule(Leaf leaf, int stage) const;
+  // Of a leaf on an accelerator: as it is there now, which takes waiting; writing goes through set_clock.
   std::span<double> clock(Leaf leaf, int stage);
+  void set_clock(Leaf leaf, int stage, std::span<const double> values);
   std::vector<SlotView> slots(Leaf leaf, int stage);
   std::optional<SlotView> master(Leaf leaf);
   bool frozen(Leaf leaf) const;
@@ -72,6 +76,10 @@ class Optimiser {
   bool apply(const LeafUpdate& leaf, std::byte* out);
   // The same for several leaves, which share their global norms. `out` becomes null where nothing came out.
   void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out);
+
+  // Waits for the work on accelerators, and throws what it found out: Error(non_finite) for a norm that ClipNorm
+  // refused. Such a step has written nothing; without this call, the next update throws it.
+  void wait();
 
   struct State;  // state.hpp, inside the library
 

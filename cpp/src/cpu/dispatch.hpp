@@ -8,7 +8,7 @@ namespace optimisers::cpu {
 
 // Compute types.
 template <class F>
-void with_compute(DType d, F&& f) {
+OPT_FN void with_compute(DType d, F&& f) {
   switch (d) {
     case DType::float32:
       return f(float{});
@@ -23,7 +23,7 @@ void with_compute(DType d, F&& f) {
 
 // What a leaf may be.
 template <class F>
-void with_trainable(DType d, F&& f) {
+OPT_FN void with_trainable(DType d, F&& f) {
   switch (d) {
     case DType::float16:
       return f(Half{});
@@ -36,7 +36,7 @@ void with_trainable(DType d, F&& f) {
 
 // What a gradient may be.
 template <class F>
-void with_dtype(DType d, F&& f) {
+OPT_FN void with_dtype(DType d, F&& f) {
   switch (d) {
     case DType::boolean:
       return f(bool{});

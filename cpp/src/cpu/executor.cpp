@@ -16,7 +16,6 @@ namespace optimisers::cpu {
 namespace {
 
 constexpr std::int64_t block = 512;         // elements a chain carries through its stages at a time
-constexpr std::int64_t chunk = 32768;       // elements whose norm is one partial result, on every machine
 constexpr std::int64_t sweep_grain = 4096;  // threads share a leaf at multiples of this
 constexpr std::int64_t job_overhead = 128;  // what starting on a leaf costs, in elements
 constexpr std::int64_t worth_a_thread = 50'000;
@@ -118,11 +117,11 @@ class Range {
         further_(further),
         buffers_(buffers),
         size_(size_of(group_.compute)),
-        subtracts_(job.writes && job.out == nullptr) {}
+        subtracts_(job.course.writes && job.out == nullptr) {}
 
   void sweep(std::int64_t begin, std::int64_t end) {
     // A leaf that an earlier stage stops or that starts in the middle runs stage by stage.
-    const bool all = job_.first == 0 && job_.end == int(group_.stages.size()) && !job_.no_gradient;
+    const bool all = job_.course.first == 0 && job_.course.end == int(group_.stages.size()) && !job_.course.no_gradient;
     const bool whole = all && group_.passes.size() <= 1 && job_.flags.x_direct && job_.flags.dx_direct && subtracts_;
     const std::int64_t length = whole ? end - begin : block;
     for (std::int64_t b = begin; b < end; b += length) {
@@ -136,14 +135,15 @@ class Range {
   }
 
   // dx as it reaches `stage`, into the lanes.
-  void measure(std::int64_t begin, std::int64_t end, int stage, MeasureFn f, const MeasureArgs& args, double* lane) {
-    const bool whole = job_.flags.dx_direct && stage == job_.first && !job_.no_gradient;
+  void measure(std::int64_t begin, std::int64_t end, int stage, MeasureFn f, const norms::MeasureArgs& args,
+               double* lane) {
+    const bool whole = job_.flags.dx_direct && stage == job_.course.first && !job_.course.no_gradient;
     const std::int64_t length = whole ? end - begin : block;
     for (std::int64_t b = begin; b < end; b += length) {
       const std::int64_t n = std::min(length, end - b);
       const std::byte* dx = gradient(b, n);
-      std::byte* x = stage > job_.first ? parameter(b, n, false) : nullptr;
-      for (int s = job_.first; s < stage; ++s) {
+      std::byte* x = stage > job_.course.first ? parameter(b, n, false) : nullptr;
+      for (int s = job_.course.first; s < stage; ++s) {
         void* slots[4];
         copied_slots(group_.stages[std::size_t(s)], b, n, slots);
         dx = middle(group_.stages[std::size_t(s)], x, dx, slots, n);
@@ -161,8 +161,8 @@ class Range {
   }
 
   const std::byte* run_stages(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    for (int s = job_.first; s < job_.end; ++s)
-      dx = pass({s, s + 1, group_.stages[std::size_t(s)].kernels}, subtracts_ && s + 1 == job_.end, b, n, x, dx);
+    for (int s = job_.course.first; s < job_.course.end; ++s)
+      dx = pass({s, s + 1, group_.stages[std::size_t(s)].kernels}, subtracts_ && s + 1 == job_.course.end, b, n, x, dx);
     return dx;
   }
 
@@ -182,9 +182,9 @@ class Range {
   // What the last kernel did not do: x back into its own type, dx to where it was asked for.
   void finish(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
     if (subtracts_) {
-      if (job_.first == job_.end) subtract(x, dx, n);
+      if (job_.course.first == job_.course.end) subtract(x, dx, n);
       if (!job_.flags.x_direct) store(job_.arrays->x, job_.flags.x_contiguous, b, n, group_.compute, x);
-    } else if (job_.writes) {
+    } else if (job_.course.writes) {
       store({.data = job_.out, .dtype = group_.storage}, true, b, n, group_.compute, dx);
     }
   }
@@ -206,7 +206,7 @@ class Range {
   }
 
   const std::byte* gradient(std::int64_t b, std::int64_t n) {
-    if (job_.no_gradient) {
+    if (job_.course.no_gradient) {
       std::memset(buffers_.dx, 0, std::size_t(n * size_));
       return buffers_.dx;
     }
@@ -289,13 +289,6 @@ void share(std::size_t items, std::int64_t grain, SizeOf&& size_of_item, Run&& r
   else parallel(parts, part);
 }
 
-double combine(Measure m, double a, double b) {
-  if (m == Measure::max_abs) return maximum(a, b);
-  if (m == Measure::min_abs) return minimum(a, b);
-  return a + b;
-}
-double neutral(Measure m) { return m == Measure::min_abs ? std::numeric_limits<double>::infinity() : 0; }
-
 }  // namespace
 
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
@@ -307,29 +300,40 @@ void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) 
 }
 
 void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further) {
-  // One partial result per chunk, wherever its thread; summed in order afterwards.
+  // One sum per chunk, wherever its thread; added up in order afterwards.
+  using norms::chunk;
   std::vector<std::size_t> first(measurements.size() + 1, 0);
   for (std::size_t i = 0; i < measurements.size(); ++i)
     first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
-  std::vector<double> partial(first.back());
+  std::vector<double> sums(first.back());
   share(
       measurements.size(), chunk, [&](std::size_t i) { return measurements[i].job->size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         const Measurement& m = measurements[i];
         const MeasureFn f = kernels().measure[compute_index(m.job->group->compute)][int(m.measure)];
+        Range range(*m.job, further, buffers);
         for (std::int64_t b = begin; b < end; b += chunk) {
-          double lane[lanes];
-          std::fill_n(lane, lanes, neutral(m.measure));
-          Range(*m.job, further, buffers).measure(b, std::min(b + chunk, end), m.stage, f, m.args, lane);
-          for (int width = lanes / 2; width > 0; width /= 2)
-            for (int l = 0; l < width; ++l) lane[l] = combine(m.measure, lane[l], lane[l + width]);
-          partial[first[i] + std::size_t(b / chunk)] = lane[0];
+          double row[norms::rows];
+          std::fill_n(row, norms::rows, norms::neutral(m.measure));
+          for (std::int64_t r = b; r < std::min(b + chunk, end); r += norms::row) {
+            double lane[norms::lanes];
+            std::fill_n(lane, norms::lanes, norms::neutral(m.measure));
+            range.measure(r, std::min(r + norms::row, end), m.stage, f, m.args, lane);
+            row[(r - b) / norms::row] = norms::fold(m.measure, lane, norms::lanes);
+          }
+          sums[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, row, norms::rows);
         }
       });
   for (std::size_t i = 0; i < measurements.size(); ++i) {
-    double sum = neutral(measurements[i].measure);
-    for (std::size_t c = first[i]; c < first[i + 1]; ++c) sum = combine(measurements[i].measure, sum, partial[c]);
-    measurements[i].result = sum;
+    Measurement& m = measurements[i];
+    double lane[norms::sum_lanes];
+    std::fill_n(lane, norms::sum_lanes, norms::neutral(m.measure));
+    for (std::size_t c = first[i]; c < first[i + 1]; ++c) {
+      double& l = lane[(c - first[i]) % norms::sum_lanes];
+      l = norms::combine(m.measure, l, sums[c]);
+    }
+    // One chunk, as most leaves have, is its own sum.
+    m.result = first[i + 1] == first[i] + 1 ? lane[0] : norms::fold(m.measure, lane, norms::sum_lanes);
   }
 }
 

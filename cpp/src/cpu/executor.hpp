@@ -22,10 +22,8 @@ struct Job {
   const std::byte* steps;  // scalars of each stage, filled by tick
   std::int64_t offset;     // first element in the group's arenas
   std::int64_t size;
-  std::byte* out = nullptr;          // write dx here, in the leaf's dtype, and leave x alone
-  std::uint16_t first = 0, end = 0;  // the stages that run
-  bool no_gradient = false;          // the first stage starts from dx = 0
-  bool writes = true;                // dx is subtracted in the end (false: a stage has not opened)
+  std::byte* out = nullptr;  // write dx here, in the leaf's dtype, and leave x alone
+  Course course = {};
   ArrayFlags flags = {};
 };
 
@@ -36,8 +34,8 @@ void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further);
 struct Measurement {
   const Job* job;
   int stage;
-  Measure measure;
-  MeasureArgs args;
+  norms::Measure measure;
+  norms::MeasureArgs args;
   double result = 0;  // filled in
 };
 void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further);

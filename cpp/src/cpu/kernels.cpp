@@ -41,32 +41,7 @@ constexpr void fill_chains(KernelTable& t, std::tuple<C...>*) {
 
 // ---- norms
 
-template <class T>
-OPT_FN double square(T a, double k) {
-  if constexpr (is_complex<T>) return square(a.re, k) + square(a.im, k);
-  else return (k * double(a)) * (k * double(a));
-}
-template <class T>
-OPT_FN double size_in_double(T a, double k) {
-  if constexpr (is_complex<T>) {  // neither square leaves the range of double unless the magnitude does
-    const double re = magnitude(k * double(a.re)), im = magnitude(k * double(a.im));
-    const double larger = maximum(re, im), smaller = minimum(re, im);
-    const double ratio = smaller / (larger == 0 ? 1 : larger);
-    const double whole = larger * root(1 + ratio * ratio);
-    return larger == std::numeric_limits<double>::infinity() && smaller == smaller ? larger : whole;
-  } else {
-    return magnitude(k * double(a));
-  }
-}
-
-template <Measure M, class T>
-OPT_FN double accumulate(double so_far, T a, const MeasureArgs& args) {
-  if constexpr (M == Measure::sum_squares) return so_far + square(a, args.inverse_scale);
-  else if constexpr (M == Measure::sum_abs) return so_far + size_in_double(a, args.inverse_scale);
-  else if constexpr (M == Measure::sum_power) return so_far + std::pow(size_in_double(a, args.inverse_scale), args.p);
-  else if constexpr (M == Measure::max_abs) return maximum(so_far, size_in_double(a, args.inverse_scale));
-  else return minimum(so_far, size_in_double(a, args.inverse_scale));
-}
+using namespace norms;
 
 template <Measure M, class T>
 void measure(double* lane, const void* dx, const MeasureArgs& given, std::int64_t n) {

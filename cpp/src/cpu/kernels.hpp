@@ -4,21 +4,14 @@
 #include <vector>
 
 #include "cpu/common_chains.hpp"
+#include "norm_terms.hpp"
 #include "optimisers/kernel.hpp"
 
 namespace optimisers::cpu {
 
-// Norms are accumulated in double over a fixed number of lanes: element i goes to lane i % lanes on every
-// instruction set, so the result never depends on the vector width. Calls continue one another's lanes, each
-// call but the last with a multiple of `lanes` elements.
-inline constexpr int lanes = 16;
-enum class Measure : std::uint8_t { sum_squares, sum_abs, sum_power, max_abs, min_abs };
-inline constexpr int measure_count = 5;
-struct MeasureArgs {
-  double inverse_scale = 1;  // elements are multiplied by it first
-  double p = 2;              // exponent of sum_power
-};
-using MeasureFn = void (*)(double* lane, const void* dx, const MeasureArgs& args, std::int64_t n);
+// Adds n elements to the lanes of a row (norm_terms.hpp). Calls continue one another's lanes, each call but the last
+// with a multiple of the number of lanes.
+using MeasureFn = void (*)(double* lane, const void* dx, const norms::MeasureArgs& args, std::int64_t n);
 
 using ConvertFn = void (*)(const void* in, void* out, std::int64_t n);
 // Where x is not the rounded master, the master takes x.
@@ -29,7 +22,7 @@ struct KernelTable {
   const char* level;
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
   StageKernels chain[common_chain_count][compute_count];
-  MeasureFn measure[compute_count][measure_count];
+  MeasureFn measure[compute_count][norms::measure_count];
   ConvertFn widen[real_dtypes][2];   // from a real dtype to float32, float64
   ConvertFn narrow[2][real_dtypes];  // from float32, float64, rounding to nearest even
   TakeEditsFn take_edits[real_dtypes][2];

@@ -1,4 +1,4 @@
-// norms.hpp: p-norms from sums over elements, safe against over- and underflow of the powers.
+// norms.hpp: p-norms of leaves on their way, safe against over- and underflow of the powers.
 #pragma once
 #include <span>
 #include <vector>
@@ -7,16 +7,14 @@
 
 namespace optimisers::cpu {
 
-// A norm on its way: the sum (or extreme) over the elements of one leaf, each multiplied by `scale` first.
-struct PartialNorm {
-  double total = 0, scale = 1;
-  bool empty = false;  // no elements
-};
-
 Measurement measurement(const Job* job, int stage, double p);
 // Runs the measurements, and again with scaled elements those whose sum left the safe range.
-std::vector<PartialNorm> measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
-// Of all parts together, in their order; 0 when all are empty.
-double combined_norm(double p, std::span<const PartialNorm> parts);
+std::vector<norms::Sum> measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
+// Of all parts together; 0 when all are empty. `places`: where each part stands among all of the model, which decides
+// the order they are added in.
+double combined_norm(double p, std::span<const norms::Sum> parts, std::span<const std::uint32_t> places);
+inline double norm_of(double p, const norms::Sum& part) {
+  return part.empty ? 0 : norms::norm_of(p, part.total, part.scale);
+}
 
 }  // namespace optimisers::cpu

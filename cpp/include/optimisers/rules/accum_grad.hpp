@@ -25,7 +25,7 @@ struct AccumGrad {
     double calls = 0, received = 0;  // both 0 again once the stage has opened
   };
   static constexpr std::array clock{"calls", "received"};
-  static bool open(const Clock& c) { return c.calls == 0; }
+  OPT_FN static bool open(const Clock& c) { return c.calls == 0; }
 
   template <class R>
   struct Step {
@@ -33,14 +33,14 @@ struct AccumGrad {
     R first;  // 1: a is overwritten
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     const Step<R> k{R(n), R(c.received == 0)};
     c.received += 1;
     count(c);
     return k;
   }
   template <class R>
-  bool miss(Clock& c, Step<R>& k) const {
+  OPT_FN bool miss(Clock& c, Step<R>& k) const {
     k = {R(n), R(0)};
     const bool holds_something = c.received > 0;
     count(c);
@@ -54,7 +54,7 @@ struct AccumGrad {
   }
 
  private:
-  void count(Clock& c) const {
+  OPT_FN void count(Clock& c) const {
     c.calls += 1;
     if (c.calls >= double(n)) c = {};
   }

@@ -32,7 +32,7 @@ struct AdaBelief {
     R beta1, rest1, beta2, rest2, epsilon, scale, root_epsilon;
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     c.advance(beta);
     const double root_correction = std::sqrt(1 - c.beta2_t);
     return {R(beta.first),

@@ -27,7 +27,7 @@ struct AdaDelta {
     R rho, rest, epsilon;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(rho), R(1 - rho), R(epsilon)};
   }
   template <class T>

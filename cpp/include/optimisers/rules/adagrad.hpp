@@ -24,7 +24,7 @@ struct AdaGrad {
     R eta, epsilon;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta), R(epsilon)};
   }
   template <class T>

@@ -32,7 +32,7 @@ struct AdaMax {
     R beta1, rest1, beta2, scale, epsilon;
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     c.beta1_t *= beta.first;
     return {R(beta.first), R(1 - beta.first), R(beta.second), R(eta / (1 - c.beta1_t)), R(epsilon)};
   }

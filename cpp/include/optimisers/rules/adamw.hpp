@@ -37,7 +37,7 @@ struct AdamW {
     R decay;
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     return {Adam{eta, beta, epsilon}.tick<R>(c), R(couple ? eta * lambda : lambda)};
   }
   template <class T>

@@ -32,7 +32,7 @@ struct AMSGrad {
     R beta1, rest1, beta2, rest2, eta, epsilon;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second), R(eta), R(epsilon)};
   }
   template <class T>

@@ -22,7 +22,7 @@ struct ClipGrad {
     R delta;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(delta)};
   }
   template <class T>

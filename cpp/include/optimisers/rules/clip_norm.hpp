@@ -32,13 +32,13 @@ struct ClipNorm {
     R scale;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(1)};
   }
-  Norm norm() const { return {p, scope}; }
-  bool rejects(double norm) const { return throw_ && !std::isfinite(norm); }
+  OPT_FN Norm norm() const { return {p, scope}; }
+  OPT_FN bool rejects(double norm) const { return throw_ && !std::isfinite(norm); }
   template <class R>
-  void finish(Step<R>& k, double norm) const {
+  OPT_FN void finish(Step<R>& k, double norm) const {
     k.scale = R(minimum(omega / norm, 1.0));
   }
   template <class T>

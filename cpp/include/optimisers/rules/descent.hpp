@@ -21,7 +21,7 @@ struct Descent {
     R eta;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta)};
   }
   template <class T>

@@ -27,7 +27,7 @@ struct Lion {
     R eta, beta1, rest1, beta2, rest2;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta), R(beta.first), R(1 - beta.first), R(beta.second), R(1 - beta.second)};
   }
   template <class T>

@@ -25,7 +25,7 @@ struct Momentum {
     R eta, rho;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta), R(rho)};
   }
   template <class T>

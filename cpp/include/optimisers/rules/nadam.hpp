@@ -34,7 +34,7 @@ struct NAdam {
     R beta1, rest1, beta2, rest2, m_scale, dx_scale, v_scale, epsilon;
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     c.advance(beta);
     return {R(beta.first),
             R(1 - beta.first),

@@ -24,7 +24,7 @@ struct Nesterov {
     R eta, rho, rho_squared, eta_ahead;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta), R(rho), R(rho * rho), R((1 + rho) * eta)};
   }
   template <class T>

@@ -28,7 +28,7 @@ struct OAdam {
   template <class R>
   using Step = Adam::Step<R>;
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     return Adam{eta, beta, epsilon}.tick<R>(c);
   }
   template <class T>

@@ -36,7 +36,7 @@ struct RAdam {
     R adaptive;  // 1 when rectified; 0 leaves the denominator at 1
   };
   template <class R>
-  Step<R> tick(Clock& c) const {
+  OPT_FN Step<R> tick(Clock& c) const {
     c.beta1_t *= beta.first;
     c.beta2_t *= beta.second;
     c.t += 1;

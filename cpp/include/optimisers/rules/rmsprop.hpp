@@ -35,7 +35,7 @@ struct RMSProp {
     R eta, rho, rest, epsilon;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(eta), R(rho), R(1 - rho), R(epsilon)};
   }
   template <class T>

@@ -32,7 +32,7 @@ struct Rprop {
     R shrink, grow, smallest, largest;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(ell.first), R(ell.second), R(gamma.first), R(gamma.second)};
   }
   template <class T>

@@ -22,7 +22,7 @@ struct SignDecay {
     R lambda;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(lambda)};
   }
   template <class T>

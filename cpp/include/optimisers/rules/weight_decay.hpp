@@ -23,7 +23,7 @@ struct WeightDecay {
     R lambda;
   };
   template <class R>
-  Step<R> tick(NoClock&) const {
+  OPT_FN Step<R> tick(NoClock&) const {
     return {R(lambda)};
   }
   template <class T>

@@ -1,0 +1,175 @@
+// measure.hpp: the sum a norm is made of, of dx as it reaches a stage, in the order of norm_terms.hpp. Reads only.
+#pragma once
+#include "program.hpp"
+
+namespace optimisers::cuda {
+
+// Stages: whether others run before the stage that measures. Without, arrays are read as a sweep reads them; with, in
+// the one way that fits all.
+template <class T_, Access A_, bool Stages_>
+struct MeasureSums {
+  using T = T_;
+  using Table = MeasureTable;
+  static constexpr Access access = A_;
+  static constexpr bool with_stages = Stages_;
+  static constexpr int threads = measure_threads, phases = 8, V = 4;
+  static_assert(norms::chunk / norms::row * norms::lanes == threads * V);
+  using Stages = BlockStages<Interpreted, real_t<T>>;
+
+  struct Shared : LeafShared {
+    double sum[norms::sum_lanes], extreme[norms::sum_lanes];
+    norms::MeasureArgs args;
+    norms::Measure measure;
+    int stage;
+    bool last;
+  };
+
+  template <int Phase>
+  OPT_FN static void run(const Table& t, Shared& s, unsigned block, int thread) {
+    if constexpr (Phase == 0) {
+      bring_leaf(t.group, t.group.chunk_leaf[block], s, thread, threads);
+    } else if constexpr (Phase == 1) {
+      if (thread == 0) begin(t, s);
+    } else if constexpr (Phase == 2) {
+      if (s.active) add_elements(t, s, std::int64_t(block) - s.leaf.first_chunk, thread);
+    } else if constexpr (Phase == 3) {
+      if (s.active && thread < norms::rows) {
+        s.sum[thread * norms::lanes] = norms::fold(s.measure, s.sum + thread * norms::lanes, norms::lanes);
+        if (t.extremes) fold_extremes(s, s.extreme + thread * norms::lanes, norms::lanes);
+      }
+    } else if constexpr (Phase == 4) {
+      if (s.active && thread == 0) end_chunk(t, s, block);
+    } else if constexpr (Phase == 5) {
+      if (s.active && s.last && s.leaf.chunks > 1) add_chunks(t, s, thread);
+    } else if constexpr (Phase == 6) {
+      if (s.active && s.last && s.leaf.chunks > 1 && thread < 16) gather(t, s, thread);
+    } else {
+      if (s.active && s.last && thread == 0) end_leaf(t, s);
+    }
+  }
+
+ private:
+  OPT_FN static norms::Measure extreme_of(const Shared& s) {
+    return s.args.p < 0 ? norms::Measure::min_abs : norms::Measure::max_abs;
+  }
+  OPT_FN static void fold_extremes(Shared& s, double* lane, int count) { norms::fold(extreme_of(s), lane, count); }
+
+  OPT_FN static void begin(const Table& t, Shared& s) {
+    const GroupTable& g = t.group;
+    s.active = false;
+    const int r = t.at[s.index];
+    if (r < 0 || s.call.role == Role::absent || (g.stages[0].reducer == r) == with_stages) return;
+    if (!with_stages && s.call.access != access) return;
+    const Total before = t.totals[s.index];
+    if (t.rescue && (before.stopped || before.safe)) return;
+    const Stages stages{g, s.row, s.steps};
+    s.course = {};
+    bool runs = advance(stages, g.stage_count, s.call.role == Role::gradient, s.course);
+    s.stage = -1;
+    for (int i = 0; i < g.stage_count; ++i)
+      if (g.stages[i].reducer == r) s.stage = i;
+    runs = runs && s.course.first <= s.stage && s.stage < s.course.end;
+    if (!runs) {
+      if (last_of(t.counted + s.index, s.leaf.chunks)) t.totals[s.index] = {{0, 1, false}, 0, true, true};
+      return;
+    }
+    for (int i = s.course.first; i < s.stage; ++i)
+      if (const int earlier = g.stages[i].reducer; earlier >= 0)
+        stages.finish(i, g.norms[std::int64_t(earlier) * g.leaf_count + s.index]);
+    s.args = {1, stages.norm_order(s.stage)};
+    s.measure = norms::measure_of(s.args.p);
+    if (t.rescue) {
+      s.args.inverse_scale = norms::rescue_scale(before.extreme);
+      if (s.args.inverse_scale == 1) return;  // nothing helps: it stays as it is
+    }
+    s.active = true;
+  }
+
+  OPT_FN static double term(const Shared& s, norms::Measure m, double so_far, T a) {
+    switch (m) {
+      case norms::Measure::sum_squares:
+        return norms::accumulate<norms::Measure::sum_squares>(so_far, a, s.args);
+      case norms::Measure::sum_abs:
+        return norms::accumulate<norms::Measure::sum_abs>(so_far, a, s.args);
+      case norms::Measure::max_abs:
+        return norms::accumulate<norms::Measure::max_abs>(so_far, a, s.args);
+      case norms::Measure::min_abs:
+        return norms::accumulate<norms::Measure::min_abs>(so_far, a, s.args);
+      default:
+        return norms::accumulate<norms::Measure::sum_power>(so_far, a, s.args);
+    }
+  }
+
+  // Four neighbouring lanes of one row.
+  OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
+    // The kernels that fit all have no registers to spare for what their elements add up to.
+    constexpr bool in_registers = access != Access::any;
+    double held[in_registers ? 2 * V : 1];
+    double* const sum = in_registers ? held : s.sum + thread * V;
+    double* const extreme = in_registers ? held + (in_registers ? V : 0) : s.extreme + thread * V;
+    const norms::Measure far = extreme_of(s);
+    for (int v = 0; v < V; ++v) {
+      sum[v] = norms::neutral(s.measure);
+      extreme[v] = norms::neutral(far);
+    }
+    constexpr int quads = norms::lanes / V;
+    const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
+    const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
+    OPT_ROLLED
+    for (std::int64_t i = row + thread % quads * V; i < end; i += norms::lanes) {
+      const int count = end - i < V ? int(end - i) : V;
+      Elementwise<access, T, V> e;
+      e.read(t.group, s, i, count, with_stages && s.stage > s.course.first);
+      if constexpr (with_stages)
+        Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + i, count, e.x, e.dx);
+      for (int v = 0; v < V; ++v) {
+        if (v >= count) continue;
+        sum[v] = term(s, s.measure, sum[v], e.dx[v]);
+        if (t.extremes) extreme[v] = term(s, far, extreme[v], e.dx[v]);
+      }
+    }
+    for (int v = 0; in_registers && v < V; ++v) {
+      s.sum[thread * V + v] = sum[v];
+      s.extreme[thread * V + v] = extreme[v];
+    }
+  }
+
+  OPT_FN static void end_chunk(const Table& t, Shared& s, unsigned block) {
+    t.sums[block] = norms::fold(s.measure, s.sum, norms::rows, norms::lanes);
+    if (t.extremes) t.extremes[block] = norms::fold(extreme_of(s), s.extreme, norms::rows, norms::lanes);
+    s.last = last_of(t.counted + s.index, s.leaf.chunks);
+    if (s.last && s.leaf.chunks == 1) {
+      s.sum[0] = t.sums[block];
+      s.extreme[0] = t.extremes ? t.extremes[block] : 0;
+    }
+  }
+
+  OPT_FN static void add_chunks(const Table& t, Shared& s, int thread) {
+    for (int l = thread; l < norms::sum_lanes; l += threads) {
+      double sum = norms::neutral(s.measure), extreme = norms::neutral(extreme_of(s));
+      for (std::uint32_t c = std::uint32_t(l); c < s.leaf.chunks; c += norms::sum_lanes) {
+        sum = norms::combine(s.measure, sum, t.sums[s.leaf.first_chunk + c]);
+        if (t.extremes) extreme = norms::combine(extreme_of(s), extreme, t.extremes[s.leaf.first_chunk + c]);
+      }
+      s.sum[l] = sum;
+      s.extreme[l] = extreme;
+    }
+  }
+
+  // Folding 256 lanes is folding, for each of 16, every 16th, and then those 16.
+  OPT_FN static void gather(const Table& t, Shared& s, int thread) {
+    s.sum[thread] = norms::fold(s.measure, s.sum + thread, 16, 16);
+    if (t.extremes) s.extreme[thread] = norms::fold(extreme_of(s), s.extreme + thread, 16, 16);
+  }
+
+  OPT_FN static void end_leaf(const Table& t, Shared& s) {
+    if (s.leaf.chunks > 1) {
+      s.sum[0] = norms::fold(s.measure, s.sum, 16);
+      if (t.extremes) s.extreme[0] = norms::fold(extreme_of(s), s.extreme, 16);
+    }
+    const bool safe = t.rescue || t.extremes == nullptr || norms::is_safe(s.measure, s.sum[0]);
+    t.totals[s.index] = {{s.sum[0], s.args.inverse_scale, false}, s.extreme[0], false, safe};
+  }
+};
+
+}  // namespace optimisers::cuda

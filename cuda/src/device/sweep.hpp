@@ -1,0 +1,66 @@
+// sweep.hpp: one step of all leaves of a group: ticks, runs the stages, subtracts. One launch, any number of leaves.
+#pragma once
+#include "program.hpp"
+
+namespace optimisers::cuda {
+
+template <class T_, Access A_, class Program_>
+struct Sweep {
+  using T = T_;
+  using Program = Program_;
+  using Table = GroupTable;
+  static constexpr Access access = A_;
+  static constexpr int threads = sweep_threads, phases = 3;
+  using Shared = LeafShared;
+  using Stages = BlockStages<Program, real_t<T>>;
+
+  template <int Phase>
+  OPT_FN static void run(const Table& t, Shared& s, unsigned block, int thread) {
+    if constexpr (Phase == 0) {
+      bring_leaf(t, t.block_leaf[block], s, thread, threads);
+    } else if constexpr (Phase == 1) {
+      if (thread == 0) tick(t, s);
+    } else {
+      if (s.active) sweep(t, s, block, thread);
+    }
+  }
+
+ private:
+  // Every block ticks a copy; the last to have read the clocks writes them back.
+  OPT_FN static void tick(const Table& t, Shared& s) {
+    s.active = false;
+    if (s.call.role == Role::absent || s.call.access != access) return;
+    if (t.verdict != nullptr && t.verdict->refused != 0) return;
+    const Stages stages{t, s.row, s.steps};
+    s.course = {};
+    s.active = advance(stages, t.stage_count, s.call.role == Role::gradient, s.course);
+    if (s.active && t.verdict != nullptr)
+      for (int i = s.course.first; i < s.course.end; ++i)
+        if (const int r = t.stages[i].reducer; r >= 0)
+          stages.finish(i, t.norms[std::int64_t(r) * t.leaf_count + s.index]);
+    if (!last_of(t.arrived + s.index, s.leaf.blocks)) return;
+    std::byte* row = t.rows + std::int64_t(s.index) * t.row_size;
+    for (int i = 0; i < t.stage_count; ++i)
+      for (int w = 0; w < t.stages[i].clocks; ++w) {
+        const int at = t.stages[i].clock_offset + w * int(sizeof(double));
+        *reinterpret_cast<double*>(row + at) = *reinterpret_cast<const double*>(s.row + at);
+      }
+  }
+
+  OPT_FN static void sweep(const Table& t, const Shared& s, unsigned block, int thread) {
+    constexpr int V = elements_of<access, T>;
+    const std::int64_t begin = std::int64_t(block - s.leaf.first_block) * t.elements;
+    const std::int64_t end = begin + t.elements < s.leaf.size ? begin + t.elements : s.leaf.size;
+    OPT_ROLLED
+    for (std::int64_t i = begin + thread * V; i < end; i += threads * V) {
+      const int count = end - i < V ? int(end - i) : V;
+      Elementwise<access, T, V> e;
+      e.read(t, s, i, count, true);
+      Program::template apply<true, T, V>(t, s.course.first, s.course.end, s.steps, s.leaf.offset + i, count, e.x,
+                                          e.dx);
+      e.template write<Program::may_go_out>(t, s, i, count);
+    }
+  }
+};
+
+}  // namespace optimisers::cuda

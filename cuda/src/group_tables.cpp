@@ -1,0 +1,252 @@
+// group_tables.cpp: fills the tables of a group, and launches its kernels.
+#include "group_tables.hpp"
+
+#include <algorithm>
+
+#include "arrays.hpp"
+#include "kernel_list.hpp"
+#include "optimisers/cuda.hpp"
+#include "refuse.hpp"
+
+namespace optimisers::cuda {
+namespace {
+
+// The position of a program among those that have kernels of their own.
+template <class... R>
+bool is_program(const Group& group, Fused<R...>*) {
+  if (group.stages.size() != sizeof...(R)) return false;
+  std::size_t s = 0;
+  return ((group.stages[s++].info == find_rule(R::text.name)) && ...);
+}
+template <class... P>
+int find_program(const Group& group, std::tuple<P...>*) {
+  int found = -1, i = 0;
+  ((is_program(group, static_cast<P*>(nullptr)) ? found = i : 0, ++i), ...);
+  return found;
+}
+
+template <Access A, class... P>
+int fused_kernel(int program, std::tuple<P...>*) {
+  constexpr int kernels[] = {kernel_number<Sweep<float, A, P>>...};
+  return program < 0 ? -1 : kernels[program];
+}
+
+// By compute type and access; -1 where no leaf can need it.
+template <template <class, Access> class Kernel>
+int kernel_for(DType compute, Access access) {
+  switch (access) {
+    case Access::half:
+      return kernel_number<Kernel<float, Access::half>>;
+    case Access::bhalf:
+      return kernel_number<Kernel<float, Access::bhalf>>;
+    case Access::plain: {
+      constexpr int of[] = {kernel_number<Kernel<float, Access::plain>>, kernel_number<Kernel<double, Access::plain>>,
+                            kernel_number<Kernel<Complex<float>, Access::plain>>,
+                            kernel_number<Kernel<Complex<double>, Access::plain>>};
+      return of[compute_index(compute)];
+    }
+    default: {
+      constexpr int of[] = {kernel_number<Kernel<float, Access::any>>, kernel_number<Kernel<double, Access::any>>,
+                            kernel_number<Kernel<Complex<float>, Access::any>>,
+                            kernel_number<Kernel<Complex<double>, Access::any>>};
+      return of[compute_index(compute)];
+    }
+  }
+}
+int later_measure(DType compute) {
+  constexpr int of[] = {kernel_number<LaterMeasure<float>>, kernel_number<LaterMeasure<double>>,
+                        kernel_number<LaterMeasure<Complex<float>>>, kernel_number<LaterMeasure<Complex<double>>>};
+  return of[compute_index(compute)];
+}
+template <class T, Access A>
+using InterpretedSweep = Sweep<T, A, Interpreted>;
+
+// Elements of a block: enough blocks to fill the device several times, and enough work in each to be worth its start.
+std::int64_t block_elements(std::int64_t elements, int device) {
+  constexpr std::int64_t least = 4096, most = 65536, blocks_a_processor = 32;
+  char name[8];
+  int major, minor, processors = 1;
+  std::size_t memory;
+  driver_in_use().describe(device, name, sizeof name, &major, &minor, &memory, &processors);
+  const std::int64_t even = elements / (blocks_a_processor * processors);
+  return std::clamp((even + least - 1) / least * least, least, most);
+}
+
+}  // namespace
+
+GroupTables::GroupTables(const Group& group, int device, std::vector<LeafShape> leaves)
+    : group_(group),
+      device_(device),
+      shapes_(std::move(leaves)),
+      fused_(find_program(group, static_cast<CommonPrograms*>(nullptr))),
+      call_table_(device),
+      x_(device),
+      dx_(device),
+      out_(device),
+      further_(device),
+      axes_(device) {
+  if (group.stages.size() > stage_limit || group.slots.size() > slot_limit || group.step_size > step_limit ||
+      group.row_size > row_limit)
+    refuse("setup: on a device a chain may have " + std::to_string(stage_limit) + " stages and " +
+           std::to_string(slot_limit) + " state arrays, got " + std::to_string(group.stages.size()) + " and " +
+           std::to_string(group.slots.size()));
+  GroupTable& t = fixed_;
+  std::int64_t total = 0;
+  for (const LeafShape& s : shapes_) total += s.size;
+  t.elements = block_elements(total, device);
+  std::vector<DeviceLeaf> table;
+  std::vector<std::uint32_t> block_leaf, chunk_leaf;
+  for (std::size_t i = 0; i < shapes_.size(); ++i) {
+    const auto [size, offset] = shapes_[i];
+    const auto blocks = std::uint32_t(std::max<std::int64_t>(1, (size + t.elements - 1) / t.elements));
+    const auto chunks = std::uint32_t((size + norms::chunk - 1) / norms::chunk);
+    table.push_back({size, offset, std::uint32_t(block_leaf.size()), blocks, std::uint32_t(chunk_leaf.size()), chunks});
+    block_leaf.insert(block_leaf.end(), blocks, std::uint32_t(i));
+    chunk_leaf.insert(chunk_leaf.end(), chunks, std::uint32_t(i));
+  }
+  blocks_ = unsigned(block_leaf.size());
+  chunks_ = unsigned(chunk_leaf.size());
+  const std::size_t n = shapes_.size();
+  leaves_ = constant<DeviceLeaf>(device, table);
+  block_leaf_ = constant<std::uint32_t>(device, block_leaf);
+  rows_ = constant<std::byte>(device, std::vector<std::byte>(n * std::size_t(group.row_size)));
+  const std::vector<std::uint32_t> zeros(n, 0);
+  arrived_ = constant<std::uint32_t>(device, zeros);
+  if (reduces()) {
+    chunk_leaf_ = constant<std::uint32_t>(device, chunk_leaf);
+    counted_ = constant<std::uint32_t>(device, zeros);
+    sums_ = Buffer(device, chunks_ * sizeof(double));
+    extremes_ = Buffer(device, chunks_ * sizeof(double));
+    totals_ = constant<Total>(device, std::vector<Total>(n));
+    norms_ = Buffer(device, group.reducers.size() * n * sizeof(double));
+  }
+  t.leaves = leaves_.as<DeviceLeaf>();
+  t.block_leaf = block_leaf_.as<std::uint32_t>();
+  t.chunk_leaf = chunk_leaf_.as<std::uint32_t>();
+  t.rows = rows_.data();
+  t.arrived = arrived_.as<std::uint32_t>();
+  t.norms = norms_.as<double>();
+  t.master = group.masters.data();
+  t.stage_count = std::int32_t(group.stages.size());
+  t.row_size = group.row_size;
+  t.leaf_count = std::int32_t(n);
+  t.storage = group.storage;
+  for (std::size_t k = 0; k < group.arenas.size(); ++k) t.slots[k] = group.arenas[k].data();
+  for (std::size_t s = 0; s < group.stages.size(); ++s) {
+    const Stage& stage = group.stages[s];
+    if (stage.info->id < 0)
+      refuse(std::string("setup: ") + stage.info->text.name +
+             " is a rule of the program's own, which has no kernel for devices; keep its leaves on the host");
+    const auto reducer = std::find(group.reducers.begin(), group.reducers.end(), int(s));
+    t.stages[s] = {.rule = std::int16_t(stage.info->id),
+                   .reducer = std::int16_t(reducer == group.reducers.end() ? -1 : reducer - group.reducers.begin()),
+                   .first_slot = std::int16_t(stage.first_slot),
+                   .clocks = std::int8_t(stage.info->clock_size),
+                   .all_slots = stage.slot_count > stage.info->min_slots,
+                   .gates = stage.info->gating(),
+                   .rule_offset = stage.rule_offset,
+                   .clock_offset = stage.clock_offset,
+                   .step_offset = stage.step_offset};
+  }
+  call_.resize(n);
+  x_array_.resize(n);
+  dx_array_.resize(n);
+}
+
+void GroupTables::load_rows(const std::byte* rows) {
+  if (rows_.bytes() > 0) check(driver_in_use().fill_now(device_, rows_.data(), rows, rows_.bytes()), device_, "setup");
+}
+
+void GroupTables::prepare(std::span<const CalledLeaf> leaves, std::span<const FurtherGradient> further, bool to_out) {
+  std::vector<Axis> axes;
+  std::vector<FurtherArray> more;
+  std::fill(call_.begin(), call_.end(), CallLeaf{});
+  std::fill(std::begin(accesses_), std::end(accesses_), false);
+  to_out_ = to_out;
+  if (to_out) out_array_.assign(shapes_.size(), nullptr);
+  empty_ = true;
+  for (const CalledLeaf& leaf : leaves) {
+    DeviceArray& x = x_array_[leaf.index];
+    DeviceArray& dx = dx_array_[leaf.index];
+    if (leaf.x) x = device_array(*leaf.x, axes);
+    if (leaf.dx) dx = device_array(*leaf.dx, axes);
+    CallLeaf& call = call_[leaf.index];
+    call.role = leaf.role;
+    call.access = leaf.more >= 0 ? Access::any : access_of(group_.compute, leaf.x ? x : dx, leaf.dx ? &dx : nullptr);
+    for (std::int32_t k = leaf.more; k >= 0; k = further[std::size_t(k)].more) {
+      if (k == leaf.more) call.more = std::int32_t(more.size());
+      const std::int64_t next = further[std::size_t(k)].more >= 0 ? std::int64_t(more.size()) + 1 : -1;
+      more.push_back({device_array(further[std::size_t(k)].dx, axes), next});
+    }
+    if (to_out) out_array_[leaf.index] = leaf.out;
+    accesses_[int(call.access)] = true;
+    empty_ = false;
+  }
+  if (empty_) return;
+  call_table_.set<CallLeaf>(call_);
+  x_.set<DeviceArray>(x_array_);
+  dx_.set<DeviceArray>(dx_array_);
+  if (to_out) out_.set<std::byte*>(out_array_);
+  further_.set<FurtherArray>(more);
+  axes_.set<Axis>(axes);
+  for (Mirror* m : {&call_table_, &x_, &dx_, &out_, &further_, &axes_}) m->reserve();
+}
+
+void GroupTables::begin(void* stream, bool capture) {
+  const auto place = [&](Mirror& m) -> const std::byte* {
+    if (!capture) return m.send(stream);
+    captured_.push_back(m.frozen());
+    return captured_.back().data();
+  };
+  at_ = {place(call_table_), place(x_), place(dx_), place(out_), place(further_), place(axes_)};
+}
+
+GroupTable GroupTables::table(const Verdict* verdict) const {
+  GroupTable t = fixed_;
+  t.call = reinterpret_cast<const CallLeaf*>(at_.call);
+  t.x = reinterpret_cast<const DeviceArray*>(at_.x);
+  t.dx = reinterpret_cast<const DeviceArray*>(at_.dx);
+  t.out = to_out_ ? reinterpret_cast<std::byte* const*>(at_.out) : nullptr;
+  t.further = reinterpret_cast<const FurtherArray*>(at_.further);
+  t.axes = reinterpret_cast<const Axis*>(at_.axes);
+  t.verdict = verdict;
+  return t;
+}
+
+void GroupTables::measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes) {
+  if (chunks_ == 0) return;
+  MeasureTable t{.group = table(nullptr),
+                 .at = at,
+                 .sums = sums_.as<double>(),
+                 .extremes = needs_extremes ? extremes_.as<double>() : nullptr,
+                 .counted = counted_.as<std::uint32_t>(),
+                 .totals = totals_.as<Total>(),
+                 .rescue = false};
+  for (const bool rescue : {false, true}) {
+    if (rescue && !needs_extremes) break;
+    t.rescue = rescue;
+    const auto launch = [&](int kernel) {
+      check(driver_in_use().launch(device_, stream, kernel, &t, chunks_), device_, "measuring a norm");
+    };
+    if (first)
+      for (int a = 0; a < access_count; ++a)
+        if (accesses_[a]) launch(kernel_for<FirstMeasure>(group_.compute, Access(a)));
+    if (later) launch(later_measure(group_.compute));
+  }
+}
+
+void GroupTables::sweep(void* stream, const Verdict* verdict) {
+  const GroupTable t = table(verdict);
+  for (int a = 0; a < access_count; ++a) {
+    if (!accesses_[a]) continue;
+    int kernel = kernel_for<InterpretedSweep>(group_.compute, Access(a));
+    if (group_.compute == DType::float32 && fused_ >= 0 && !to_out_) {
+      auto* programs = static_cast<CommonPrograms*>(nullptr);
+      if (Access(a) == Access::plain) kernel = fused_kernel<Access::plain>(fused_, programs);
+      if (Access(a) == Access::bhalf) kernel = fused_kernel<Access::bhalf>(fused_, programs);
+    }
+    check(driver_in_use().launch(device_, stream, kernel, &t, blocks_), device_, "an update");
+  }
+}
+
+}  // namespace optimisers::cuda

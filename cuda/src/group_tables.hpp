@@ -1,0 +1,72 @@
+// group_tables.hpp: one group on one device: what its kernels read, and the launches over it.
+#pragma once
+#include <span>
+#include <vector>
+
+#include "group.hpp"
+#include "memory.hpp"
+#include "optimisers/optimiser.hpp"
+
+namespace optimisers::cuda {
+
+// A leaf as a call has it.
+struct CalledLeaf {
+  std::uint32_t index;  // row in the group
+  Role role;
+  const ArrayView* x;   // null: none is read or written (norms)
+  const ArrayView* dx;  // null: missing
+  std::int32_t more = -1;
+  std::byte* out = nullptr;
+};
+
+class GroupTables {
+ public:
+  struct LeafShape {
+    std::int64_t size, offset;  // elements; place in the arenas
+  };
+  GroupTables(const Group& group, int device, std::vector<LeafShape> leaves);
+
+  const Group& group() const { return group_; }
+  bool reduces() const { return !group_.reducers.empty(); }
+  std::byte* row(std::uint32_t index) const { return rows_.data() + std::size_t(index) * std::size_t(group_.row_size); }
+  void load_rows(const std::byte* rows);  // all of them, now
+  std::int64_t size(std::uint32_t index) const { return shapes_[index].size; }
+
+  // Takes the call down and makes room for its tables. Throws before anything is enqueued.
+  void prepare(std::span<const CalledLeaf> leaves, std::span<const FurtherGradient> further, bool to_out);
+  bool empty() const { return empty_; }
+  // Sends what has changed; with `capture`, into tables of their own that are kept.
+  void begin(void* stream, bool capture);
+  // One step of measuring: `at` gives each leaf's reducer, -1 for none; some of them are the first stage (`first`),
+  // some have stages before them (`later`).
+  void measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes);
+  void sweep(void* stream, const Verdict* verdict);
+
+  const Total* total(std::uint32_t index) const { return totals_.as<Total>() + index; }
+  double* norm(int reducer, std::uint32_t index) const {
+    return norms_.as<double>() + std::size_t(reducer) * shapes_.size() + index;
+  }
+
+ private:
+  GroupTable table(const Verdict* verdict) const;
+
+  const Group& group_;
+  int device_;
+  std::vector<LeafShape> shapes_;
+  GroupTable fixed_{};
+  int fused_;  // kernels of its own: position in CommonPrograms, -1 for none
+  unsigned blocks_ = 0, chunks_ = 0;
+  Buffer leaves_, block_leaf_, chunk_leaf_, rows_, arrived_, counted_, sums_, extremes_, totals_, norms_;
+
+  bool empty_ = true, to_out_ = false, accesses_[access_count] = {};
+  std::vector<CallLeaf> call_;
+  std::vector<DeviceArray> x_array_, dx_array_;
+  std::vector<std::byte*> out_array_;
+  Mirror call_table_, x_, dx_, out_, further_, axes_;
+  struct Places {
+    const std::byte *call, *x, *dx, *out, *further, *axes;
+  } at_{};
+  std::vector<Buffer> captured_;
+};
+
+}  // namespace optimisers::cuda

@@ -1,0 +1,30 @@
+// launch.cuh: one kernel on a stream, for the files that compile a part of kernel_list.hpp.
+#pragma once
+#include <cuda_runtime.h>
+
+#include "launch.hpp"
+
+namespace optimisers::cuda {
+
+template <class K, int... P>
+__device__ void run_phases(const typename K::Table& table, typename K::Shared& shared,
+                           std::integer_sequence<int, P...>) {
+  ((P > 0 ? __syncthreads() : void(), K::template run<P>(table, shared, blockIdx.x, int(threadIdx.x))), ...);
+}
+
+template <class K>
+__global__ void __launch_bounds__(K::threads) kernel(const __grid_constant__ typename K::Table table) {
+  __shared__ alignas(16) std::byte memory[sizeof(typename K::Shared)];
+  run_phases<K>(table, reinterpret_cast<typename K::Shared&>(memory), std::make_integer_sequence<int, K::phases>{});
+}
+
+template <class K>
+struct Run {
+  static int launch(const void* table, unsigned blocks, void* stream) {
+    kernel<K>
+        <<<blocks, K::threads, 0, static_cast<cudaStream_t>(stream)>>>(*static_cast<const typename K::Table*>(table));
+    return int(cudaPeekAtLastError());
+  }
+};
+
+}  // namespace optimisers::cuda

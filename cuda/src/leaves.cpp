@@ -1,0 +1,376 @@
+// leaves.cpp: a call on the leaves of one device: its tables, its norms, one sweep a group.
+#include "leaves.hpp"
+
+#include <algorithm>
+#include <cmath>
+#include <optional>
+#include <string>
+
+#include "group_tables.hpp"
+#include "kernel_list.hpp"
+#include "norm_plan.hpp"
+#include "optimisers/cuda.hpp"
+#include "pairs_call.hpp"
+#include "refuse.hpp"
+
+namespace optimisers::cuda {
+namespace {
+
+// Device tables of a plan: where each leaf is measured, and who comes to a norm together.
+struct Combination {
+  Buffer members, by_lane, lane_start;
+  std::uint32_t count;
+  bool shared;
+};
+struct PlannedStep {
+  std::vector<Buffer> at;  // of each group; empty: nothing is measured there
+  std::vector<bool> first, later;
+  std::vector<Combination> combinations;
+};
+struct Plan {
+  std::vector<NormPath> key;
+  std::vector<PlannedStep> steps;
+};
+
+// Memory that host and device see under one address.
+class SharedReport {
+ public:
+  explicit SharedReport(int device) : device_(device) {
+    void* memory = nullptr;
+    check(driver_in_use().allocate_shared(device, sizeof(Report), &memory), device, "setup");
+    report_ = new (memory) Report{};
+  }
+  ~SharedReport() { driver_in_use().release_shared(device_, report_); }
+  SharedReport(const SharedReport&) = delete;
+  SharedReport& operator=(const SharedReport&) = delete;
+  Report* get() const { return report_; }
+
+ private:
+  int device_;
+  Report* report_;
+};
+
+class Leaves final : public DeviceLeaves {
+ public:
+  Leaves(Optimiser::State& state, int device, std::span<const ArrayView> x)
+      : state_(state), device_(device), report_(device), verdict_(constant<Verdict>(device, std::vector<Verdict>(1))) {
+    for (std::uint32_t g = 0; g < state.groups.size(); ++g) {
+      if (state.groups[g].device != device) continue;
+      std::vector<GroupTables::LeafShape> shapes;
+      for (const LeafRecord& leaf : state.leaves)
+        if (leaf.group == g) shapes.push_back({leaf.size, leaf.offset});
+      group_of_.resize(state.groups.size(), -1);
+      group_of_[g] = int(groups_.size());
+      groups_.push_back(std::make_unique<GroupTables>(state.groups[g], device, std::move(shapes)));
+      groups_.back()->load_rows(state.groups[g].rows.data());
+    }
+    if (!x.empty()) start(x);
+  }
+
+  void prepare(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+               std::span<std::byte* const> out) override {
+    (void)driver_in_use();
+    throw_reports();
+    for (auto& called : called_) called.clear();
+    called_.resize(groups_.size());
+    std::vector<NormPath> paths;
+    for (std::size_t i = 0; i < leaves.size(); ++i) {
+      const LeafUpdate& u = leaves[i];
+      const LeafRecord& leaf = state_.leaves[u.leaf];
+      const Group& group = state_.groups[leaf.group];
+      if (group.device != device_ || leaf.frozen || (!u.dx.present && !group.gates)) continue;
+      called_[std::size_t(group_of_[leaf.group])].push_back(
+          {leaf.index, u.dx.present ? Role::gradient : Role::no_gradient, &u.x, u.dx.present ? &u.dx : nullptr, u.more,
+           out.empty() ? nullptr : out[i]});
+      if (!group.reducers.empty()) paths.push_back(path_of(u.leaf, u.dx.present));
+    }
+    refuse_shared_norms(leaves, paths);
+    for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g]->prepare(called_[g], further, !out.empty());
+    if (!plan_ || plan_->key != paths) plan_ = make_plan(std::move(paths));
+    prepared_ = true;
+  }
+
+  void enqueue() override {
+    if (!std::exchange(prepared_, false)) return;
+    const Driver& d = driver_in_use();
+    void* on = stream(device_);
+    const bool capture = d.capturing(device_, on);
+    follow_last(on, capture);
+    if (capture && plan_) captured_.push_back(plan_);
+    for (auto& g : groups_)
+      if (!g->empty()) g->begin(on, capture);
+    bool first = true;
+    for (const PlannedStep& step : plan_->steps) {
+      for (std::size_t g = 0; g < groups_.size(); ++g)
+        if (step.at[g].bytes() > 0)
+          groups_[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], needs_extremes(g));
+      for (const Combination& c : step.combinations) {
+        const CombineTable table{.members = c.members.as<Member>(),
+                                 .by_lane = c.by_lane.as<std::uint32_t>(),
+                                 .lane_start = c.lane_start.as<std::uint32_t>(),
+                                 .count = c.count,
+                                 .shared_norm = c.shared,
+                                 .first = std::exchange(first, false),
+                                 .verdict = verdict_.as<Verdict>(),
+                                 .report = report_.get()};
+        check(d.launch(device_, on, kernel_number<Combine>, &table, 1), device_, "a norm");
+      }
+    }
+    for (auto& g : groups_)
+      if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
+  }
+
+  void send_rule(std::uint32_t leaf) override { send_parts(leaf, true); }
+  void send_clock(std::uint32_t leaf) override { send_parts(leaf, false); }
+  void fetch_clock(std::uint32_t leaf) override {
+    const Group& group = state_.group_of(leaf);
+    std::vector<std::byte> row(std::size_t(group.row_size));
+    if (row.empty()) return;
+    copy(row.data(), on_host, tables_of(leaf).row(state_.leaves[leaf].index), device_, row.size());
+    for (const Stage& s : group.stages)
+      std::memcpy(state_.row_of(leaf) + s.clock_offset, row.data() + s.clock_offset,
+                  std::size_t(s.info->clock_size) * sizeof(double));
+  }
+
+  void copy_from(DeviceLeaves& other) override {
+    auto& from = static_cast<Leaves&>(other);
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const Group &a = groups_[g]->group(), &b = from.groups_[g]->group();
+      const auto copy_arena = [&](const Arena& to, const Arena& of) {
+        if (to.bytes() > 0) copy(to.data(), device_, of.data(), device_, to.bytes());
+      };
+      for (std::size_t k = 0; k < a.arenas.size(); ++k) copy_arena(a.arenas[k], b.arenas[k]);
+      copy_arena(a.masters, b.masters);
+      if (!a.rows.empty()) copy(groups_[g]->row(0), device_, from.groups_[g]->row(0), device_, a.rows.size());
+    }
+    cuda::wait(device_);
+  }
+
+  void wait() override {
+    cuda::wait(device_);
+    throw_reports();
+  }
+
+ private:
+  GroupTables& tables_of(std::uint32_t leaf) { return *groups_[std::size_t(group_of_[state_.leaves[leaf].group])]; }
+
+  // Slots that do not start at zero, and master copies.
+  void start(std::span<const ArrayView> x) {
+    std::vector<ArrayView> masters, values;
+    for (std::uint32_t i = 0; i < state_.leaves.size(); ++i) {
+      const LeafRecord& leaf = state_.leaves[i];
+      const Group& group = state_.groups[leaf.group];
+      if (group.device != device_ || leaf.size == 0) continue;
+      for (std::size_t k = 0; k < group.slots.size(); ++k) {
+        const GroupSlot& slot = group.slots[k];
+        if (slot.start < 0) continue;
+        double value;
+        std::memcpy(&value, state_.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start,
+                    sizeof value);
+        const FillTable table{group.arenas[k].data() + leaf.offset * size_of(slot.dtype), leaf.size, value, slot.dtype};
+        check(driver_in_use().launch(device_, stream(device_), kernel_number<Fill>, &table,
+                                     unsigned((leaf.size + Fill::elements - 1) / Fill::elements)),
+              device_, "setup");
+      }
+      if (!group.master) continue;
+      values.push_back(x[i]);
+      ArrayView& master = masters.emplace_back(x[i]);
+      master.data = group.masters.data() + leaf.offset * size_of(group.compute);
+      master.strides = nullptr;
+      master.dtype = group.compute;
+    }
+    run_pairs(device_, masters, values, PairOp::copy, 0, 0);
+    cuda::wait(device_);
+  }
+
+  NormPath path_of(std::uint32_t leaf, bool has_gradient) const {
+    const Group& group = state_.groups[state_.leaves[leaf].group];
+    int gate = -1;  // without a gradient the leaf enters at its first gating stage
+    if (!has_gradient)
+      while (!group.stages[std::size_t(++gate)].info->gating()) {
+      }
+    NormPath path{leaf, 0, {}};
+    for (int s : group.reducers) {
+      path.first += s < gate;
+      const Stage& stage = group.stages[std::size_t(s)];
+      const Norm norm = stage.info->norm(state_.row_of(leaf) + stage.rule_offset);
+      path.stages.push_back({norm.p, norm.scope == Scope::global});
+    }
+    return path;
+  }
+
+  std::shared_ptr<Plan> make_plan(std::vector<NormPath> paths) {
+    auto plan = std::make_shared<Plan>();
+    for (const NormStep& step : plan_norms(paths)) {
+      PlannedStep& planned = plan->steps.emplace_back();
+      std::vector<std::vector<std::int8_t>> at(groups_.size());
+      planned.first.resize(groups_.size());
+      planned.later.resize(groups_.size());
+      for (const NormStep::At& m : step.measure) {
+        const LeafRecord& leaf = state_.leaves[paths[m.path].leaf];
+        auto& table = at[std::size_t(group_of_[leaf.group])];
+        table.resize(state_.groups[leaf.group].leaves, -1);
+        table[leaf.index] = std::int8_t(m.reducer);
+        const bool is_first = state_.groups[leaf.group].reducers[std::size_t(m.reducer)] == 0;
+        (is_first ? planned.first : planned.later)[std::size_t(group_of_[leaf.group])] = true;
+      }
+      for (const auto& table : at) planned.at.push_back(constant<std::int8_t>(device_, table));
+      if (!step.own.empty()) planned.combinations.push_back(combination(paths, step.own, false));
+      for (const auto& set : step.sets) planned.combinations.push_back(combination(paths, set, true));
+    }
+    plan->key = std::move(paths);
+    return plan;
+  }
+
+  Combination combination(const std::vector<NormPath>& paths, const std::vector<NormStep::At>& who, bool shared) {
+    std::vector<Member> members;
+    for (const NormStep::At& m : who) {
+      const std::uint32_t index = paths[m.path].leaf;
+      const LeafRecord& leaf = state_.leaves[index];
+      const Group& group = state_.groups[leaf.group];
+      GroupTables& tables = tables_of(index);
+      const int stage = group.reducers[std::size_t(m.reducer)];
+      members.push_back({tables.total(leaf.index),
+                         tables.row(leaf.index) + group.stages[std::size_t(stage)].rule_offset,
+                         tables.norm(m.reducer, leaf.index), leaf.size, index,
+                         std::int16_t(group.stages[std::size_t(stage)].info->id), std::int16_t(stage)});
+    }
+    std::vector<std::uint32_t> order(members.size()), starts(norms::sum_lanes + 1, 0);
+    const auto lane = [&](std::uint32_t i) { return members[i].leaf % norms::sum_lanes; };
+    for (std::uint32_t i = 0; i < order.size(); ++i) {
+      order[i] = i;
+      ++starts[lane(i) + 1];
+    }
+    for (int l = 0; l < norms::sum_lanes; ++l) starts[std::size_t(l) + 1] += starts[std::size_t(l)];
+    std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return lane(a) < lane(b); });
+    return {constant<Member>(device_, members), constant<std::uint32_t>(device_, order),
+            constant<std::uint32_t>(device_, starts), std::uint32_t(members.size()), shared};
+  }
+
+  // A norm of leaves on several devices would have to wait for all of them.
+  void refuse_shared_norms(std::span<const LeafUpdate> leaves, const std::vector<NormPath>& paths) const {
+    std::vector<double> here;
+    for (const NormPath& path : paths)
+      for (const NormStage& s : path.stages)
+        if (s.global) here.push_back(s.p);
+    if (here.empty()) return;
+    for (const LeafUpdate& u : leaves) {
+      const LeafRecord& leaf = state_.leaves[u.leaf];
+      if (leaf.device == device_ || leaf.frozen || !u.dx.present) continue;
+      for (const NormStage& s : path_of(u.leaf, true).stages)
+        if (s.global && std::find(here.begin(), here.end(), s.p) != here.end())
+          refuse("update: the global norm at \"" + state_.specs[u.leaf].name + "\" would span several devices, which " +
+                     "takes waiting for all of them; update the leaves of each device in a call of their own, or clip "
+                     "by optimisers.norm before",
+                 state_.specs[u.leaf].name);
+    }
+  }
+
+  // Whether sums of this group's elements may leave the range of double.
+  bool needs_extremes(std::size_t g) const {
+    const Group& group = groups_[g]->group();
+    if (group.real == 1) return true;
+    for (const NormPath& path : plan_->key)
+      for (const NormStage& s : path.stages)
+        if (norms::measure_of(s.p) == norms::Measure::sum_power) return true;
+    return false;
+  }
+
+  void send_parts(std::uint32_t leaf, bool rules) {
+    const Group& group = state_.group_of(leaf);
+    void* on = stream(device_);
+    follow_last(on, driver_in_use().capturing(device_, on));
+    std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
+    const std::byte* from = state_.row_of(leaf);
+    for (const Stage& s : group.stages) {
+      const int at = rules ? s.rule_offset : s.clock_offset;
+      const int bytes = rules ? s.clock_offset - s.rule_offset : s.info->clock_size * int(sizeof(double));
+      if (bytes > 0) send(device_, on, to + at, from + at, std::size_t(bytes));
+    }
+  }
+
+  // Work on another stream than before waits for what was enqueued there.
+  void follow_last(void* on, bool capture) {
+    if (capture) return;
+    if (last_stream_ && *last_stream_ != on)
+      check(driver_in_use().follow(device_, on, *last_stream_), device_, "changing streams");
+    last_stream_ = on;
+  }
+
+  void throw_reports() {
+    const volatile Report* r = report_.get();
+    if (r->refusals == seen_) return;
+    seen_ = r->refusals;
+    const std::uint32_t leaf = r->leaf;
+    const int stage = int(r->stage);
+    const std::string& name = state_.specs[leaf].name;
+    throw Error(ErrorKind::non_finite,
+                std::string("update: ") + state_.group_of(leaf).stages[std::size_t(stage)].info->text.name +
+                    " expects a finite norm of the gradient, got " + (std::isnan(r->norm) ? "nan" : "inf") +
+                    ", first at \"" + name +
+                    "\", in an earlier call on this device; that call wrote nothing, later ones ran. Call wait after "
+                    "each update to know at once, or use throw=False",
+                name);
+  }
+
+  Optimiser::State& state_;
+  int device_;
+  SharedReport report_;
+  std::uint64_t seen_ = 0;
+  Buffer verdict_;
+  std::vector<int> group_of_;
+  std::vector<std::unique_ptr<GroupTables>> groups_;
+  std::vector<std::vector<CalledLeaf>> called_;
+  std::shared_ptr<Plan> plan_;
+  std::vector<std::shared_ptr<Plan>> captured_;
+  std::optional<void*> last_stream_;
+  bool prepared_ = false;
+};
+
+}  // namespace
+
+std::unique_ptr<DeviceLeaves> make_leaves(Optimiser::State& state, int device, std::span<const ArrayView> x) {
+  return std::make_unique<Leaves>(state, device, x);
+}
+
+std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> arrays, double p) {
+  std::vector<norms::Sum> sums(arrays.size());
+  // As gradients that a ClipNorm measures, those of one compute type together.
+  for (int c = 0; c < compute_count; ++c) {
+    const auto compute = DType(int(DType::float32) + c);
+    const auto measured_as = [](DType d) { return is_trainable(d) ? compute_dtype(d) : DType::float64; };
+    RuleValue rule(*find_rule("ClipNorm"));
+    rule.set(*rule.info().field("p"), p);
+    const Group group(Program{{rule}, {}, {}}, compute, device);
+    std::vector<GroupTables::LeafShape> shapes;
+    std::vector<CalledLeaf> called;
+    std::vector<std::size_t> which;
+    std::vector<std::byte> rows;
+    for (std::size_t i = 0; i < arrays.size(); ++i) {
+      if (measured_as(arrays[i].dtype) != compute) continue;
+      called.push_back({std::uint32_t(shapes.size()), Role::gradient, nullptr, &arrays[i]});
+      shapes.push_back({size_of(arrays[i]), 0});
+      which.push_back(i);
+      rows.resize(rows.size() + std::size_t(group.row_size));
+      std::memcpy(rows.data() + rows.size() - std::size_t(group.row_size) + std::size_t(group.stages[0].rule_offset),
+                  rule.data(), std::size_t(rule.info().size));
+    }
+    if (which.empty()) continue;
+    GroupTables tables(group, device, shapes);
+    tables.load_rows(rows.data());
+    tables.prepare(called, {}, false);
+    void* on = stream(device);
+    tables.begin(on, false);
+    const Buffer at = constant<std::int8_t>(device, std::vector<std::int8_t>(which.size(), 0));
+    tables.measure(on, at.as<std::int8_t>(), true, false,
+                   group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
+    std::vector<Total> totals(which.size());
+    copy(reinterpret_cast<std::byte*>(totals.data()), on_host, reinterpret_cast<const std::byte*>(tables.total(0)),
+         device, totals.size() * sizeof(Total));
+    for (std::size_t k = 0; k < which.size(); ++k)
+      sums[which[k]] = shapes[k].size == 0 ? norms::Sum{0, 1, true} : totals[k].sum;
+  }
+  return sums;
+}
+
+}  // namespace optimisers::cuda

@@ -1,0 +1,78 @@
+// memory.hpp: device memory with an owner, and tables that are sent only where they have changed.
+#pragma once
+#include <cstring>
+#include <span>
+#include <utility>
+#include <vector>
+
+#include "driver.hpp"
+#include "tables.hpp"
+
+namespace optimisers::cuda {
+
+const Driver& driver_in_use();                            // throws Error(value) without one
+void check(Status status, int device, const char* what);  // throws Error(memory) or Error(device)
+
+class Buffer {
+ public:
+  Buffer() = default;
+  Buffer(int device, std::size_t bytes);  // not zeroed
+  Buffer(Buffer&& other) noexcept { *this = std::move(other); }
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(data_, other.data_);
+    std::swap(bytes_, other.bytes_);
+    return *this;
+  }
+  Buffer(const Buffer&) = delete;
+  ~Buffer();
+
+  std::byte* detach() { return std::exchange(data_, nullptr); }
+  std::byte* data() const { return data_; }
+  std::size_t bytes() const { return bytes_; }
+  template <class T>
+  T* as() const {
+    return reinterpret_cast<T*>(data_);
+  }
+
+ private:
+  int device_ = 0;
+  std::byte* data_ = nullptr;
+  std::size_t bytes_ = 0;
+};
+
+// What never changes: filled outside the order of any stream.
+template <class T>
+Buffer constant(int device, std::span<const T> values);
+
+// `bytes` of host memory to the device, within the launches themselves.
+void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes);
+
+// A table of the host's with its copy on the device.
+class Mirror {
+ public:
+  explicit Mirror(int device = 0) : device_(device) {}
+  template <class T>
+  void set(std::span<const T> values) {
+    wanted_.resize((values.size_bytes() + 7) / 8 * 8);
+    if (!values.empty()) std::memcpy(wanted_.data(), static_cast<const void*>(values.data()), values.size_bytes());
+  }
+  void reserve();                       // makes room, or throws
+  const std::byte* send(void* stream);  // what differs from what is there; returns where it is
+  Buffer frozen() const;                // a copy nothing will change, for a graph
+
+ private:
+  int device_;
+  std::vector<std::byte> wanted_, sent_;
+  Buffer memory_;
+};
+
+template <class T>
+Buffer constant(int device, std::span<const T> values) {
+  Buffer buffer(device, values.size_bytes());
+  if (!values.empty())
+    check(driver_in_use().fill_now(device, buffer.data(), values.data(), values.size_bytes()), device, "setup");
+  return buffer;
+}
+
+}  // namespace optimisers::cuda

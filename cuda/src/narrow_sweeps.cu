@@ -1,0 +1,10 @@
+// narrow_sweeps.cu: the kernels of NarrowSweeps (kernel_list.hpp).
+#include "launch.cuh"
+#include "parts.hpp"
+
+namespace optimisers::cuda {
+namespace {
+constexpr auto table = launchers<Run>(static_cast<NarrowSweeps*>(nullptr));
+}
+const LaunchFn* const narrow_sweeps = table.data();
+}  // namespace optimisers::cuda

@@ -1,0 +1,51 @@
+// pairs_call.cpp: tables of pairs, and their launch.
+#include "pairs_call.hpp"
+
+#include <algorithm>
+
+#include "arrays.hpp"
+#include "kernel_list.hpp"
+#include "memory.hpp"
+#include "optimisers/cuda.hpp"
+
+namespace optimisers::cuda {
+namespace {
+constexpr std::int64_t pair_elements = 4096;  // of a block
+}
+
+void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, PairOp op, double keep,
+               double take) {
+  std::vector<Axis> axes;
+  std::vector<Pair2> pairs;
+  std::vector<std::uint32_t> block_pair;
+  for (std::size_t i = 0; i < to.size(); ++i) {
+    const std::int64_t size = size_of(to[i]);
+    if (size == 0) continue;
+    const DeviceArray target = device_array(to[i], axes), source = device_array(from[i], axes);
+    const auto blocks = std::size_t((size + pair_elements - 1) / pair_elements);
+    block_pair.insert(block_pair.end(), blocks, std::uint32_t(pairs.size()));
+    pairs.push_back({target, source, size, std::uint32_t(block_pair.size() - blocks), 0});
+  }
+  if (pairs.empty()) return;
+  // One piece of memory, given back when the kernel that reads it is done.
+  const auto round = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
+  const std::size_t pair_bytes = round(pairs.size() * sizeof(Pair2)), axis_bytes = round(axes.size() * sizeof(Axis));
+  std::vector<std::byte> bytes(pair_bytes + axis_bytes + round(block_pair.size() * sizeof(std::uint32_t)));
+  std::memcpy(bytes.data(), pairs.data(), pairs.size() * sizeof(Pair2));
+  if (!axes.empty()) std::memcpy(bytes.data() + pair_bytes, axes.data(), axes.size() * sizeof(Axis));
+  std::memcpy(bytes.data() + pair_bytes + axis_bytes, block_pair.data(), block_pair.size() * sizeof(std::uint32_t));
+  const Buffer memory = constant<std::byte>(device, bytes);
+  const PairTable table{.pairs = memory.as<Pair2>(),
+                        .block_pair = reinterpret_cast<const std::uint32_t*>(memory.data() + pair_bytes + axis_bytes),
+                        .axes = reinterpret_cast<const Axis*>(memory.data() + pair_bytes),
+                        .elements = pair_elements,
+                        .keep = keep,
+                        .take = take,
+                        .op = op};
+  void* on = stream(device);
+  check(driver_in_use().launch(device, on, kernel_number<Pairs>, &table, unsigned(block_pair.size())), device,
+        "an elementwise kernel");
+  check(driver_in_use().wait(device, on), device, "an elementwise kernel");
+}
+
+}  // namespace optimisers::cuda

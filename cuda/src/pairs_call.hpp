@@ -1,0 +1,14 @@
+// pairs_call.hpp: one launch over pairs of arrays on a device.
+#pragma once
+#include <span>
+
+#include "optimisers/array.hpp"
+#include "tables.hpp"
+
+namespace optimisers::cuda {
+
+// to[i] (op) from[i] on the thread's stream. Shapes are equal; the arrays need not be contiguous or aligned.
+void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, PairOp op, double keep,
+               double take);
+
+}  // namespace optimisers::cuda

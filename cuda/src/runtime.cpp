@@ -1,0 +1,163 @@
+// runtime.cpp: the driver of this process, streams, and the accelerator that the core calls.
+#include <dlfcn.h>
+#include <unistd.h>
+
+#include <atomic>
+#include <map>
+#include <mutex>
+
+#include "kernel_list.hpp"
+#include "leaves.hpp"
+#include "memory.hpp"
+#include "optimisers/cuda.hpp"
+#include "pairs_call.hpp"
+#include "refuse.hpp"
+
+namespace optimisers::cuda {
+namespace {
+
+std::atomic<const Driver*> in_use{nullptr};
+pid_t process = 0;
+
+std::map<int, void*>& streams() {
+  static thread_local std::map<int, void*> of_device;
+  return of_device;
+}
+
+class Cuda final : public Accelerator {
+ public:
+  std::byte* allocate(int device, std::size_t bytes) override { return cuda::allocate(device, bytes); }
+  void release(int device, std::byte* memory) noexcept override { cuda::release(device, memory); }
+  std::unique_ptr<DeviceLeaves> leaves(Optimiser::State& state, int device, std::span<const ArrayView> x) override {
+    return make_leaves(state, device, x);
+  }
+  std::vector<norms::Sum> measure(int device, std::span<const ArrayView> arrays, double p) override {
+    return measure_arrays(device, arrays, p);
+  }
+  void lerp(int device, std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep,
+            double take) override {
+    run_pairs(device, targets, sources, PairOp::lerp, keep, take);
+  }
+};
+
+}  // namespace
+
+const Driver& driver_in_use() {
+  const Driver* d = in_use;
+  if (d == nullptr) refuse("arrays on a GPU need a driver: cuda::use or cuda::load first");
+  if (getpid() != process)
+    throw Error(ErrorKind::device,
+                "CUDA cannot be used in a process that was forked after it was first used; start it with the "
+                "\"spawn\" or \"forkserver\" method");
+  return *d;
+}
+
+void check(Status status, int device, const char* what) {
+  if (status == Status::ok) return;
+  const std::string where = std::string(what) + " on device " + std::to_string(device);
+  if (status == Status::no_memory)
+    throw Error(ErrorKind::memory,
+                where + ": out of memory, " + std::to_string(driver_in_use().free_memory(device)) + " bytes free");
+  throw Error(ErrorKind::device,
+              where + " failed: " + driver_in_use().error_text(device) +
+                  (status == Status::sticky ? "; the device cannot be used in this process any more" : ""));
+}
+
+void use(const Driver& driver) {
+  static std::mutex mutex;
+  const std::lock_guard lock(mutex);
+  if (driver.version != driver_version)
+    refuse("the GPU library is of another version: " + std::to_string(driver.version) + ", expected " +
+           std::to_string(driver_version));
+  const Driver* before = in_use;
+  if (before == &driver) return;
+  if (before != nullptr) refuse("there is a driver in use already: " + std::string(before->name));
+  static Cuda cuda;
+  process = getpid();
+  in_use = &driver;
+  set_accelerator(&cuda);
+}
+
+bool load(const std::string& path, std::string& reason) {
+  void* library = dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL);
+  if (library == nullptr) {
+    reason = dlerror();
+    return false;
+  }
+  const auto get = reinterpret_cast<const Driver* (*)()>(dlsym(library, "optimisers_cuda_driver"));
+  if (get == nullptr) {
+    reason = path + " is not the GPU library";
+    return false;
+  }
+  const Driver* driver = get();
+  if (driver->version != driver_version) {
+    reason = path + " is of another version";
+    return false;
+  }
+  char why[256] = "";
+  if (driver->count(why, sizeof why) == 0) {
+    reason = why;
+    return false;
+  }
+  use(*driver);
+  return true;
+}
+
+std::vector<Device> devices() {
+  std::vector<Device> all;
+  const Driver* d = in_use;
+  if (d == nullptr) return all;
+  char text[256];
+  const int n = d->count(text, sizeof text);
+  for (int i = 0; i < n; ++i) {
+    Device device{};
+    int processors;
+    d->describe(i, text, sizeof text, &device.major, &device.minor, &device.memory, &processors);
+    device.name = text;
+    all.push_back(device);
+  }
+  return all;
+}
+
+void* stream(int device) {
+  const auto found = streams().find(device);
+  return found == streams().end() ? nullptr : found->second;
+}
+void set_stream(int device, void* stream) { streams()[device] = stream; }
+
+std::byte* allocate(int device, std::size_t bytes) {
+  const Driver& d = driver_in_use();
+  Buffer buffer(device, bytes);
+  check(d.zero(device, stream(device), buffer.data(), bytes), device, "zeroing memory");
+  check(d.wait(device, stream(device)), device, "zeroing memory");
+  return buffer.detach();
+}
+
+void release(int device, std::byte* memory) noexcept {
+  const Driver* d = in_use;
+  if (memory != nullptr && d != nullptr && getpid() == process) d->release(device, memory);
+}
+
+void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) {
+  const int device = to_device == on_host ? from_device : to_device;
+  const bool host = to_device == on_host || from_device == on_host;
+  if (to_device != from_device && !host) {  // what the source's stream still writes
+    const Driver& d = driver_in_use();
+    check(d.wait(from_device, stream(from_device)), from_device, "copying");
+  }
+  check(driver_in_use().copy(device, stream(device), to, from, bytes, host), device, "copying");
+}
+
+void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, bool add) {
+  run_pairs(device, to, from, add ? PairOp::add : PairOp::copy, 0, 0);
+}
+
+void wait(int device) { check(driver_in_use().wait(device, stream(device)), device, "waiting"); }
+
+void follow(int device, void* stream, void* earlier) {
+  check(driver_in_use().follow(device, stream, earlier), device, "ordering streams");
+}
+
+int device_of(const void* memory) { return driver_in_use().device_of(memory); }
+
+}  // namespace optimisers::cuda
