@@ -17,7 +17,7 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
 CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
-TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp python/src/*.cpp)
+TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp cuda/src/*.cpp python/src/*.cpp)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
@@ -47,6 +47,8 @@ cpp-test: $(BUILD)/.installed ## run the C++ tests
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
 
+# With the kernels for the GPU that is here. torch's CPU build, which .venv gets, sees none: PYTHON_GPU may name an
+# interpreter that has another torch, CuPy or JAX, and this package's build tools.
 gpu-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
 	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
 
@@ -120,9 +122,9 @@ check: tidy sanitizers ## static analysis, sanitizers and fuzzing; with test and
 
 # As clang sees the code: its warnings count too.
 tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the extension by clang-tidy
-	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_PYTHON=ON \
+	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=OFF -DOPTIMISERS_PYTHON=ON \
 		-DPython_EXECUTABLE=$(CURDIR)/$(PY) >/dev/null
-	@echo "clang-tidy: cpp/src, python/src"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
+	@echo "clang-tidy: $(words $(TIDY_FILES)) files"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
 		--extra-arg=-Wconversion --extra-arg=-Wshadow
 
 SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
@@ -140,6 +142,7 @@ check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compi
 	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	FUZZ_SECONDS=60 PYTEST_ARGS="tests/python $(UNBUILT:%=--ignore=tests/python/test_%.py)" $(SANITIZE)
-	$(BIN)/cmake -S . -B $(BUILD)/consumers -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
+		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD)/consumers --output-on-failure --no-tests=error -L consumer
