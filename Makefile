@@ -47,9 +47,13 @@ cpp-test: $(BUILD)/.installed ## run the C++ tests
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
 
-# With the kernels for the GPU that is here. torch's CPU build, which .venv gets, sees none: PYTHON_GPU may name an
-# interpreter that has another torch, CuPy or JAX, and this package's build tools.
-gpu-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+# The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
+# one that knows CUDA, and with CuPy and JAX as far as they are to be tested.
+GPU_ARCH ?= 90-real
+gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/_cuda.so
+gpu-test: $(VENV)/.test $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
 	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
