@@ -17,13 +17,15 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
 CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
+TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp cuda/src/*.cpp python/src/*.cpp)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test gpu-test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs
+.PHONY: clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -31,6 +33,8 @@ help: ## list the targets
 demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw the learning curves
 	$(PY) examples/digits.py
 
+test: export OPTIMISERS_CPP_BUILD := $(CURDIR)/$(BUILD)
+test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/liboptimisers_cuda_emulation.so
 test: cpp-test python-test ## build and run every test
 
 build: $(BUILD)/.installed ## build the package and install it into .venv
@@ -48,6 +52,15 @@ check-kernels: $(VENV)/.cuda-check ## check the CUDA kernels that were compiled:
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
+
+# The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
+# one that knows CUDA, and with CuPy and JAX as far as they are to be tested.
+GPU_ARCH ?= 90-real
+gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/_cuda.so
+gpu-test: $(VENV)/.test $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
+	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)
@@ -112,7 +125,7 @@ $(BUILD)/.installed: $(VENV)/.build $(SOURCES)
 
 # C++ -----------------------------------------------------------------------------------------------
 
-.PHONY: demo-cpp check-deep
+.PHONY: demo-cpp check tidy sanitizers check-deep
 
 demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alone
 	$(BIN)/cmake -S examples/cpp -B $(BUILD)/demo-cpp
@@ -120,11 +133,31 @@ demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alo
 	$(PY) examples/cpp/export_digits.py $(BUILD)/demo-cpp/digits.csv
 	$(BUILD)/demo-cpp/digits $(BUILD)/demo-cpp/digits.csv
 
-check-deep: $(VENV)/.build ## the slow gates: compilers, sanitizers, fuzzing, consumers (20 minutes)
+check: tidy sanitizers ## static analysis, sanitizers and fuzzing; with test and lint all that CI runs
+
+# As clang sees the code: its warnings count too.
+tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the extension by clang-tidy
+	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=OFF -DOPTIMISERS_PYTHON=ON \
+		-DPython_EXECUTABLE=$(CURDIR)/$(PY) >/dev/null
+	@echo "clang-tidy: $(words $(TIDY_FILES)) files"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
+		--extra-arg=-Wconversion --extra-arg=-Wshadow
+
+SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
+# The Python tests that reach into memory in every way; check-deep runs all.
+REACHING = $(addprefix tests/python/test_,trees.py faults.py bad_input.py parts.py user_rules.py ties.py walks.py \
+	markers.py rule_classes.py destructure.py torch.py)
+# These look at the installed package, or at programs of their own.
+UNBUILT = project typing demo bench
+
+sanitizers: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## C++ and Python tests and random calls under sanitizers
 	@sh tools/ensure_gtest.sh
-	$(PY) tools/check_includes.py
+	FUZZ_SECONDS=10 PYTEST_ARGS="$(REACHING)" $(SANITIZE)
+
+check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compilers, all under sanitizers, consumers
+	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
-	JOBS=$(JOBS) CMAKE=$(BIN)/cmake FUZZ_SECONDS=60 sh tools/check_sanitizers.sh $(BUILD)/sanitizers
-	$(BIN)/cmake -S . -B $(BUILD)/consumers -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON -DCMAKE_BUILD_TYPE=Release
+	FUZZ_SECONDS=60 PYTEST_ARGS="tests/python $(UNBUILT:%=--ignore=tests/python/test_%.py)" $(SANITIZE)
+	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
+		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD)/consumers --output-on-failure --no-tests=error -L consumer

@@ -5,8 +5,11 @@
 # 2. The shared library of the C interface shows optimisers_* and nothing else.
 # 3. The static library is at most 1.5 MB (1.5 * 2^20 bytes) stripped.
 set -eu
-libdir=$1
+libdir=$(cd "$1" && pwd)
 failed=0
+for tool in nm ar strip objdump awk; do
+  command -v "$tool" >/dev/null || { echo "check_symbols: $tool is not installed; on Debian: apt-get install binutils" >&2; exit 1; }
+done
 complain() {
   echo "check_symbols: $1" >&2
   failed=1

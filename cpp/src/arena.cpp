@@ -48,8 +48,8 @@ Arena::Arena(std::size_t bytes, int index, std::pmr::memory_resource* memory) : 
     block_ = std::calloc(total, 1);
     if (block_ == nullptr) throw std::bad_alloc();
   }
-  const auto start = reinterpret_cast<std::uintptr_t>(block_) + offset;
-  data_ = reinterpret_cast<std::byte*>((start + alignment - 1) / alignment * alignment);
+  std::byte* start = static_cast<std::byte*>(block_) + offset;
+  data_ = start + (alignment - reinterpret_cast<std::uintptr_t>(start) % alignment) % alignment;
 }
 
 Arena::~Arena() {

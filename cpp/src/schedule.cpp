@@ -22,7 +22,7 @@ class TickCache {
            std::equal(before_.begin(), before_.end(), words(row));
   }
   bool reuse(Job& job, std::byte* row) const {
-    std::memcpy(row, after_, std::size_t(job.group->row_size));
+    std::copy_n(after_, job.group->row_size, row);  // both null where no stage is native
     job.steps = ticked_.steps;
     job.course = ticked_.course;
     return active_;
@@ -147,6 +147,8 @@ class Reductions {
         if (q.measured && order(q) == k && norm(q).p == p) members.push_back(&q);
       std::vector<norms::Sum> parts;
       std::vector<std::uint32_t> places;
+      parts.reserve(members.size());
+      places.reserve(members.size());
       for (const Progress* q : members) {
         parts.push_back(q->norm);
         places.push_back(job(*q).arrays->leaf);
@@ -235,7 +237,7 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
     const std::byte* saved = state.backup.data();
     for (const LeafUpdate& u : leaves) {
       const std::size_t n = std::size_t(state.group_of(u.leaf).row_size);
-      std::memcpy(state.row_of(u.leaf), saved, n);
+      std::copy_n(saved, n, state.row_of(u.leaf));
       saved += n;
     }
     throw;

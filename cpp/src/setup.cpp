@@ -75,6 +75,7 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
     names.push_back(leaf.name);
   }
   std::vector<ArrayView> views;
+  views.reserve(specs.size());
   for (std::size_t i = 0; i < specs.size(); ++i) views.push_back(view_of(model.leaves[i].values, specs[i].shape));
   const auto aliases = find_aliases(views, names);
   for (std::size_t i = 0; i < aliases.size(); ++i)
@@ -173,7 +174,7 @@ Result<> State::try_update(const Arrays& x, const Arrays& dx) noexcept {
 Result<State> detail::try_setup(const Program& program, const Model& model, const SetupOptions& options) noexcept {
   std::optional<State> state;
   if (const Result<> done = attempt([&] { state.emplace(program, model, options); }); !done) return done.error();
-  return std::move(*state);
+  return std::move(*state);  // NOLINT(bugprone-unchecked-optional-access): the attempt succeeded
 }
 
 Result<> State::try_adjust(const Fields& fields) noexcept {

@@ -89,6 +89,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
       refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array");
   // Sources against targets: sorted extents first, exact only where they meet.
   std::vector<std::pair<Extent, std::size_t>> written;
+  written.reserve(targets.size());
   for (std::size_t i = 0; i < targets.size(); ++i) written.emplace_back(extent_of(targets[i]), i);
   std::sort(written.begin(), written.end(), [](auto& l, auto& r) { return l.first.lo < r.first.lo; });
   std::uintptr_t widest = 0;

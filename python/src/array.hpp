@@ -35,6 +35,8 @@ enum class Fault : std::uint8_t {
 Fault read_array(PyObject* object, ArrayView& view);
 // The same for NumPy's arrays alone, which runs no code but its own; false: the object is none.
 bool read_numpy(PyObject* object, ArrayView& view, Fault& fault);
+// Whether an object is of a class of a module, which is asked only once somebody has imported it. The class is kept.
+bool is_instance_of(PyObject* object, const char* module, const char* name, PyObject*& known);
 bool is_numpy(PyObject* object);
 bool is_tensor(PyObject* object);  // torch's
 // Says what is wrong, as the end of a sentence that begins with the array's place.

@@ -58,11 +58,26 @@ Library library_from_name(std::string_view name) {
   return static_cast<Library>(i);
 }
 
+bool is_instance_of(PyObject* object, const char* module, const char* name, PyObject*& known) {
+  if (known == nullptr) {
+    PyObject* loaded = PyDict_GetItemString(PyImport_GetModuleDict(), module);
+    known = loaded == nullptr ? nullptr : PyObject_GetAttrString(loaded, name);
+    if (known == nullptr) {
+      PyErr_Clear();
+      return false;
+    }
+  }
+  const int is_instance = PyObject_IsInstance(object, known);
+  if (is_instance < 0) throw nb::python_error();
+  return is_instance == 1;
+}
+
 Library library_of(PyObject* array) {
   if (is_numpy(array)) return Library::numpy;
   if (is_tensor(array)) return Library::torch;
   if (is_jax(array)) return Library::jax;
-  return std::string(Py_TYPE(array)->tp_name).rfind("cupy.", 0) == 0 ? Library::cupy : Library::other;
+  static PyObject* cupy_class = nullptr;
+  return is_instance_of(array, "cupy", "ndarray", cupy_class) ? Library::cupy : Library::other;
 }
 
 void bump_versions(const nb::list& tensors) {

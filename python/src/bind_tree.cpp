@@ -94,12 +94,8 @@ struct Vector {
   nb::object array;
 };
 Vector vector_of(nb::handle flat, const char* call) {
-  Vector vector{{}, nb::borrow(flat)};
-  Fault fault = read_array(flat.ptr(), vector.view);
-  if (fault == Fault::not_array) {
-    fault = import_device_array(flat.ptr(), vector.array);
-    if (fault == Fault::none) vector.view = as_device_array(vector.array.ptr())->view();
-  }
+  Vector vector{{}, {}};
+  const Fault fault = read_any(flat.ptr(), vector.view, vector.array);
   const std::string place = std::string(call) + ": the flat vector";
   if (fault != Fault::none) type_error(place + " " + fault_text(flat.ptr(), fault));
   if (vector.view.device != on_host) require_cuda(place);
@@ -116,6 +112,7 @@ void check_length(const ArrayView& view, std::int64_t size, const char* call) {
 std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
   Chosen chosen = chosen_leaves(m, rules, marks);
   std::vector<ArrayView> views;
+  views.reserve(chosen.leaves.size());
   for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
   for (std::size_t i : chosen.leaves)
     if (m.flat.views[i].device != on_host)

@@ -1,5 +1,5 @@
 // bind_update.cpp: update_(state, model, grads, *higher): the one call every training step makes.
-#include <string_view>
+#include <cstring>
 
 #include "errors.hpp"
 #include "handle.hpp"
@@ -43,8 +43,8 @@ Example:
     array([0.5, 0. ])
 )";
 
-constexpr std::string_view names[] = {"state", "model", "grads", "zero_grad", "stream"};
-constexpr int name_count = std::size(names);
+constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
+constexpr int name_count = int(std::size(names));
 
 struct Arguments {
   PyObject* given[name_count] = {};  // borrowed; null: not given
@@ -65,7 +65,7 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
     const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
     if (name == nullptr) return false;
     int at = 0;
-    while (at < name_count && names[at] != name) ++at;
+    while (at < name_count && std::strcmp(names[at], name) != 0) ++at;
     if (at == name_count || out.given[at] != nullptr) {
       PyErr_Format(PyExc_TypeError,
                    at == name_count ? "update_() got an unexpected keyword argument '%s'"
@@ -77,7 +77,7 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
   }
   for (int i = 0; i < 2; ++i) {
     if (out.given[i] != nullptr) continue;
-    PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i].data());
+    PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i]);
     return false;
   }
   return true;

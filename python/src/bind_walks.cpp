@@ -123,21 +123,15 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
   if (nb::len(tensors) > 0) bump_versions(tensors);
 }
 
-bool read_any(nb::handle x, ArrayView& view) {
-  const Fault fault = read_array(x.ptr(), view);
-  if (fault != Fault::not_array) return fault == Fault::none;
-  nb::object imported;
-  if (import_device_array(x.ptr(), imported) != Fault::none) return false;
-  view = as_device_array(imported.ptr())->view();
-  return true;
-}
 bool is_numeric(nb::handle x) {
   ArrayView view;
-  return read_any(x, view) && is_trainable(view.dtype);
+  nb::object kept;
+  return read_any(x.ptr(), view, kept) == Fault::none && is_trainable(view.dtype);
 }
 bool may_write(nb::handle x) {
   ArrayView view;
-  return read_any(x, view) && view.writable;
+  nb::object kept;
+  return read_any(x.ptr(), view, kept) == Fault::none && view.writable;
 }
 
 }  // namespace
@@ -149,7 +143,7 @@ void bind_walks(nb::module_& m) {
   m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"), nb::arg("stream").none());
   m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"),
         nb::arg("stream").none());
-  m.def("with_axes", [](nb::object array, const std::vector<int>& axes) { return with_axes(array, axes); });
+  m.def("with_axes", [](const nb::object& array, const std::vector<int>& axes) { return with_axes(array, axes); });
   m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());
   m.def(
       "array_places",

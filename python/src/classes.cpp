@@ -68,7 +68,7 @@ const Registered* registered(PyTypeObject* type) {
   return r.children || r.trainable ? &r : nullptr;
 }
 
-void set_class_registry(nb::object new_look_up) {
+void set_class_registry(const nb::object& new_look_up) {
   auto old = std::move(known_classes());
   known_classes().clear();
   for (const auto& [type, r] : old) drop(r);

@@ -21,7 +21,7 @@ const Registered* registered(PyTypeObject* type);
 
 // `look_up`: class -> (children, rebuild, trainable), Nones included, or None. Forgets what was looked up
 // before; None in its place lets everything go, before the interpreter does.
-void set_class_registry(nb::object look_up);
+void set_class_registry(const nb::object& look_up);
 
 // The children of an object of a registered class: a dict.
 nb::object registered_children(PyObject* object);

@@ -172,6 +172,15 @@ Fault import_device_array(PyObject* object, nb::object& out) {
   return interface.is_valid() ? import_interface(object, interface, out) : Fault::not_array;
 }
 
+Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from) {
+  read_from = nb::borrow(object);
+  Fault fault = read_array(object, view);
+  if (fault != Fault::not_array) return fault;
+  fault = import_device_array(object, read_from);
+  if (fault == Fault::none) view = as_device_array(read_from.ptr())->view();
+  return fault;
+}
+
 nb::object device_view(std::byte* data, int device, DType dtype, std::span<const std::int64_t> shape,
                        nb::handle owner) {
   auto [object, array] = new_array();

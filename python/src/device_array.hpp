@@ -37,6 +37,9 @@ DeviceArray* as_device_array(PyObject* object);
 // writes it before this thread's stream goes on.
 Fault import_device_array(PyObject* object, nb::object& out);
 
+// The same for an array of any library, with what the view is of.
+Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from);
+
 // Memory that `owner` keeps, in C order.
 nb::object device_view(std::byte* data, int device, DType dtype, std::span<const std::int64_t> shape, nb::handle owner);
 // The memory of a slot that `owner` keeps, as a NumPy array or a DeviceArray.

@@ -16,7 +16,7 @@ struct ClassInfo {
   PyObject* builtin;
 };
 
-void set_error(const Error& error) { PyErr_SetString(classes[static_cast<int>(error.kind())], error.what()); }
+void set_error(const Error& error) { PyErr_SetString(classes[static_cast<std::size_t>(error.kind())], error.what()); }
 
 }  // namespace
 
@@ -43,7 +43,7 @@ void bind_errors(nb::module_& m) {
         PyErr_NewExceptionWithDoc((std::string("optimisers.") + info.name).c_str(), info.doc, bases.ptr(), nullptr));
     if (!cls.is_valid()) throw nb::python_error();
     m.attr(info.name) = cls;
-    classes[static_cast<int>(info.kind)] = cls.release().ptr();  // the module lives as long as the process
+    classes[static_cast<std::size_t>(info.kind)] = cls.release().ptr();  // the module lives as long as the process
   }
   nb::register_exception_translator([](const std::exception_ptr& p, void*) {
     try {

@@ -2,6 +2,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <array>
 #include <cstdlib>
 
 #include "array.hpp"
@@ -24,9 +25,22 @@ void bind_machine(nb::module_& m) {
   m.def("get_num_threads", &get_num_threads);
 }
 
+namespace {
+
+// Caches, classes, nanobind's records and NumPy's interface are the process's: a second interpreter that starts the
+// module takes them from the first. What nanobind declares of this, from Python 3.12 on, binds only interpreters with
+// a lock of their own.
+int refuse_subinterpreters(PyObject*) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return 0;
+  PyErr_SetString(PyExc_ImportError,
+                  "optimisers does not support loading in subinterpreters; use threads or processes instead");
+  return -1;
+}
+
+}  // namespace
 }  // namespace optimisers::python
 
-NB_MODULE(_core, m) {
+NB_MODULE(_core_anywhere, m) {
   using namespace optimisers::python;
   // At exit, states may still be held by module globals that a registered class keeps alive: no fault, and no reason
   // to alarm a user. Set the variable when looking for leaks.
@@ -41,4 +55,15 @@ NB_MODULE(_core, m) {
   bind_walks(m);
   bind_devices(m);
   bind_machine(m);
+}
+
+// nanobind's module with one step more, before its own.
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python gives the name
+  static std::array<PyModuleDef_Slot, 8> slots{};
+  auto* def = reinterpret_cast<PyModuleDef*>(PyInit__core_anywhere());
+  if (def == nullptr || def->m_slots == slots.data()) return reinterpret_cast<PyObject*>(def);
+  slots[0] = {Py_mod_exec, reinterpret_cast<void*>(&optimisers::python::refuse_subinterpreters)};
+  for (std::size_t i = 0; def->m_slots[i].slot != 0; ++i) slots.at(i + 1) = def->m_slots[i];
+  def->m_slots = slots.data();
+  return reinterpret_cast<PyObject*>(def);
 }

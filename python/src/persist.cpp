@@ -1,4 +1,5 @@
 // persist.cpp: states as plain Python objects and back.
+#include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
@@ -60,6 +61,13 @@ nb::object saved_layout(const std::optional<Layout>& layout) {
   nb::list offsets;
   for (auto offset : layout->offsets) offsets.append(offset);
   return nb::make_tuple(nb::str(std::string(name_of(layout->dtype)).c_str()), layout->size, offsets);
+}
+
+DType saved_dtype(nb::handle name) {
+  const auto text = nb::cast<std::string>(name);
+  const auto dtype = dtype_from_name(text);
+  if (!dtype) value_error("unpickling a state: \"" + text + "\" is no dtype that this version knows");
+  return *dtype;
 }
 
 nb::list states_of(const UserStages& stages) {
@@ -125,7 +133,7 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
   std::vector<LeafArray> leaves;
   for (nb::handle item : data[1]) {
     LeafArray leaf{{},
-                   *dtype_from_name(nb::cast<nb::str>(item[1]).c_str()),
+                   saved_dtype(item[1]),
                    library_from_name(nb::cast<nb::str>(item[2]).c_str()),
                    static_cast<std::int8_t>(nb::cast<int>(item[5]))};
     for (nb::handle n : item[0]) leaf.shape.push_back(nb::cast<std::int64_t>(n));
@@ -137,7 +145,7 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
     Flattened model;
     model.spec = spec;
     model.views = blank.views;
-    layout = layout_of(model, *dtype_from_name(nb::cast<nb::str>(data[3][0]).c_str()));
+    layout = layout_of(model, saved_dtype(data[3][0]));
     layout->size = nb::cast<std::int64_t>(data[3][1]);  // the vector may have parts that no leaf covers
     layout->offsets = nb::cast<std::vector<std::int64_t>>(data[3][2]);
     const LeafArray like = leaves.empty() ? LeafArray{} : leaves[0];

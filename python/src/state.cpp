@@ -90,6 +90,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
               std::vector<ArrayView> segments;
+              segments.reserve(leaves_.size());
               for (std::uint32_t i = 0; i < leaves_.size(); ++i) segments.push_back(segment(arrays[0], i));
               return segments;
             }()),
@@ -126,11 +127,12 @@ void State::size_scratch() {
 
 ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
   const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
+  const Layout& layout = layout_.value();
   ArrayView view = flat;
-  view.data += layout_->offsets[leaf] * step;
-  view.shape = layout_->shapes[leaf].data();
-  view.ndim = static_cast<std::int32_t>(layout_->shapes[leaf].size());
-  view.strides = step == size_of(flat.dtype) ? nullptr : layout_->strides[leaf].data();
+  view.data += layout.offsets[leaf] * step;
+  view.shape = layout.shapes[leaf].data();
+  view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
+  view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
   view.stride_unit = step;
   return view;
 }
@@ -296,7 +298,8 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   ArrayView target;
   read_parameter(spec_->places[0], update.x, call);
   read_gradient(spec_->places[0], update.dx, call);
-  if (read_array(out, target) != Fault::none) type_error("apply_: the output is no array");
+  nb::object written;
+  if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
   if (user_stages_.empty()) {
     if (elements_ < worth_releasing) return core_.apply(update, target.data);
     Unlocked unlocked;

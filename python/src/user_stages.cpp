@@ -61,7 +61,8 @@ void Backup::put_back() {
 Backup::~Backup() {
   try {
     put_back();
-  } catch (const std::exception&) {  // a device that fails: its state is unusable, and says so when it is used again
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
+    // A device that fails: its state is unusable, and says so when it is used again.
   }
 }
 
@@ -76,7 +77,7 @@ void UserRun::commit() {
 // The leaf's array with the leaf's axes.
 nb::object UserRun::parameter(std::uint32_t root, PyObject* flat, std::uint32_t leaf) const {
   if (flat != nullptr) {
-    const Layout& layout = *state_.layout_;
+    const Layout& layout = state_.layout_.value();
     nb::list shape;
     for (auto n : layout.shapes[leaf]) shape.append(n);
     return python_.attr("segment")(nb::borrow(flat), layout.offsets[leaf], nb::tuple(shape));
@@ -111,7 +112,7 @@ void UserRun::start(std::uint32_t root, PyObject* flat) {
       const std::span<const std::int64_t> shape = state_.leaf(update.leaf).shape;
       nb::object wide = slot_view(*master, shape, nb::none());
       run.x = python_.attr("master_of")(run.x, wide);
-      read_array(run.x.ptr(), run.x_view);
+      read(run.x, run.x_view);
     }
     runs_.push_back(std::move(run));
   }
@@ -156,7 +157,7 @@ void UserRun::native_stages(std::size_t stage) {
     backup_.add(update.leaf);
     buffers.push_back(python_.attr("empty_like")(run.x));
     ArrayView buffer;
-    read_array(buffers.back().ptr(), buffer);
+    read(buffers.back(), buffer);
     updates.push_back(update);
     out.push_back(buffer.data);
     of.push_back(&run);
@@ -170,11 +171,16 @@ void UserRun::native_stages(std::size_t stage) {
   }
 }
 
+void UserRun::read(const nb::object& array, ArrayView& view) {
+  if (read_any(array.ptr(), view, read_from_.emplace_back()) != Fault::none)
+    type_error(std::string(call_) + ": a stage gave no array");
+}
+
 void UserRun::take(Run& run, const nb::object& dx) {
   LeafUpdate& update = state_.updates_[run.update];
   run.dx = dx;
   update.more = -1;
-  if (read_array(dx.ptr(), update.dx) != Fault::none) type_error(std::string(call_) + ": a stage gave no array");
+  read(dx, update.dx);
 }
 
 void UserRun::user_stage(Run& run, std::size_t stage) {

@@ -58,12 +58,14 @@ class UserRun {
   void native_stages(std::size_t stage);
   void user_stage(Run& run, std::size_t stage);
   bool counts_missing(std::uint32_t core_leaf) const;
+  void read(const nb::object& array, ArrayView& view);
   void take(Run& run, const nb::object& dx);
 
   State& state_;
   const char* call_;
   nb::object python_;  // the module optimisers._user_rules
   std::vector<Run> runs_;
+  std::vector<nb::object> read_from_;  // what views are of
   Backup backup_;
 };
 

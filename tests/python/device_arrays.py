@@ -16,7 +16,8 @@ from support import mapped, numpy_dtype, to_numpy, to_torch
 
 import optimisers as opt
 
-EMULATED = "emulation" in os.environ.get("OPTIMISERS_CUDA_LIBRARY", "")
+_library = os.environ.get("OPTIMISERS_CUDA_LIBRARY", "")
+EMULATED = "emulation" in _library and os.path.exists(_library)
 needs_emulation = pytest.mark.skipif(
     not EMULATED, reason="OPTIMISERS_CUDA_LIBRARY names no emulation of devices; `make test` builds it and does"
 )

@@ -25,7 +25,7 @@ def state_and_array():
 def test_wait_tells_of_a_norm_that_is_not_finite():
     state, x = state_and_array()
     opt.update_(state, x, CudaArray(NAN))
-    with pytest.raises(FloatingPointError, match='finite norm.*"x"'):
+    with pytest.raises(FloatingPointError, match=r'finite norm.*"x"'):
         opt.wait(state)
     assert bits(x.host) == bits(X) and not host(state.state[0].v).any()
     assert opt.wait(state) is state

@@ -21,7 +21,9 @@ def test_doctor_reads_well():
     assert text == repr(doctor) and len(text.splitlines()) == 6
     for part in (opt.__version__, doctor.isa, str(doctor.threads), doctor.cuda_reason, doctor.numpy):
         assert part in text
-    assert doctor.isa in doctor.isa_available and doctor.cuda is False
+    assert doctor.isa in doctor.isa_available and doctor.cuda == (doctor.cuda_reason == "") == (
+        doctor.cuda_devices != []
+    )
 
 
 def test_number_of_threads_can_be_set(threads):

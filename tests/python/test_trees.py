@@ -480,6 +480,16 @@ def test_pickled_layout_continues():
     assert np.array_equal(flat, twin_flat) and np.array_equal(twin["b"][0].state.v, state["b"][0].state.v)
 
 
+@pytest.mark.parametrize("layout", [False, True], ids=["tree", "layout"])
+def test_pickle_with_an_unknown_dtype_is_refused(layout):
+    """As a later version might write it: the dtype of a leaf, or of the vector."""
+    flat, re = opt.destructure({"a": ones(2)})
+    state = opt.setup(opt.Momentum(), flat, layout=re) if layout else opt.setup(opt.Momentum(), {"a": ones(2)})
+    pickled = pickle.dumps(state)
+    with pytest.raises(ValueError, match='"float3q" is no dtype'):
+        pickle.loads(pickled.replace(b"float32", b"float3q"))
+
+
 # ------------------------------------------------------------------------------------------ rules by part
 
 

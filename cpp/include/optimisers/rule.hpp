@@ -107,7 +107,8 @@ constexpr int arity() {
 template <class R>
 using clock_type = typename detail::ClockOf<R>::type;
 template <class R>
-inline constexpr int clock_size = std::is_empty_v<clock_type<R>> ? 0 : int(sizeof(clock_type<R>) / sizeof(double));
+inline constexpr int clock_size =  // NOLINTNEXTLINE(bugprone-sizeof-expression): a clock has doubles or nothing
+    std::is_empty_v<clock_type<R>> ? 0 : int(sizeof(clock_type<R>) / sizeof(double));
 
 template <class R>
 inline constexpr int max_slots = int(R::slots.size());
