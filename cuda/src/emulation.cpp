@@ -79,6 +79,12 @@ const Driver emulated{
         },
     .allocate = allocate,
     .release = release,
+    .allocate_on = [](int device, void*, std::size_t bytes, void** memory) { return allocate(device, bytes, memory); },
+    .release_on =
+        [](int device, void*, void* memory) {
+          release(device, memory);
+          return Status::ok;
+        },
     .allocate_shared = allocate,
     .release_shared = release,
     .free_memory = [](int) { return limit() - in_use; },
