@@ -15,7 +15,7 @@ LAYERS = [
     "config.hpp  optimisers.h",
     "math.hpp  error.hpp  isa.hpp  threads.hpp",
     "dtype.hpp  refuse.hpp  result.hpp  arena.hpp  clocks.hpp  norm_terms.hpp",
-    "array.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp cpu/dispatch.hpp",
+    "array.hpp  portions.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp cpu/dispatch.hpp",
     "kernel.hpp  overlap.hpp  sweeps.hpp  pack.hpp  rules/adam.hpp",
     "rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",
@@ -24,6 +24,7 @@ LAYERS = [
     "optimisers.hpp  group.hpp  state_data.hpp",
     "cpu/executor.hpp",
     "state.hpp  cpu/norms.hpp",
+    "written.hpp",
     "device.hpp",
 ]
 # A source sees what its header sees, and the header; these see more, up to the header named here.
@@ -35,7 +36,7 @@ SEES = {
     "leaf.cpp": "state_data.hpp",
     "setup.cpp": "state_data.hpp",
     "c_api.cpp": "state_data.hpp",
-    "checks.cpp": "state.hpp",
+    "checks.cpp": "written.hpp",
     "schedule.cpp": "state.hpp",
     "optimiser.cpp": "device.hpp",
     "sweeps.cpp": "device.hpp",

@@ -103,6 +103,9 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     group.elements += (size + step - 1) / step * step;
   }
   for (Group& group : groups) {
+    reduces |= group.device == on_host && !group.reducers.empty();
+    step_size = std::max(step_size, std::size_t(group.step_size));
+    row_words = std::max(row_words, std::size_t(group.row_size) / 8);
     const auto arena = [&](DType dtype) {
       const std::size_t bytes = std::size_t(group.elements) * std::size_t(size_of(dtype));
       if (group.device == on_host || bytes == 0) return Arena(bytes, int(group.arenas.size()), memory);

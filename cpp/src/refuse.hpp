@@ -1,5 +1,7 @@
 // refuse.hpp: how a call says no to a value.
 #pragma once
+#include <string>
+
 #include "optimisers/error.hpp"
 
 namespace optimisers {
@@ -12,5 +14,7 @@ namespace optimisers {
 refuse(const std::string& message, const std::string& leaf = {}) {
   throw Error(ErrorKind::value, message, leaf);
 }
+
+inline std::string quoted(const std::string& name) { return "\"" + name + "\""; }
 
 }  // namespace optimisers

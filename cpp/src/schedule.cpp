@@ -5,6 +5,7 @@
 
 #include "cpu/norms.hpp"
 #include "optimisers/error.hpp"
+#include "portions.hpp"
 #include "state.hpp"
 
 namespace optimisers {
@@ -15,37 +16,94 @@ using cpu::Job;
 // Neighbouring leaves mostly have the same rule and the same clock: what one tick gave serves them all.
 class TickCache {
  public:
-  explicit TickCache(std::vector<std::uint64_t>& scratch) : before_(scratch) {}
+  explicit TickCache(std::uint64_t* memory) : before_(memory) {}  // for a row
 
-  bool matches(const Job& job, const std::byte* row) const {
-    return known_ && job.group == ticked_.group && job.arrays->dx.present == present_ &&
-           std::equal(before_.begin(), before_.end(), words(row));
+  // False: the leaf's own tick is needed.
+  bool serve(Job& job, std::uint64_t* row, bool present, bool& active) const {
+    if (job.group != group_ || present != present_) return false;
+    for (int w = 0; w < words_; ++w)  // rows are short: a call of memcmp costs more
+      if (row[w] != before_[w]) return false;
+    std::copy(after_ + changed_, after_ + words_, row + changed_);
+    job.steps = steps_;
+    job.course = course_;
+    active = active_;
+    return true;
   }
-  bool reuse(Job& job, std::byte* row) const {
-    std::copy_n(after_, job.group->row_size, row);  // both null where no stage is native
-    job.steps = ticked_.steps;
-    job.course = ticked_.course;
-    return active_;
-  }
-  bool tick_and_remember(Job& job, std::byte* row, std::byte* steps) {
-    before_.assign(words(row), words(row) + job.group->row_size / 8);
-    active_ =
-        advance(RowStages{*job.group, row, steps}, int(job.group->stages.size()), job.arrays->dx.present, job.course);
-    ticked_ = job;
-    present_ = job.arrays->dx.present;
+  bool tick(Job& job, std::uint64_t* row, bool present, std::byte* steps) {
+    group_ = job.group;
+    words_ = group_->row_size / 8;
+    std::copy(row, row + words_, before_);
+    job.steps = steps_ = steps;
+    job.course = {};
+    active_ = advance(RowStages{*group_, reinterpret_cast<std::byte*>(row), steps}, int(group_->stages.size()), present,
+                      job.course);
+    course_ = job.course;
+    present_ = present;
     after_ = row;
-    known_ = true;
+    changed_ = int(std::mismatch(before_, before_ + words_, row).first - before_);
     return active_;
   }
 
  private:
-  static const std::uint64_t* words(const std::byte* row) { return reinterpret_cast<const std::uint64_t*>(row); }
-
-  std::vector<std::uint64_t>& before_;
-  Job ticked_{};
-  const std::byte* after_ = nullptr;
-  bool known_ = false, present_ = false, active_ = false;
+  std::uint64_t* before_;
+  const std::uint64_t* after_ = nullptr;  // the row that was ticked; what stands before `changed_` did not change
+  const Group* group_ = nullptr;
+  const std::byte* steps_ = nullptr;
+  int words_ = 0, changed_ = 0;
+  Course course_;
+  bool present_ = false, active_ = false;
 };
+
+// Ticks the clocks of leaves [begin, end) and writes their jobs to where `begin` is. Returns how many there are.
+std::size_t tick_portion(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::uint64_t* row_memory,
+                         std::size_t begin, std::size_t end) {
+  TickCache cache(row_memory);
+  std::byte* steps = state.steps.data() + begin * state.step_size;
+  Job* job = state.job_memory.data() + begin;
+  for (std::size_t i = begin; i < end; ++i) {
+    const LeafUpdate& u = leaves[i];
+    const LeafRecord& leaf = state.leaves[u.leaf];
+    if (leaf.frozen || leaf.device != on_host) continue;  // clocks of a device are there
+    const Group& group = state.groups[leaf.group];
+    auto* row = reinterpret_cast<std::uint64_t*>(state.row_of(u.leaf));
+    job->group = &group;
+    job->arrays = &u;
+    job->offset = leaf.offset;
+    job->size = leaf.size;
+    job->out = nullptr;
+    job->flags = state.flags[i];
+    const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
+    bool active;
+    if (!shares || !cache.serve(*job, row, u.dx.present, active)) {
+      active = cache.tick(*job, row, u.dx.present, steps);
+      steps += state.step_size;
+    }
+    if (active) ++job;
+  }
+  return std::size_t(job - (state.job_memory.data() + begin));
+}
+
+// Ticks all clocks; leaves state.jobs.
+void tick_all(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
+  const std::size_t n = leaves.size(), portions = portion_count(n);
+  if (state.job_memory.size() < n) state.job_memory.resize(n);
+  if (state.steps.size() < n * state.step_size) state.steps.resize(n * state.step_size);
+  if (state.row_memory.size() < portions * state.row_words) state.row_memory.resize(portions * state.row_words);
+  std::vector<std::pair<std::size_t, std::size_t>> made;  // first job and their number, of portions but the first
+  if (portions > 1) made.resize(portions);
+  std::size_t jobs = 0;
+  in_portions(n, portions, [&](std::size_t p, std::size_t begin, std::size_t end) {
+    const std::size_t count = tick_portion(state, leaves, state.row_memory.data() + p * state.row_words, begin, end);
+    if (p == 0) jobs = count;
+    else made[p] = {begin, count};
+  });
+  for (const auto& [first, count] : made) {
+    Job* from = state.job_memory.data() + first;
+    if (first != jobs) std::copy(from, from + count, state.job_memory.data() + jobs);
+    jobs += count;
+  }
+  state.jobs = {state.job_memory.data(), jobs};
+}
 
 // ---- norms
 
@@ -183,54 +241,16 @@ class Reductions {
 }  // namespace
 
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
-  std::size_t steps = 0, rows = 0;
-  bool reduces = false;
+  const auto reduces = [&](const LeafUpdate& u) { return !state.group_of(u.leaf).reducers.empty(); };
+  if (!state.reduces || std::none_of(leaves.begin(), leaves.end(), reduces)) return tick_all(state, leaves);
+
+  // A norm may yet refuse the call: keep the clocks as they were.
+  state.backup.clear();
   for (const LeafUpdate& u : leaves) {
-    const Group& group = state.group_of(u.leaf);
-    if (group.device != on_host) continue;
-    steps += std::size_t(group.step_size);
-    rows += std::size_t(group.row_size);
-    reduces |= !group.reducers.empty();
+    const std::byte* row = state.row_of(u.leaf);
+    state.backup.insert(state.backup.end(), row, row + state.group_of(u.leaf).row_size);
   }
-  if (state.steps.size() < steps) state.steps.resize(steps);
-  state.jobs.clear();
-  state.jobs.reserve(leaves.size());
-  if (reduces) {  // a norm may yet refuse the call: keep the clocks as they were
-    state.backup.clear();
-    state.backup.reserve(rows);
-    for (const LeafUpdate& u : leaves) {
-      const std::byte* row = state.row_of(u.leaf);
-      state.backup.insert(state.backup.end(), row, row + state.group_of(u.leaf).row_size);
-    }
-  }
-
-  TickCache cache(state.scratch_row);
-  std::byte* step = state.steps.data();
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
-    const LeafUpdate& u = leaves[i];
-    const LeafRecord& leaf = state.leaves[u.leaf];
-    if (leaf.frozen) continue;
-    const Group& group = state.groups[leaf.group];
-    if (group.device != on_host) continue;  // its clocks are there
-    std::byte* row = state.row_of(u.leaf);
-    Job& job = state.jobs.emplace_back(Job{.group = &group,
-                                           .arrays = &u,
-                                           .steps = step,
-                                           .offset = leaf.offset,
-                                           .size = leaf.size,
-                                           .flags = state.flags[i]});
-    const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
-    bool active;
-    if (shares && cache.matches(job, row)) {
-      active = cache.reuse(job, row);
-    } else {
-      active = cache.tick_and_remember(job, row, step);
-      step += group.step_size;
-    }
-    if (!active) state.jobs.pop_back();
-  }
-
-  if (!reduces) return;
+  tick_all(state, leaves);
   try {
     Reductions(state, further).run();
   } catch (...) {

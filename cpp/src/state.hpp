@@ -41,10 +41,14 @@ struct Optimiser::State {
   std::uint32_t epoch = 0;
   WrittenMemory written;
 
+  bool reduces = false;                      // some group does
+  std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
+
   std::vector<cpu::ArrayFlags> flags;  // of the call's leaves
-  std::vector<cpu::Job> jobs;
+  std::span<cpu::Job> jobs;            // in job_memory
+  std::vector<cpu::Job> job_memory;
   std::vector<std::byte> steps, backup;
-  std::vector<std::uint64_t> scratch_row;
+  std::vector<std::uint64_t> row_memory;
 
   std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
   DeviceLeaves* device_of(Leaf leaf);                                  // null: on the host

@@ -1,0 +1,95 @@
+"""So many leaves that checks and clocks are dealt out to the threads as well: nothing may depend on that."""
+
+import pickle
+
+import numpy as np
+import pytest
+from support import everything
+
+import optimisers as opt
+
+COUNT = 9000  # four portions
+RULES = {
+    "a": opt.Adam(0.01),
+    "b": opt.OptimiserChain(opt.AccumGrad(2), opt.Momentum(0.1)),
+    "c": opt.OptimiserChain(opt.ClipNorm(1.0, throw=False), opt.Descent(0.1)),
+    "d": opt.OptimiserChain(),
+}
+
+
+def array(i, size=2):
+    return np.full(size, 1 + i % 7, np.float32)
+
+
+def many():
+    """A model with every rule in every portion, frozen leaves among them, and its state."""
+    model = {f"{'abcd'[i // 3 % 4]}{i}": array(i, 1 + i % 5) for i in range(COUNT)}
+    state = opt.setup(lambda path, x: RULES[path[0][0]], model)
+    for i, key in enumerate(model):
+        if i % 11 == 5:
+            opt.freeze_(state[key])
+    return model, state
+
+
+def gradients(model, step):
+    """Some are missing, others in each step."""
+    return {k: None if (i + step) % 13 == 0 else 0.5 + x for i, (k, x) in enumerate(model.items())}
+
+
+def snapshot(model, state):
+    return pickle.dumps((list(model.values()), state))
+
+
+@pytest.fixture
+def four_threads(threads):
+    opt.set_num_threads(4)
+
+
+def test_portions_give_the_bits_of_one_thread(four_threads):
+    results = []
+    for count in (4, 1, 3):
+        opt.set_num_threads(count)
+        model, state = many()
+        for step in range(4):
+            opt.update_(state, model, gradients(model, step))
+        results.append(snapshot(model, state))
+    assert results[0] == results[1] == results[2]
+
+
+def test_portions_do_what_each_leaf_alone_would(four_threads):
+    model, state = many()
+    alone, alone_state = many()
+    keys = list(model)[::431] + list(model)[-3:]
+    for step in range(4):
+        grads = gradients(model, step)
+        opt.update_(state, model, grads)
+        for key in keys:
+            opt.update_(alone_state[key], alone[key], grads[key])
+    for key in keys:
+        assert everything(model[key], state[key]) == everything(alone[key], alone_state[key])
+
+
+@pytest.mark.parametrize("first", [3, 4600, 8990])
+@pytest.mark.parametrize("fault", ["shape", "read-only", "complex", "overlap", "moved and overlap"])
+def test_the_first_fault_is_named_and_nothing_has_changed(four_threads, first, fault):
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    state = opt.setup(opt.Adam(), model)
+    grads = {k: 0.5 + x for k, x in model.items()}
+    opt.update_(state, model, grads)
+    before = snapshot(model, state)
+    for i in {first, first + 5, COUNT - 1}:
+        key = f"w{i}"
+        if fault == "shape":
+            grads[key] = array(i, 3)
+        elif fault == "complex":
+            grads[key] = grads[key] + 1j
+        elif fault == "read-only":
+            model[key].flags.writeable = False
+        elif fault == "overlap":
+            grads[key] = model["w0"]
+        elif fault == "moved and overlap":
+            model[key] = model[key].copy()
+            grads[key] = model["w0"]
+    with pytest.raises(ValueError, match=f'"w{first}"'):
+        opt.update_(state, model, grads)
+    assert snapshot(model, state) == before
