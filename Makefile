@@ -55,7 +55,7 @@ python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python 
 
 # The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
 # one that knows CUDA, and with CuPy and JAX as far as they are to be tested.
-GPU_ARCH ?= 90-real
+GPU_ARCH ?= 90
 gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/_cuda.so
 gpu-test: $(VENV)/.test $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
 	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)

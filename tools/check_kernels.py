@@ -187,6 +187,8 @@ def count_spills(ptx: Path, arch: str, kernels: dict[str, Kernel]) -> None:
 def faults_of(kernel: Kernel, known: dict[str, Rule]) -> Iterator[str]:
     """Say what is wrong with one kernel."""
     shape = kernel.shape
+    if shape is None and kernel.name.startswith("Sweep"):
+        yield f"{kernel.name}: a sweep of a kind this check does not know"
     allowed = STACK.get(shape[1], 0) if shape else 0
     if kernel.spills:
         yield f"{kernel.name}: {kernel.spills} bytes are spilled"
@@ -226,6 +228,8 @@ def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
         faults.append(f"{file} has no code for {arch}")
     elif not sources:
         faults.append(f"{file} has no PTX for {arch}; compile with OPTIMISERS_CUDA_ARCHITECTURES={arch[3:]}")
+    if not any(kernel.shape for kernel in kernels):
+        faults.append(f"{file} has no sweeps for {arch}")
     known = rules()
     for kernel in kernels:
         faults += faults_of(kernel, known)

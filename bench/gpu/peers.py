@@ -84,6 +84,18 @@ class Cupy:
         return Step(run, lambda: [a.get().astype(np.float64) for _, a, _, _ in leaves])
 
 
+class Torch:
+    """torch.optim as bench/peers has it, its arrays on the device."""
+
+    def __init__(self, device: str, mode: str) -> None:
+        module = importlib.import_module("peers.torch_optim")
+        self.device, self.peer = device, module.Torch(Setting(torch.get_num_threads(), ""), mode)
+
+    def build(self, case: Case, x: list[np.ndarray], dx: list[np.ndarray]) -> Step:
+        with torch.device(self.device):
+            return self.peer.build(case, x, dx)
+
+
 def make(name: str, device: str) -> Any:
     """Raises ImportError, or what the package raises where it does not work, if there is no such peer here."""
     if name == COPY:
@@ -94,5 +106,4 @@ def make(name: str, device: str) -> Any:
         return Cupy(device)
     if name == OPTAX:
         return importlib.import_module("peers.optax_jit").Optax(Setting(1, ""))
-    mode = "fused" if name == FUSED else "foreach"
-    return importlib.import_module("peers.torch_optim").Torch(Setting(torch.get_num_threads(), ""), mode)
+    return Torch(device, "fused" if name == FUSED else "foreach")

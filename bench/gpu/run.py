@@ -58,7 +58,6 @@ def device_of(args: argparse.Namespace) -> str:
     found = opt.doctor()
     if not found.cuda:
         raise SystemExit(f"bench/gpu: optimisers finds no CUDA device: {found.cuda_reason}")
-    torch.set_default_device("cuda")
     return "cuda"
 
 
@@ -74,8 +73,10 @@ def about(device: str) -> Record:
     """The device, the driver and the versions."""
     import torch
 
-    versions = {"python": platform.python_version()}
-    for package in ("optimisers", "torch", "jax", "jaxlib", "optax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numpy"):
+    import optimisers as opt
+
+    versions = {"python": platform.python_version(), "optimisers": opt.doctor().version}
+    for package in ("torch", "jax", "jaxlib", "optax", "cupy", "cupy-cuda12x", "cupy-cuda13x", "numpy"):
         try:
             versions[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -136,7 +137,7 @@ def measured_case(case: Any, peers: dict[str, Any], settings: Any) -> Iterator[R
 
 def measured(args: argparse.Namespace, device: str) -> Record:
     from gpu import plan
-    from gpu.bits import check_bits
+    from gpu.bits import LARGEST, check_bits
     from gpu.report import table
     from gpu.timing import Settings
 
@@ -150,7 +151,7 @@ def measured(args: argparse.Namespace, device: str) -> Record:
             raise SystemExit(f"bench/gpu: no case contains {' or '.join(args.only)}")
     start, facts = time.monotonic(), about(device)
     print(f"{facts['device']}; driver {facts['driver']}, CUDA {facts['cuda']}", flush=True)
-    compared = check_bits(device)
+    compared = check_bits(device, 1003 if args.dry_run else LARGEST)
     print(f"{compared} rules and dtypes have the bits they have on the CPU", flush=True)
     peers, missing = available(cases, device)
     records: list[Record] = []
