@@ -167,6 +167,11 @@ void State::update(const Arrays& x, const Arrays& dx) {
   data_->optimiser.update(data_->call);
 }
 
+void State::wait() {
+  InUse in_use(data_->busy);
+  data_->optimiser.wait();
+}
+
 Result<> State::try_update(const Arrays& x, const Arrays& dx) noexcept {
   return attempt([&] { update(x, dx); });
 }

@@ -100,6 +100,7 @@ const Driver emulated{
         },
     .launch =
         [](int, void* stream, int kernel, const void* args, unsigned blocks) {
+          if (std::getenv("OPTIMISERS_EMULATED_FAILURE")) return Status::sticky;
           table[std::size_t(kernel)](args, blocks, stream);
           return Status::ok;
         },

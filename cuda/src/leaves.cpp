@@ -70,6 +70,10 @@ class Leaves final : public DeviceLeaves {
   void prepare(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                std::span<std::byte* const> out) override {
     (void)driver_in_use();
+    if (broken_)
+      throw Error(ErrorKind::device, "update: device " + std::to_string(device_) +
+                                         " failed in an earlier update of this state, which may be half done; set up "
+                                         "a new state, or load a saved one, in a process whose device works");
     throw_reports();
     for (auto& called : called_) called.clear();
     called_.resize(groups_.size());
@@ -92,32 +96,9 @@ class Leaves final : public DeviceLeaves {
 
   void enqueue() override {
     if (!std::exchange(prepared_, false)) return;
-    const Driver& d = driver_in_use();
-    void* on = stream(device_);
-    const bool capture = d.capturing(device_, on);
-    follow_last(on, capture);
-    if (capture && plan_) captured_.push_back(plan_);
-    for (auto& g : groups_)
-      if (!g->empty()) g->begin(on, capture);
-    bool first = true;
-    for (const PlannedStep& step : plan_->steps) {
-      for (std::size_t g = 0; g < groups_.size(); ++g)
-        if (step.at[g].bytes() > 0)
-          groups_[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], needs_extremes(g));
-      for (const Combination& c : step.combinations) {
-        const CombineTable table{.members = c.members.as<Member>(),
-                                 .by_lane = c.by_lane.as<std::uint32_t>(),
-                                 .lane_start = c.lane_start.as<std::uint32_t>(),
-                                 .count = c.count,
-                                 .shared_norm = c.shared,
-                                 .first = std::exchange(first, false),
-                                 .verdict = verdict_.as<Verdict>(),
-                                 .report = report_.get()};
-        check(d.launch(device_, on, kernel_number<Combine>, &table, 1), device_, "a norm");
-      }
-    }
-    for (auto& g : groups_)
-      if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
+    broken_ = true;  // unless all of it is enqueued
+    enqueue_all();
+    broken_ = false;
   }
 
   void send_rule(std::uint32_t leaf) override { send_parts(leaf, true); }
@@ -152,6 +133,35 @@ class Leaves final : public DeviceLeaves {
   }
 
  private:
+  void enqueue_all() {
+    const Driver& d = driver_in_use();
+    void* on = stream(device_);
+    const bool capture = d.capturing(device_, on);
+    follow_last(on, capture);
+    if (capture && plan_) captured_.push_back(plan_);
+    for (auto& g : groups_)
+      if (!g->empty()) g->begin(on, capture);
+    bool first = true;
+    for (const PlannedStep& step : plan_->steps) {
+      for (std::size_t g = 0; g < groups_.size(); ++g)
+        if (step.at[g].bytes() > 0)
+          groups_[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], needs_extremes(g));
+      for (const Combination& c : step.combinations) {
+        const CombineTable table{.members = c.members.as<Member>(),
+                                 .by_lane = c.by_lane.as<std::uint32_t>(),
+                                 .lane_start = c.lane_start.as<std::uint32_t>(),
+                                 .count = c.count,
+                                 .shared_norm = c.shared,
+                                 .first = std::exchange(first, false),
+                                 .verdict = verdict_.as<Verdict>(),
+                                 .report = report_.get()};
+        check(d.launch(device_, on, kernel_number<Combine>, &table, 1), device_, "a norm");
+      }
+    }
+    for (auto& g : groups_)
+      if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
+  }
+
   GroupTables& tables_of(std::uint32_t leaf) { return *groups_[std::size_t(group_of_[state_.leaves[leaf].group])]; }
 
   // Slots that do not start at zero, and master copies.
@@ -325,6 +335,7 @@ class Leaves final : public DeviceLeaves {
   std::vector<std::shared_ptr<Plan>> captured_;
   std::optional<void*> last_stream_;
   bool prepared_ = false;
+  bool broken_ = false;  // a call was enqueued in part
 };
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "optimisers/cuda.hpp"
 #include "optimisers/error.hpp"
+#include "optimisers/optimisers.hpp"
 #include "optimisers/sweeps.hpp"
 #include "support.hpp"
 
@@ -361,6 +362,28 @@ TEST_F(Cuda, ANormThatIsRefusedWritesNothingAndIsReportedOnce) {
   EXPECT_THROW(opt.update(u), Error);  // the next call says it, before it does anything
 }
 
+TEST_F(Cuda, TheApiInFrontOfItTakesSpansOfDeviceMemory) {
+  std::vector<float> here(1000, 1.f), gradient(1000, 0.5f), back(1000);
+  const auto bytes = [](auto* p) { return reinterpret_cast<std::byte*>(p); };
+  auto* x = reinterpret_cast<float*>(cuda::allocate(device, 4000));
+  auto* dx = reinterpret_cast<float*>(cuda::allocate(device, 4000));
+  cuda::copy(bytes(x), device, bytes(here.data()), on_host, 4000);
+  cuda::copy(bytes(dx), device, bytes(gradient.data()), on_host, 4000);
+  State on_the_host = setup(Chain{ClipNorm{1.0}, AdamW{.eta = 0.1}}, here);
+  State there = setup(Chain{ClipNorm{1.0}, AdamW{.eta = 0.1}}, cuda::span(x, 1000));
+  for (int step = 0; step < 3; ++step) {
+    on_the_host.update(here, gradient);
+    there.update(cuda::span(x, 1000), cuda::span(dx, 1000));
+  }
+  there.wait();
+  cuda::copy(bytes(back.data()), on_host, bytes(x), device, 4000);
+  EXPECT_EQ(back, here);
+  EXPECT_EQ(there.leaf(0).clock("beta1_t"), on_the_host.leaf(0).clock("beta1_t"));
+  EXPECT_THROW(there.update(here, gradient), Error);
+  cuda::release(device, bytes(x));
+  cuda::release(device, bytes(dx));
+}
+
 TEST_F(Cuda, ArraysOnAnotherDeviceAreRefusedByName) {
   Twin x(DType::float32, {10}, {}, 1), dx(DType::float32, {10}, {}, 2);
   Optimiser opt({{"layer.w", {10}, DType::float32, {{rule("Adam")}, {}, {}}, device}}, std::vector{x.view(true)});
@@ -376,6 +399,25 @@ TEST_F(Cuda, ArraysOnAnotherDeviceAreRefusedByName) {
   EXPECT_NE(message(x.view(true), dx.view(false)).find("gradient at \"layer.w\" is on the host"), std::string::npos);
   EXPECT_NE(message(x.view(false), dx.view(true)).find("parameter at \"layer.w\" is on the host"), std::string::npos);
   EXPECT_EQ(message(x.view(true), dx.view(true)), "");
+}
+
+TEST_F(Cuda, AFailureInTheMiddleMakesTheStateUnusable) {
+  Twin x(DType::float32, {10}, {}, 1), dx(DType::float32, {10}, {}, 2);
+  Optimiser opt({{"w", {10}, DType::float32, {{rule("Adam")}, {}, {}}, device}}, std::vector{x.view(true)});
+  const LeafUpdate u{.leaf = 0, .x = x.view(true), .dx = dx.view(true)};
+  const auto message = [&]() -> std::string {
+    try {
+      opt.update({&u, 1});
+    } catch (const Error& e) {
+      EXPECT_EQ(e.kind(), ErrorKind::device);
+      return e.what();
+    }
+    return "";
+  };
+  setenv("OPTIMISERS_EMULATED_FAILURE", "1", 1);
+  EXPECT_NE(message().find("emulated failure; the device cannot be used"), std::string::npos);
+  unsetenv("OPTIMISERS_EMULATED_FAILURE");
+  EXPECT_NE(message().find("failed in an earlier update of this state"), std::string::npos);
 }
 
 TEST_F(Cuda, MemoryThatRunsOutChangesNothing) {

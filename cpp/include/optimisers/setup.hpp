@@ -82,6 +82,10 @@ class State {
   /// Throws Error(value, type): size or type of an array is not the leaf's, arrays overlap, an array is const;
   /// Error(non_finite): ClipNorm met an infinite or undefined norm; Error(busy).
   void update(const Arrays& x, const Arrays& dx);
+
+  /// Waits for the work on GPUs and throws what it found out: Error(non_finite) for a norm that ClipNorm refused. The
+  /// step that met it wrote nothing; without this call, the next update throws it. On the host there is nothing to do.
+  void wait();
   Result<> try_update(const Arrays& x, const Arrays& dx) noexcept;
 
   std::size_t size() const;       // leaves

@@ -112,21 +112,29 @@ struct MeasureSums {
       sum[v] = norms::neutral(s.measure);
       extreme[v] = norms::neutral(far);
     }
+    // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
+    constexpr int ahead = in_registers ? 4 : 1;
     constexpr int quads = norms::lanes / V;
     const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
     OPT_ROLLED
-    for (std::int64_t i = row + thread % quads * V; i < end; i += norms::lanes) {
-      const int count = end - i < V ? int(end - i) : V;
-      Elementwise<access, T, V> e;
-      e.read(t.group, s, i, count, with_stages && s.stage > s.course.first);
-      if constexpr (with_stages)
-        Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + i, count, e.x, e.dx);
-      for (int v = 0; v < V; ++v) {
-        if (v >= count) continue;
-        sum[v] = term(s, s.measure, sum[v], e.dx[v]);
-        if (t.extremes) extreme[v] = term(s, far, extreme[v], e.dx[v]);
+    for (std::int64_t i = row + thread % quads * V; i < end; i += ahead * norms::lanes) {
+      Elementwise<access, T, V> e[ahead];
+      int count[ahead];
+      for (int k = 0; k < ahead; ++k) {
+        const std::int64_t at = i + k * norms::lanes;
+        count[k] = at >= end ? 0 : end - at < V ? int(end - at) : V;
+        e[k].read(t.group, s, at, count[k], with_stages && s.stage > s.course.first);
+        if constexpr (with_stages)
+          Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + at, count[k],
+                                          e[k].x, e[k].dx);
       }
+      for (int k = 0; k < ahead; ++k)
+        for (int v = 0; v < V; ++v) {
+          if (v >= count[k]) continue;
+          sum[v] = term(s, s.measure, sum[v], e[k].dx[v]);
+          if (t.extremes) extreme[v] = term(s, far, extreme[v], e[k].dx[v]);
+        }
     }
     for (int v = 0; in_registers && v < V; ++v) {
       s.sum[thread * V + v] = sum[v];
