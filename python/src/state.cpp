@@ -97,6 +97,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
+  streams_.reset();
 }
 
 State::State(const State& other)
@@ -113,7 +114,12 @@ State::State(const State& other)
 }
 
 State::~State() {
-  if (!held_.empty()) streams_.wait();
+  if (held_.empty()) return;
+  try {
+    streams_.wait();
+  } catch (const std::exception&) {  // a device that fails reads nothing any more
+  }
+  streams_.reset();
 }
 
 void State::size_scratch() {
@@ -243,6 +249,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     const Fault fault = import_device_array(x, values);
     if (jax) copied.from_jax.push_back(leaf);
     if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
+    if (jax && fault == Fault::none) new_state->held_.push_back(values);
     if (!jax || fault != Fault::none)
       type_error(std::string(call) + ": cannot copy " + type_name(x) +
                  " arrays, which have no method copy; use update_");
@@ -353,6 +360,7 @@ void Use::release() {
   state_.model_.clear();
   state_.gradients_.clear();
   state_.imported_.clear();
+  state_.streams_.reset();
   if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.user_.store({});
   state_.mutex_.unlock();
