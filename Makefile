@@ -17,14 +17,15 @@ JOBS ?= $(shell $(PY) -c 'import os; print(os.cpu_count() or 1)')
 SOURCES := $(shell find CMakeLists.txt pyproject.toml cmake cpp cuda python -not -name __pycache__ \
 	-not -name '*.pyc' 2>/dev/null)
 CPP_FILES = $(shell find cpp cuda python/src tests/cpp -name '*.[ch]pp' -o -name '*.cu' -o -name '*.cuh')
-TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp python/src/*.cpp)
+TIDY_FILES = $(wildcard cpp/src/*.cpp cpp/src/*/*.cpp cuda/src/*.cpp python/src/*.cpp)
 
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test gpu-test bench bench-kernels cpp-test python-test build lint format docs clean distclean
+.PHONY: help demo test gpu-test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs
+.PHONY: clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -40,18 +41,34 @@ build: $(BUILD)/.installed ## build the package and install it into .venv
 
 cpp-test: $(BUILD)/.installed ## run the C++ tests
 	@sh tools/ensure_gtest.sh
-	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90-real
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=AUTO -DOPTIMISERS_CUDA_ARCHITECTURES=90
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD) --output-on-failure --no-tests=error --parallel $(JOBS)
+	@if test -f $(BUILD)/cuda/_cuda.so; then $(MAKE) --no-print-directory check-kernels; \
+	else echo "make: nvcc was not found: the CUDA kernels were neither compiled nor checked"; fi
+
+check-kernels: $(VENV)/.cuda-check ## check the CUDA kernels that were compiled: spills, 128-bit accesses, contraction
+	$(PY) tools/check_kernels.py $(BUILD)/cuda/_cuda.so
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
 
-gpu-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+# The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
+# one that knows CUDA, and with CuPy and JAX as far as they are to be tested.
+GPU_ARCH ?= 90-real
+gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/_cuda.so
+gpu-test: $(VENV)/.test $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
 	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)
+
+gpu-bench: $(VENV)/.test $(BUILD)/.installed ## measure on a GPU; VENV=... names an environment whose torch knows CUDA
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
+	OPTIMISERS_CUDA_LIBRARY=$(CURDIR)/$(BUILD)/cuda/_cuda.so $(PY) bench/gpu/run.py $(ARGS)
 
 bench-kernels: $(BUILD)/.installed ## time every kernel on every instruction set, as JSON; ARGS="--only Adam"
 	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
@@ -90,7 +107,7 @@ $(VENV)/.pip:
 	$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench: $(VENV)/.%: pyproject.toml $(VENV)/.pip
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.cuda-check: $(VENV)/.%: pyproject.toml $(VENV)/.pip
 	$(PIP) install --group $*
 	@touch $@
 
@@ -120,9 +137,9 @@ check: tidy sanitizers ## static analysis, sanitizers and fuzzing; with test and
 
 # As clang sees the code: its warnings count too.
 tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the extension by clang-tidy
-	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_PYTHON=ON \
+	@$(BIN)/cmake -S . -B $(BUILD)/tidy -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CUDA=OFF -DOPTIMISERS_PYTHON=ON \
 		-DPython_EXECUTABLE=$(CURDIR)/$(PY) >/dev/null
-	@echo "clang-tidy: cpp/src, python/src"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
+	@echo "clang-tidy: $(words $(TIDY_FILES)) files"; printf '%s\n' $(TIDY_FILES) | xargs -n 1 -P $(JOBS) $(BIN)/clang-tidy -p $(BUILD)/tidy --quiet \
 		--extra-arg=-Wconversion --extra-arg=-Wshadow
 
 SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
@@ -140,6 +157,7 @@ check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compi
 	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	FUZZ_SECONDS=60 PYTEST_ARGS="tests/python $(UNBUILT:%=--ignore=tests/python/test_%.py)" $(SANITIZE)
-	$(BIN)/cmake -S . -B $(BUILD)/consumers -DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON -DCMAKE_BUILD_TYPE=Release
+	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
+		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)
 	$(BIN)/ctest --test-dir $(BUILD)/consumers --output-on-failure --no-tests=error -L consumer

@@ -8,6 +8,8 @@ from string import Template
 import draw
 import tables
 from cases import GROUPS
+from gpu.report import newest
+from gpu.report import section as gpu_section
 from peers import LABELS, ONE_THREAD
 from results import Record, Results
 from scaling import scaling
@@ -30,6 +32,7 @@ def page(data: Record, images: str, drawn: list[str]) -> str:
         "memory": tables.memory(results),
         "imports": tables.imports(results),
         "scaling": scaling(results),
+        "gpu": gpu_section(newest()),
         "rounds": str(data["method"]["rounds"]),
         "budget": f"{data['method']['budget_s']:g}",
         "noise": noise(results),

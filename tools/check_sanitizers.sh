@@ -14,7 +14,7 @@ check() {
   flags=$2
   shift 2
   echo "== $name"
-  "$cmake" -S . -B "$root/$name" -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_TESTS=ON -DOPTIMISERS_INSTALL=OFF \
+  "$cmake" -S . -B "$root/$name" -DCMAKE_BUILD_TYPE=Debug -DOPTIMISERS_TESTS=ON -DOPTIMISERS_INSTALL=OFF -DOPTIMISERS_CUDA=OFF \
     -DCMAKE_CXX_FLAGS="$flags -g1 -O1 -fno-omit-frame-pointer" "$@" >/dev/null
   "$cmake" --build "$root/$name" --parallel "${JOBS:-2}"
   "$root/$name/tests/cpp/optimisers_tests" --gtest_brief=1

@@ -52,7 +52,7 @@ class Torch:
             return self.other(case.op, p, g)
         for parameter, gradient in zip(p, g, strict=True):
             parameter.grad = gradient
-        values = lambda: [a.detach().double().numpy() for a in p]  # noqa: E731
+        values = lambda: [a.detach().double().cpu().numpy() for a in p]  # noqa: E731
         if isinstance(case.rule, tuple) and case.rule[0] == "MixedPrecision":
             return self.with_master(case.rule[1]["rule"], p, g, values)
         run, exact = self.chain(case.rule, p)
@@ -125,5 +125,5 @@ class Torch:
             torch._foreach_lerp_(target, g, LERP_WEIGHT)
 
         if op == "lerp":
-            return Step(lerp, lambda: [a.double().numpy() for a in target])
-        return Step(norm if op == "norm" else flatten, lambda: [result[0].double().numpy()])
+            return Step(lerp, lambda: [a.double().cpu().numpy() for a in target])
+        return Step(norm if op == "norm" else flatten, lambda: [result[0].double().cpu().numpy()])

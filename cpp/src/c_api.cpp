@@ -285,7 +285,10 @@ optimisers_status optimisers_set_clock(optimisers_state* state, int64_t leaf, in
                                        double value) {
   return guarded([&] {
     if (!std::isfinite(value)) refuse("clock: expected a finite number");
-    clock_of(state, leaf, stage, clock)[std::size_t(clock)] = value;
+    const auto now = clock_of(state, leaf, stage, clock);
+    std::vector<double> values(now.begin(), now.end());
+    values[std::size_t(clock)] = value;
+    optimiser_of(state).set_clock(std::uint32_t(leaf), stage, values);
   });
 }
 

@@ -1,5 +1,6 @@
 // leaf.cpp: the handle on one leaf of a State.
 #include <algorithm>
+#include <cmath>
 
 #include "state_data.hpp"
 
@@ -57,18 +58,32 @@ SlotView Leaf::find_slot(std::string_view wanted, int stage, DType dtype) const 
   return *found;
 }
 
-double& Leaf::clock(std::string_view wanted, int stage) const {
+Leaf::ClockPlace Leaf::find_clock(std::string_view wanted, int stage) const {
   std::string known;
   for (int s = std::max(stage, 0); s < stages() && (stage < 0 || s == stage); ++s) {
     const auto names = rule(s).info().clock;
     for (std::size_t i = 0; i < names.size(); ++i) {
-      if (names[i] == wanted) return state_->optimiser.clock(index_, s)[i];
+      if (names[i] == wanted) return {s, i};
       known += (known.empty() ? "" : ", ") + std::string(names[i]);
     }
   }
   refuse("clock: \"" + name() + "\" has no clock \"" + std::string(wanted) + "\"" +
              (known.empty() ? "" : "; clocks are " + known),
          name());
+}
+
+double Leaf::clock(std::string_view wanted, int stage) const {
+  const ClockPlace at = find_clock(wanted, stage);
+  return state_->optimiser.clock(index_, at.stage)[at.index];
+}
+
+void Leaf::set_clock(std::string_view wanted, double value, int stage) const {
+  if (!std::isfinite(value)) refuse("set_clock: expected a finite number", name());
+  const ClockPlace at = find_clock(wanted, stage);
+  const auto now = state_->optimiser.clock(index_, at.stage);
+  std::vector<double> values(now.begin(), now.end());
+  values[at.index] = value;
+  state_->optimiser.set_clock(index_, at.stage, values);
 }
 
 }  // namespace optimisers

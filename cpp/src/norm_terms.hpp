@@ -70,7 +70,7 @@ OPT_FN double combine(Measure m, double a, double b) {
 }
 
 // Of lanes `stride` apart, into lane[0], which it returns; `count` is a power of two.
-OPT_CALL double fold(Measure m, double* lane, int count, int stride = 1) {
+OPT_CALL double fold(Measure m, double* lane, int count, std::int64_t stride = 1) {
   for (int width = count / 2; width > 0; width /= 2)
     for (int l = 0; l < width; ++l) lane[l * stride] = combine(m, lane[l * stride], lane[(l + width) * stride]);
   return lane[0];

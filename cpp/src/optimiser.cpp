@@ -119,8 +119,8 @@ Optimiser::State::~State() = default;
 DeviceLeaves* Optimiser::State::device_of(Leaf leaf) {
   const int device = group_of(leaf).device;
   if (device == on_host) return nullptr;
-  for (auto& [index, leaves] : devices)
-    if (index == device) return leaves.get();
+  for (auto& [index, there] : devices)
+    if (index == device) return there.get();
   return nullptr;
 }
 

@@ -58,6 +58,8 @@ ArrayView bytes_of(const AnySpan& a, std::int64_t& size) {
 
 void check(const AnySpan& from, const AnySpan& to, const char* call) {
   if (!to.writable()) refuse(std::string(call) + ": the array written to is const");
+  if (from.device() != on_host || to.device() != on_host)
+    refuse(std::string(call) + ": arrays on a GPU are copied by cuda::transfer");
   std::int64_t n = 0, m = 0;
   const Extent a = extent_of(bytes_of(from, n)), b = extent_of(bytes_of(to, m));
   if (a.lo < b.hi && b.lo < a.hi && a.lo != a.hi && b.lo != b.hi)

@@ -125,6 +125,16 @@ const Driver gpu{
           cudaFree(memory);
           cudaGetLastError();  // at the end of the process the runtime may be gone
         },
+    .allocate_on =
+        [](int device, void* stream, std::size_t bytes, void** memory) {
+          const OnDevice on(device);
+          return status_of(cudaMallocAsync(memory, bytes, as_stream(stream)));
+        },
+    .release_on =
+        [](int device, void* stream, void* memory) {
+          const OnDevice on(device);
+          return status_of(cudaFreeAsync(memory, as_stream(stream)));
+        },
     .allocate_shared =
         [](int device, std::size_t bytes, void** memory) {
           const OnDevice on(device, true);

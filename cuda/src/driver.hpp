@@ -22,6 +22,9 @@ struct Driver {
   // Device memory is aligned to 256 bytes; host memory is seen by device and host under the same address.
   Status (*allocate)(int device, std::size_t bytes, void** memory);
   void (*release)(int device, void* memory);
+  // In the order of the stream: what runs before the release on it may still use the memory.
+  Status (*allocate_on)(int device, void* stream, std::size_t bytes, void** memory);
+  Status (*release_on)(int device, void* stream, void* memory);
   Status (*allocate_shared)(int device, std::size_t bytes, void** memory);
   void (*release_shared)(int device, void* memory);
   std::size_t (*free_memory)(int device);

@@ -79,17 +79,23 @@ const Driver emulated{
         },
     .allocate = allocate,
     .release = release,
+    .allocate_on = [](int device, void*, std::size_t bytes, void** memory) { return allocate(device, bytes, memory); },
+    .release_on =
+        [](int device, void*, void* memory) {
+          release(device, memory);
+          return Status::ok;
+        },
     .allocate_shared = allocate,
     .release_shared = release,
     .free_memory = [](int) { return limit() - in_use; },
     .zero =
         [](int, void*, void* memory, std::size_t bytes) {
-          std::memset(memory, 0, bytes);
+          if (bytes > 0) std::memset(memory, 0, bytes);
           return Status::ok;
         },
     .copy =
         [](int, void*, void* to, const void* from, std::size_t bytes, bool) {
-          std::memmove(to, from, bytes);
+          if (bytes > 0) std::memmove(to, from, bytes);
           return Status::ok;
         },
     .launch =
@@ -101,7 +107,7 @@ const Driver emulated{
     .capturing = [](int, void*) { return false; },
     .fill_now =
         [](int, void* to, const void* from, std::size_t bytes) {
-          std::memcpy(to, from, bytes);
+          if (bytes > 0) std::memcpy(to, from, bytes);
           return Status::ok;
         },
     .follow = [](int, void*, void*) { return Status::ok; },

@@ -12,8 +12,15 @@ __device__ void run_phases(const typename K::Table& table, typename K::Shared& s
   ((P > 0 ? __syncthreads() : void(), K::template run<P>(table, shared, blockIdx.x, int(threadIdx.x))), ...);
 }
 
+// How many blocks a processor is to hold at least; 0: ptxas decides. Complex elements it would spill for one more
+// block.
 template <class K>
-__global__ void __launch_bounds__(K::threads) kernel(const __grid_constant__ typename K::Table table) {
+inline constexpr int least_blocks = 0;
+template <class R, Access A>
+inline constexpr int least_blocks<Sweep<Complex<R>, A, Interpreted>> = 1;
+
+template <class K>
+__global__ void __launch_bounds__(K::threads, least_blocks<K>) kernel(const __grid_constant__ typename K::Table table) {
   __shared__ alignas(16) std::byte memory[sizeof(typename K::Shared)];
   run_phases<K>(table, reinterpret_cast<typename K::Shared&>(memory), std::make_integer_sequence<int, K::phases>{});
 }

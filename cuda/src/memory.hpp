@@ -55,7 +55,7 @@ class Mirror {
   template <class T>
   void set(std::span<const T> values) {
     wanted_.resize((values.size_bytes() + 7) / 8 * 8);
-    if (!values.empty()) std::memcpy(wanted_.data(), values.data(), values.size_bytes());
+    if (!values.empty()) std::memcpy(wanted_.data(), static_cast<const void*>(values.data()), values.size_bytes());
   }
   void reserve();                       // makes room, or throws
   const std::byte* send(void* stream);  // what differs from what is there; returns where it is

@@ -21,6 +21,7 @@ int order_of(const NormPath& path, int reducer) {
 
 std::vector<NormStep> plan_norms(const std::vector<NormPath>& paths) {
   std::vector<Walker> at;
+  at.reserve(paths.size());
   for (const NormPath& p : paths) at.push_back({p.first});
   const auto done = [&](std::size_t i) { return at[i].next >= int(paths[i].stages.size()); };
   const auto stage = [&](std::size_t i) -> const NormStage& { return paths[i].stages[std::size_t(at[i].next)]; };

@@ -27,25 +27,29 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
     pairs.push_back({target, source, size, std::uint32_t(block_pair.size() - blocks), 0});
   }
   if (pairs.empty()) return;
-  // One piece of memory, given back when the kernel that reads it is done.
+  // One piece of memory, given back behind the kernel that reads it.
   const auto round = [](std::size_t bytes) { return (bytes + 15) / 16 * 16; };
   const std::size_t pair_bytes = round(pairs.size() * sizeof(Pair2)), axis_bytes = round(axes.size() * sizeof(Axis));
   std::vector<std::byte> bytes(pair_bytes + axis_bytes + round(block_pair.size() * sizeof(std::uint32_t)));
   std::memcpy(bytes.data(), pairs.data(), pairs.size() * sizeof(Pair2));
   if (!axes.empty()) std::memcpy(bytes.data() + pair_bytes, axes.data(), axes.size() * sizeof(Axis));
   std::memcpy(bytes.data() + pair_bytes + axis_bytes, block_pair.data(), block_pair.size() * sizeof(std::uint32_t));
-  const Buffer memory = constant<std::byte>(device, bytes);
-  const PairTable table{.pairs = memory.as<Pair2>(),
-                        .block_pair = reinterpret_cast<const std::uint32_t*>(memory.data() + pair_bytes + axis_bytes),
-                        .axes = reinterpret_cast<const Axis*>(memory.data() + pair_bytes),
+  const Driver& driver = driver_in_use();
+  void* on = stream(device);
+  void* given = nullptr;
+  check(driver.allocate_on(device, on, bytes.size(), &given), device, "an elementwise kernel");
+  auto* memory = static_cast<std::byte*>(given);
+  const PairTable table{.pairs = reinterpret_cast<const Pair2*>(memory),
+                        .block_pair = reinterpret_cast<const std::uint32_t*>(memory + pair_bytes + axis_bytes),
+                        .axes = reinterpret_cast<const Axis*>(memory + pair_bytes),
                         .elements = pair_elements,
                         .keep = keep,
                         .take = take,
                         .op = op};
-  void* on = stream(device);
-  check(driver_in_use().launch(device, on, kernel_number<Pairs>, &table, unsigned(block_pair.size())), device,
+  send(device, on, memory, bytes.data(), bytes.size());
+  check(driver.launch(device, on, kernel_number<Pairs>, &table, unsigned(block_pair.size())), device,
         "an elementwise kernel");
-  check(driver_in_use().wait(device, on), device, "an elementwise kernel");
+  check(driver.release_on(device, on, memory), device, "an elementwise kernel");
 }
 
 }  // namespace optimisers::cuda

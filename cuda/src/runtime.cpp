@@ -140,6 +140,13 @@ std::vector<Device> devices() {
   return all;
 }
 
+std::string why_no_devices() {
+  const Driver* d = in_use;
+  if (d == nullptr) return "no driver is in use";
+  char why[256] = "";
+  return d->count(why, sizeof why) > 0 ? "" : why;
+}
+
 void* stream(int device) {
   const auto found = streams().find(device);
   return found == streams().end() ? nullptr : found->second;

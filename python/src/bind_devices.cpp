@@ -167,16 +167,22 @@ nb::object moved(nb::handle object, int device) {
   return array;
 }
 
+DType dtype_called(const std::string& name) {
+  const auto dtype = dtype_from_name(name);
+  if (!dtype) type_error("\"" + name + "\" is no dtype that arrays on a device can have");
+  return *dtype;
+}
+
 nb::object zeros(const std::vector<std::int64_t>& shape, const std::string& dtype, int device) {
   require_cuda("array");
   check_device(device);
-  return device_zeros(device, *dtype_from_name(dtype), shape);
+  return device_zeros(device, dtype_called(dtype), shape);
 }
 
 nb::object converted(nb::handle array, const std::string& dtype) {
   const DeviceArray* from = as_device_array(array.ptr());
   if (from == nullptr) type_error("expected a DeviceArray");
-  return copied(*from, *dtype_from_name(dtype));
+  return copied(*from, dtype_called(dtype));
 }
 
 nb::tuple status() {

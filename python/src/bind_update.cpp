@@ -44,7 +44,7 @@ Example:
 )";
 
 constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
-constexpr int name_count = std::size(names);
+constexpr int name_count = int(std::size(names));
 
 struct Arguments {
   PyObject* given[name_count] = {};  // borrowed; null: not given

@@ -58,7 +58,7 @@ NB_MODULE(_core_anywhere, m) {
 }
 
 // nanobind's module with one step more, before its own.
-extern "C" NB_EXPORT PyObject* PyInit__core() {
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python gives the name
   static std::array<PyModuleDef_Slot, 8> slots{};
   auto* def = reinterpret_cast<PyModuleDef*>(PyInit__core_anywhere());
   if (def == nullptr || def->m_slots == slots.data()) return reinterpret_cast<PyObject*>(def);

@@ -61,7 +61,8 @@ void Backup::put_back() {
 Backup::~Backup() {
   try {
     put_back();
-  } catch (const std::exception&) {  // a device that fails: its state is unusable, and says so when it is used again
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch)
+    // A device that fails: its state is unusable, and says so when it is used again.
   }
 }
 

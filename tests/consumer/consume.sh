@@ -66,6 +66,15 @@ own_kernel) # the loop of a program's own rule: vectorised, without a call
   fi
   case $(uname -m) in x86_64 | amd64) grep -qE 'mulps' "$WORK/own.s" || { echo "it is not vectorised"; exit 1; } ;; esac
   ;;
+cuda) # an install of its own, with the kernels for one architecture
+  command -v nvcc >/dev/null || { echo "nvcc is not installed"; exit 77; }
+  "$CMAKE" -S "$SOURCE" -B "$WORK/cuda_library" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$CXX" \
+    -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=90-real -DCMAKE_INSTALL_PREFIX="$WORK/cuda_prefix" \
+    -DCMAKE_INSTALL_LIBDIR=lib >/dev/null
+  "$CMAKE" --build "$WORK/cuda_library" --parallel 2
+  "$CMAKE" --install "$WORK/cuda_library" >/dev/null
+  build cuda -DCMAKE_PREFIX_PATH="$WORK/cuda_prefix"
+  ;;
 headers) sh "$here/headers.sh" "$prefix/include" ;;
 *)
   echo "consume.sh: unknown way \"$way\"" >&2

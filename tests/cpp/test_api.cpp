@@ -117,7 +117,9 @@ TEST(Api, SlotsClocksAndMasters) {
   EXPECT_FLOAT_EQ(leaf.slot<float>("m")[1], 0.1f);
   EXPECT_FLOAT_EQ(leaf.master<float>()[2], 0.5f);
   EXPECT_EQ(leaf.clock("beta1_t"), 0.9);
-  leaf.clock("beta1_t") = 1;
+  leaf.set_clock("beta1_t", 1);
+  EXPECT_EQ(std::string(error_of([&] { leaf.set_clock("beta1_t", NAN); }).what()),
+            "set_clock: expected a finite number");
   EXPECT_EQ(state["h"].clock("beta1_t", 0), 1.0);
   EXPECT_EQ(error_of([&] { (void)leaf.slot<double>("m"); }).kind(), ErrorKind::type);
   EXPECT_STREQ(error_of([&] { (void)leaf.slot<float>("q"); }).what(), "slot: \"h\" has no slot \"q\"; slots are m, v");

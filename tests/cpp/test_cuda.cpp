@@ -1,4 +1,5 @@
 // test_cuda.cpp: leaves on a device give the host's bits. The device is emulated: its kernels run as loops.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
 #include <random>
@@ -49,7 +50,7 @@ class Twin {
   void expect_equal(const std::string& what) const {
     std::vector<std::byte> there(host_.size());
     cuda::copy(there.data(), on_host, on_device_, device, there.size());
-    ASSERT_EQ(std::memcmp(there.data(), host_.data(), there.size()), 0) << what;
+    ASSERT_TRUE(std::equal(there.begin(), there.end(), host_.begin())) << what;
   }
   const std::vector<std::int64_t>& shape() const { return shape_; }
   DType dtype() const { return dtype_; }
@@ -155,7 +156,7 @@ class Pair {
     if (there.empty()) return;
     EXPECT_EQ(b.device, device);
     cuda::copy(there.data(), on_host, b.data, device, there.size());
-    ASSERT_EQ(std::memcmp(there.data(), a.data, there.size()), 0) << what << " of " << names_[leaf];
+    ASSERT_TRUE(std::equal(there.begin(), there.end(), a.data)) << what << " of " << names_[leaf];
   }
   std::vector<std::string> names_;
   std::vector<Program> programs_;

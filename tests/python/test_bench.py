@@ -109,3 +109,80 @@ def test_wrong_result_is_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     descent = next(case for case in cases.all_cases() if case.id == "rule: Descent")
     with pytest.raises(check.WrongResultError, match="rule: Descent"):
         check.check(Wrong(), descent)
+
+
+# ------------------------------------------------------------------------------------------------- on a GPU
+
+
+def run_gpu_bench(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, str(BENCH / "gpu" / "run.py"), *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120)
+
+
+@pytest.fixture(scope="module")
+def dry_run(tmp_path_factory: pytest.TempPathFactory) -> dict:
+    """What the benchmark for GPUs gives on the CPU with tiny arrays."""
+    pytest.importorskip("torch", reason="the benchmark for GPUs holds its arrays in torch tensors")
+    out = tmp_path_factory.mktemp("gpu") / "gpu.json"
+    run = run_gpu_bench("--dry-run", "--out", str(out))
+    assert run.returncode == 0, run.stdout + run.stderr
+    return json.loads(out.read_text())
+
+
+def test_gpu_benchmark_runs_end_to_end(dry_run: dict) -> None:
+    ours = [r for r in dry_run["records"] if r["peer"] in ("ours", "interpreted")]
+    assert {r["check"] for r in ours} == {"reference"}
+    assert all(0 < r["q1"] <= r["us"] <= r["q3"] for r in ours)
+    assert {r["case"] for r in ours} == {r["case"] for r in dry_run["records"]}
+    assert {r["peer"] for r in dry_run["records"]} >= {"copy", "torch_fused", "torch_foreach"}
+    assert dry_run["compared_with_cpu"] > 80
+    assert {"optimisers", "torch"} & dry_run["versions"].keys()
+    assert dry_run["goals"]
+
+
+def test_gpu_section_of_the_page(dry_run: dict, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(BENCH))
+    from gpu import report
+
+    text = report.section(dry_run)
+    assert "| global clip, Adam, 10³ | 32 | **" in text
+    assert f"of {len(dry_run['goals'])} goals are met" in text
+    assert report.newest(tmp_path) is None
+    (tmp_path / "gpu-2030-01-01.json").write_text(json.dumps(dry_run))
+    assert report.newest(tmp_path) is None  # a dry run measures nothing
+    whole = json.dumps(dry_run | {"dry_run": False})
+    (tmp_path / "gpu-2030-01-02.json").write_text(whole)
+    assert report.newest(tmp_path)["date"] == dry_run["date"]
+    page = (folder / "page.md").read_text()
+    assert (report.NOTHING_YET in page) == (report.newest() is None)
+
+
+def test_gpu_benchmark_needs_a_gpu() -> None:
+    torch = pytest.importorskip("torch", reason="the benchmark for GPUs holds its arrays in torch tensors")
+    if torch.cuda.is_available():
+        pytest.skip("there is one")
+    run = run_gpu_bench()
+    assert run.returncode == 1
+    assert "no CUDA device" in run.stderr
+
+
+def test_gpu_benchmark_refuses_other_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device on which one element of one rule comes out otherwise gets no figures."""
+    pytest.importorskip("torch", reason="the benchmark for GPUs holds its arrays in torch tensors")
+    monkeypatch.syspath_prepend(str(BENCH))
+    import check
+    from gpu import bits
+
+    right = bits.after
+
+    def wrong(spec, dtype, device):
+        x = right(spec, dtype, device)
+        if device == "device" and spec == ("Adam", {}) and dtype == "float32":
+            x[0][-1] *= 1.0000002
+        return x
+
+    monkeypatch.setattr(bits, "after", lambda spec, dtype, device: wrong(spec, dtype, device))
+    monkeypatch.setattr(bits, "specs", lambda: [("Adam", {})])
+    monkeypatch.setattr(bits, "tensors", lambda arrays, dtype, device, make=bits.tensors: make(arrays, dtype, "cpu"))
+    with pytest.raises(check.WrongResultError, match="Adam, float32: 1 of 100003"):
+        bits.check_bits("device")

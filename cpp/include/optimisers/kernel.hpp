@@ -45,6 +45,7 @@ OPT_FN void few(Body& body, std::int64_t i) {
 // body.element(i) for all i below n; body.fetch(i) once for each `Line` of them, which fill a cache line.
 template <std::int64_t Line, class Body>
 OPT_FN void each_element(std::int64_t n, Body body) {
+#if defined(__GNUC__) && !defined(__clang__)
   constexpr std::int64_t part = Line / 4;  // what the narrowest vectors hold
   std::int64_t i = 0;
   OPT_ROLLED
@@ -61,6 +62,10 @@ OPT_FN void each_element(std::int64_t n, Body body) {
     OPT_ONE_BY_ONE;
     body.element(i);
   }
+#else  // Clang unrolls the inner loops before it could vectorise them. One loop; memory is not asked for.
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i) body.element(i);
+#endif
 }
 
 // A tuple whose access is always inlined: kernels may leave no shared function behind.

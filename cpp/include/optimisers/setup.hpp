@@ -159,8 +159,9 @@ class Leaf {
     const SlotView v = find_slot("master", -2, dtype_of<T>);
     return {reinterpret_cast<T*>(v.data), v.data == nullptr ? 0 : std::size_t(size())};
   }
-  /// A scalar of a rule's clock, writable: `leaf.clock("beta1_t")`.
-  double& clock(std::string_view name, int stage = -1) const;
+  /// A scalar of a rule's clock: `leaf.clock("beta1_t")`. On a GPU it is fetched, which takes waiting.
+  double clock(std::string_view name, int stage = -1) const;
+  void set_clock(std::string_view name, double value, int stage = -1) const;
   std::int64_t size() const;  // elements
   std::uint32_t index() const { return index_; }
 
@@ -168,6 +169,11 @@ class Leaf {
   friend class State;
   Leaf(State::Data& state, std::uint32_t index) : state_(&state), index_(index) {}
   SlotView find_slot(std::string_view name, int stage, DType dtype) const;
+  struct ClockPlace {
+    int stage;
+    std::size_t index;
+  };
+  ClockPlace find_clock(std::string_view name, int stage) const;
   void adjust_rule(const AnyRule& rule);
   State::Data* state_;
   std::uint32_t index_;

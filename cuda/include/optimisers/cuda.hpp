@@ -52,6 +52,8 @@ struct Device {
 };
 /// The GPUs; empty without a driver in use.
 std::vector<Device> devices();
+/// Why there are none; "" if there are some.
+std::string why_no_devices();
 
 /// The calling thread's stream for a device (a cudaStream_t; null: the default stream).
 void* stream(int device);

@@ -12,14 +12,32 @@ namespace optimisers::cuda {
 using cpu::bits_of;
 using cpu::convert;
 
+// What one instruction moves.
 template <int Bytes>
 struct alignas(Bytes) Piece {
+  static_assert(Bytes == 16 || Bytes == 8);
   std::uint32_t word[Bytes / 4];
 };
-template <>
-struct alignas(2) Piece<2> {
-  std::uint16_t word[1];
-};
+
+// What nvcc does not see: that arrays are in global memory.
+template <class S>
+OPT_FN const S* in_global(const S* p) {
+#ifdef __CUDA_ARCH__
+  __builtin_assume(__isGlobal(p));
+#endif
+  return p;
+}
+
+// As an instruction of its own on a device: of a struct's assignment nvcc makes one store for each word.
+OPT_FN void put(const Piece<16>& p, Piece<16>* to) {
+#ifdef __CUDA_ARCH__
+  asm volatile("st.global.v4.u32 [%0], {%1, %2, %3, %4};" ::"l"(__cvta_generic_to_global(to)), "r"(p.word[0]),
+               "r"(p.word[1]), "r"(p.word[2]), "r"(p.word[3])
+               : "memory");
+#else
+  *to = p;
+#endif
+}
 
 // V elements that start at a multiple of V from an aligned start; `count` of them exist.
 template <int V, class S>
@@ -27,7 +45,7 @@ OPT_FN void load(const S* from, bool wide, int count, S* to) {
   constexpr int bytes = V * int(sizeof(S)), piece = bytes < 16 ? bytes : 16;
   if (wide && count == V) {
     for (int i = 0; i < bytes / piece; ++i) {
-      const auto p = reinterpret_cast<const Piece<piece>*>(from)[i];
+      const auto p = reinterpret_cast<const Piece<piece>*>(in_global(from))[i];
       memcpy(reinterpret_cast<std::byte*>(to) + i * piece, &p, piece);
     }
   } else {
@@ -41,7 +59,7 @@ OPT_FN void store(const S* from, bool wide, int count, S* to) {
     for (int i = 0; i < bytes / piece; ++i) {
       Piece<piece> p;
       memcpy(&p, reinterpret_cast<const std::byte*>(from) + i * piece, piece);
-      reinterpret_cast<Piece<piece>*>(to)[i] = p;
+      put(p, reinterpret_cast<Piece<piece>*>(to) + i);
     }
   } else {
     for (int v = 0; v < V; ++v)

@@ -1,0 +1,56 @@
+"""Before anything is timed on a device: every rule there gives the bits it gives on the host."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from check import WrongResultError, random_arrays
+from specs import Spec, build, names, rule_names
+
+import optimisers as opt
+from gpu.peers import tensors
+from gpu.plan import CLIPPED, DECAYED
+
+SHAPES = ((100_003,), (7, 65, 3), (1,), ())
+STEPS = 3
+DTYPES = {"float32": torch.int32, "float64": torch.int64, "bfloat16": torch.int16, "float16": torch.int16}
+
+
+def specs() -> list[Spec]:
+    """Every rule, and chains of every kind: with a template and without, measuring, collecting, with a master copy."""
+    chains: list[Spec] = [
+        CLIPPED, DECAYED, [("ClipNorm", {"omega": 0.5}), ("AdamW", {})],
+        [("ClipGrad", {"delta": 0.4}), ("SignDecay", {}), ("NAdam", {}), ("Descent", {"eta": 0.5})],
+        [("Momentum", {}), ("ClipNorm", {"omega": 0.01, "scope": "global"}), ("WeightDecay", {})],
+        [("AccumGrad", {"n": 2}), ("Adam", {})],
+        ("MixedPrecision", {"rule": ("Adam", {})}),
+    ]  # fmt: skip
+    return [*((name, {}) for name in rule_names()), *chains]
+
+
+def after(spec: Spec, dtype: str, device: str) -> list[torch.Tensor]:
+    """The parameters after some steps, on the host."""
+    x = tensors(random_arrays(SHAPES, 0.005, 1.0, 1), dtype, device)
+    state = opt.setup(build(spec), x)
+    for step in range(STEPS):
+        opt.update_(state, x, tensors(random_arrays(SHAPES, 1e-3, 1.0, 2 + step), dtype, device))
+    opt.wait(state)
+    return [a.cpu() for a in x]
+
+
+def check_bits(device: str) -> int:
+    """How many rules and dtypes were compared; raises WrongResultError at the first difference."""
+    compared = 0
+    for spec in specs():
+        for dtype, integer in DTYPES.items():
+            if names(spec) == "MixedPrecision" and dtype == "float64":
+                continue
+            there, here = after(spec, dtype, device), after(spec, dtype, "cpu")
+            for a, b in zip(there, here, strict=True):
+                different = int(np.count_nonzero((a.view(integer) != b.view(integer)).numpy()))
+                if different:
+                    raise WrongResultError(
+                        f"{names(spec)}, {dtype}: {different} of {a.numel()} elements have other bits than on the CPU"
+                    )
+            compared += 1
+    return compared

@@ -1,0 +1,256 @@
+"""Check compiled CUDA kernels: `python tools/check_kernels.py build/cuda/_cuda.so`.
+
+Reads what is in the file itself, a library or an object with the code and the PTX of one architecture (CMake's
+OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
+
+- no kernel spills registers, and none but those in STACK has a stack frame;
+- sweeps read and write x, dx, slots and master copies in pieces of 128 bits: as many such instructions as the rules'
+  headers have slots for (elements at a ragged end, and arrays that are not aligned, go one by one beside that);
+- no multiplication and addition were contracted to one instruction, which would give other bits than the CPU's: the
+  compilers were told so, and the PTX has no fused operation but those of pow (division and roots become fused
+  operations below PTX, as IEEE arithmetic allows).
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+
+RULES = Path(__file__).resolve().parents[1] / "cpp" / "include" / "optimisers" / "rules"
+ELEMENT = {"float": 4, "double": 8, "Complex<float>": 8, "Complex<double>": 16}
+ACCESS = {"0": "plain", "1": "half", "2": "bhalf", "3": "any"}
+STACK = {"any": 16}  # bytes: what functions that fit every dtype give back
+PIECE = 16  # bytes
+FUSED = re.compile(r"\bfma\.|\b(?:mul|add|sub|mad)\.f(?:32|64)")  # without .rn, ptxas may contract
+MAY_FUSE = re.compile(r"__internal_accurate_pow")
+INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
+PTX_FUNCTION = re.compile(r"\.(?:entry|func)\s+(?:\(.*?\)\s*)?(\w+)")
+
+
+class ToolError(Exception):
+    """A tool is missing or has failed."""
+
+
+@dataclass
+class Kernel:
+    """What is known of one kernel."""
+
+    symbol: str
+    name: str = ""
+    registers: int = 0
+    stack: int = 0
+    spills: int = 0
+    instructions: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def shape(self) -> tuple[str, str, str] | None:
+        """Compute type, access and rules of a sweep: "float", "plain", "ClipNorm, Adam"."""
+        found = re.fullmatch(r"Sweep<([\w<>]+), (\w+), (?:Fused<(.*)>|(Interpreted))>", self.name)
+        return (found[1], found[2], found[3] or "") if found else None
+
+    def wide(self, kind: str) -> int:
+        """How many loads or stores of 128 bits, of global memory."""
+        return sum(n for op, n in self.instructions.items() if op.startswith(kind) and ".128" in op)
+
+
+def tool(name: str) -> str:
+    """The path of a program of NVIDIA's: from the packages of the group cuda-check, or of an installed toolkit."""
+    packages = Path(sysconfig.get_path("purelib")) / "nvidia"
+    for folder in [*sorted(packages.glob("*/bin")), *sorted(packages.glob("*/*/bin"))]:
+        if found := shutil.which(name, path=str(folder)):
+            return found
+    if found := shutil.which(name):
+        return found
+    raise ToolError(f"{name} was not found; `pip install --group cuda-check` brings it, ptxas comes with nvcc")
+
+
+def output_of(*command: str | Path, text: str = "", folder: Path | None = None) -> str:
+    """What a program prints, both ways; ToolError if it fails."""
+    done = subprocess.run([*map(str, command)], input=text, capture_output=True, text=True, cwd=folder)
+    if done.returncode != 0:
+        raise ToolError(f"{' '.join(map(str, command))}: {done.stderr.strip() or done.returncode}")
+    return done.stdout + done.stderr
+
+
+def demangled(symbols: list[str]) -> dict[str, str]:
+    """Kernels as kernel_list.hpp writes them."""
+    if not symbols:
+        return {}
+    lines = output_of(tool("c++filt"), text="\n".join(symbols)).splitlines()
+    names = {}
+    for symbol, line in zip(symbols, lines, strict=True):
+        found = re.search(r"kernel<(.*?) ?>\(", line)
+        name = (found[1] if found else line).replace("optimisers::", "").replace("cuda::", "").replace(" >", ">")
+        names[symbol] = re.sub(r"\(Access\)(\d)", lambda m: ACCESS[m[1]], name)
+    return names
+
+
+@dataclass
+class Rule:
+    """What its header says of a rule's slots: "real", "" or "when" of each."""
+
+    slots: list[str]
+    refuses_complex: bool
+
+
+def rules() -> dict[str, Rule]:
+    """Every rule, from its header."""
+    found = {}
+    for path in sorted(RULES.glob("[!a]*.hpp")) + sorted(RULES.glob("a[!l]*.hpp")):  # all but all.hpp
+        text = path.read_text(encoding="utf-8")
+        name = re.search(r"^struct (\w+) \{$", text, re.MULTILINE)
+        if name is None or f"Slot<{name[1]}>" not in text:
+            raise ToolError(f"{path}: finds no rule with slots in this header")
+        slots = re.findall(r"Slot<\w+>\{([^}]*)\}", text)
+        kinds = [("when " if ".when" in s else "") + ("real" if ".real = true" in s else "") for s in slots]
+        found[name[1]] = Rule(kinds, "refuses_complex" in text)
+    return found
+
+
+def pieces(kernel: Kernel, known: dict[str, Rule]) -> tuple[int, int]:
+    """How many loads and stores of 128 bits a sweep has at least."""
+    assert kernel.shape is not None
+    compute, access, chain = kernel.shape
+    element, is_complex = ELEMENT[compute], compute.startswith("Complex")
+    stored = element if access == "plain" else 2
+    at_once = PIECE // (stored // (2 if is_complex else 1))
+    own, held = at_once * stored // PIECE, at_once * element // PIECE
+    slots = 0
+    for name in chain.split(", ") if chain else known:
+        rule = known[name]
+        if is_complex and rule.refuses_complex:
+            continue
+        always = [held // (2 if is_complex and "real" in kind else 1) for kind in rule.slots if "when" not in kind]
+        more = [held // (2 if is_complex and "real" in kind else 1) for kind in rule.slots if "when" in kind]
+        slots += sum(always)
+        if more and not chain:  # interpreted: once without, once with them
+            slots += sum(always) + sum(more)
+    return 2 * own + held + slots, own + held + slots
+
+
+def read_code(file: Path, arch: str, folder: Path) -> tuple[list[Kernel], list[str]]:
+    """The kernels of an architecture, and what is wrong with how they were compiled."""
+    output_of(tool("cuobjdump"), "-xelf", arch, file.resolve(), folder=folder)
+    output_of(tool("cuobjdump"), "-xptx", arch, file.resolve(), folder=folder)
+    kernels: dict[str, Kernel] = {}
+    faults = []
+    for cubin in sorted(folder.glob("*.cubin")):
+        options = re.search(rb"-arch sm_\w+ [^\0]*", cubin.read_bytes())
+        if options is None or b"-fmad false" not in options[0]:
+            faults.append(f"{cubin.name}: ptxas was not told -fmad=false")
+        usage = output_of(tool("cuobjdump"), "-res-usage", cubin)
+        for symbol, registers, stack in re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", usage):
+            kernels[symbol] = Kernel(symbol, registers=int(registers), stack=int(stack))
+        symbol = ""
+        for line in output_of(tool("nvdisasm"), "-c", cubin).splitlines():
+            if line.startswith(".text."):
+                symbol = line[len(".text.") :].rstrip(":")
+            elif symbol and (found := INSTRUCTION.match(line)):
+                kernels[symbol].instructions[found[1]] += 1
+    for symbol, name in demangled(list(kernels)).items():
+        kernels[symbol].name = name
+    return list(kernels.values()), faults
+
+
+def contracted(ptx: Path) -> Iterator[str]:
+    """Functions with fused operations, or with operations that ptxas may fuse."""
+    function = ""
+    seen = set()
+    for line in ptx.read_text(encoding="utf-8").splitlines():
+        if found := PTX_FUNCTION.search(line):
+            function = found[1]
+        elif FUSED.search(line) and not MAY_FUSE.search(function) and function not in seen:
+            seen.add(function)
+            yield f"{function}: {line.strip()}"
+
+
+def count_spills(ptx: Path, arch: str, kernels: dict[str, Kernel]) -> None:
+    """ptxas says which stack frames are spills; without any frame there are none."""
+    text = output_of(tool("ptxas"), "-arch", arch, "-m", "64", "-fmad", "false", "-v", ptx, "-o", "/dev/null")
+    symbol = ""
+    for line in text.splitlines():
+        if found := re.search(r"Compiling entry function '(\w+)'", line):
+            symbol = found[1]
+        elif (found := re.search(r"(\d+) bytes spill stores, (\d+) bytes spill loads", line)) and symbol in kernels:
+            kernels[symbol].spills += int(found[1]) + int(found[2])
+
+
+def faults_of(kernel: Kernel, known: dict[str, Rule]) -> Iterator[str]:
+    """Say what is wrong with one kernel."""
+    shape = kernel.shape
+    allowed = STACK.get(shape[1], 0) if shape else 0
+    if kernel.spills:
+        yield f"{kernel.name}: {kernel.spills} bytes are spilled"
+    if kernel.stack > allowed:
+        yield f"{kernel.name}: a stack frame of {kernel.stack} bytes, {allowed} are allowed"
+    if shape is None or shape[1] == "any":
+        return
+    for kind, least in zip(("LDG", "STG"), pieces(kernel, known), strict=True):
+        if kernel.wide(kind) < least:
+            yield f"{kernel.name}: {kernel.wide(kind)} instructions {kind}.E.128, its arrays need {least}"
+
+
+def table(kernels: list[Kernel]) -> str:
+    """A row a kernel."""
+    width = max(len(k.name) for k in kernels)
+    head = f"{'kernel':{width}}  registers  spills  stack  128-bit loads  stores"
+    rows = (
+        f"{k.name:{width}}  {k.registers:9}  {k.spills:6}  {k.stack:5}  {k.wide('LDG'):13}  {k.wide('STG'):6}"
+        for k in sorted(kernels, key=lambda k: k.name)
+    )
+    return "\n".join([head, *rows])
+
+
+def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
+    """The kernels, and everything that is wrong."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        kernels, faults = read_code(file, arch, folder)
+        by_symbol = {k.symbol: k for k in kernels}
+        sources = sorted(folder.glob("*.ptx"))
+        for ptx in sources:
+            faults += [f"contracted: {text}" for text in contracted(ptx)]
+            text = ptx.read_text(encoding="utf-8")
+            if any(k.stack and k.symbol in text for k in kernels):
+                count_spills(ptx, arch, by_symbol)
+    if not kernels:
+        faults.append(f"{file} has no code for {arch}")
+    elif not sources:
+        faults.append(f"{file} has no PTX for {arch}; compile with OPTIMISERS_CUDA_ARCHITECTURES={arch[3:]}")
+    known = rules()
+    for kernel in kernels:
+        faults += faults_of(kernel, known)
+    return kernels, faults
+
+
+def main() -> int:
+    """Check a file and print every fault."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("file", type=Path, help="a library or an object with kernels")
+    parser.add_argument("--arch", default="sm_90")
+    args = parser.parse_args()
+    try:
+        kernels, faults = check(args.file, args.arch)
+    except ToolError as error:
+        print(f"check_kernels: {error}", file=sys.stderr)
+        return 1
+    if kernels:
+        print(table(kernels))
+    for fault in faults:
+        print(f"check_kernels: {fault}", file=sys.stderr)
+    if not faults:
+        print(f"check_kernels: {len(kernels)} kernels for {args.arch}, none spills, sweeps move 128 bits at a time")
+    return 1 if faults else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
