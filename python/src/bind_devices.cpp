@@ -76,12 +76,20 @@ nb::object capsule_of(nb::handle self, const char* name) {
   return capsule;
 }
 
+// For work on this thread's stream: after what writes the array.
+ArrayView ready(const DeviceArray& array) {
+  void* here = cuda::stream(array.device);
+  if (here != array.stream) cuda::follow(array.device, here, array.stream);
+  return array.view();
+}
+nb::object copied(const DeviceArray& array, DType dtype) { return device_copy(ready(array), dtype); }
+
 // The consumer's stream goes on after what writes the array; -1: it sees to that itself.
 nb::object dlpack(nb::handle self, nb::handle stream, nb::handle max_version, nb::handle dl_device, nb::handle copy) {
   nb::object kept = nb::borrow(self);
   if (copy.ptr() == Py_True) {
     const DeviceArray& from = *as_device_array(self.ptr());
-    kept = device_copy(from.view(), from.dtype);
+    kept = copied(from, from.dtype);
   }
   const DeviceArray& array = *as_device_array(kept.ptr());
   if (!dl_device.is_none() && !nb::make_tuple(std::int32_t{dl::cuda}, array.device).equal(dl_device)) {
@@ -141,6 +149,7 @@ nb::object moved(nb::handle object, int device) {
   auto [from, kept] = read(object, "to_device: array");
   if (device != on_host || from.device != on_host) require_cuda("to_device: array");
   if (device != on_host) check_device(device);
+  if (const DeviceArray* array = as_device_array(kept.ptr())) ready(*array);
   if (from.device != on_host && !is_contiguous(from)) {
     kept = device_copy(from, from.dtype);
     from = as_device_array(kept.ptr())->view();
@@ -173,7 +182,7 @@ nb::object zeros(const std::vector<std::int64_t>& shape, const std::string& dtyp
 nb::object converted(nb::handle array, const std::string& dtype) {
   const DeviceArray* from = as_device_array(array.ptr());
   if (from == nullptr) type_error("expected a DeviceArray");
-  return device_copy(from->view(), dtype_called(dtype));
+  return copied(*from, dtype_called(dtype));
 }
 
 nb::tuple status() {
@@ -206,7 +215,7 @@ void bind_devices(nb::module_& m) {
            nb::arg("max_version").none() = nb::none(), nb::arg("dl_device").none() = nb::none(),
            nb::arg("copy").none() = nb::none())
       .def("__dlpack_device__", [](const DeviceArray& a) { return nb::make_tuple(std::int32_t{dl::cuda}, a.device); })
-      .def("copy", [](const DeviceArray& a) { return device_copy(a.view(), a.dtype); })
+      .def("copy", [](const DeviceArray& a) { return copied(a, a.dtype); })
       .def("__repr__", [](const DeviceArray& a) {
         return "DeviceArray(shape=" + shape_text(a.shape) + ", dtype=" + std::string(name_of(a.dtype)) +
                ", device=cuda:" + std::to_string(a.device) + ")";

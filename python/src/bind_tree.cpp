@@ -198,10 +198,10 @@ void check_packed(const TreeSpec& spec, std::uint32_t node, const ArrayView& dx,
   if (dx.device != leaf.device) value_error(place + "is on another device than the model's; move it there");
 }
 
-void use_streams(nb::handle array, const ArrayView& view) {
+Streams streams_of(nb::handle array, const ArrayView& view) {
   Streams streams;
   streams.add(view.device, library_of(array.ptr()));
-  streams.use();
+  return streams;
 }
 
 // Where each leaf goes, zeros until something is found for it.
@@ -220,7 +220,7 @@ void pack_model(const Model& m, nb::handle out) {
   const Vector vector = vector_of(out, "destructure");
   std::vector<Segment> segments = empty_segments(m);
   for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
-  use_streams(out, vector.view);
+  const OnStreams on(streams_of(out, vector.view), {});
   Unlocked unlocked;
   pack(segments, vector.view);
 }
@@ -228,7 +228,7 @@ void pack_model(const Model& m, nb::handle out) {
 void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   const TreeSpec& spec = *m.flat.spec;
   const Vector vector = vector_of(out, "flatten");
-  use_streams(out, vector.view);
+  const OnStreams on(streams_of(out, vector.view), {});
   Objects objects(spec);
   walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
   std::vector<Segment> segments = empty_segments(m), further;

@@ -46,21 +46,20 @@ Fingerprint fingerprint(const ArrayView& a) {
   return print;
 }
 
-// Work on devices goes to the stream given, or to those of the arrays' libraries.
-void use_streams(const Flattened& flat, nb::handle stream, const char* call) {
-  const std::optional<void*> given = stream_from(stream);
+// Of the devices the arrays are on.
+Streams streams_of(const Flattened& flat, const char* call) {
   Streams streams;
   for (std::size_t i = 0; i < flat.views.size(); ++i) {
     if (flat.views[i].device == on_host) continue;
     require_cuda(std::string(call) + ": an array");
     streams.add(flat.views[i].device, library_of(flat.arrays[i].ptr()));
   }
-  streams.use(given);
+  return streams;
 }
 
 double norm_of(nb::handle tree, double p, nb::handle stream) {
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
-  use_streams(flat, stream, "norm");
+  const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
   std::set<Fingerprint> seen;
   std::vector<ArrayView> views;
   for (const ArrayView& view : flat.views)
@@ -108,7 +107,7 @@ class Sources {
 
 void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
-  use_streams(to, stream, "lerp_");
+  const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
   const Sources from(to, source);
   std::vector<std::string> names;
   nb::list tensors;

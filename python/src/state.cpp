@@ -1,13 +1,10 @@
-// state.cpp: setting up, and everything around one update: locking, collecting, running, telling torch.
+// state.cpp: setting up, and everything around one update: collecting, running, telling torch.
 #include "state.hpp"
 
-#include <algorithm>
 #include <unordered_map>
 
 #include "device_array.hpp"
 #include "errors.hpp"
-#include "forks.hpp"
-#include "jax_arrays.hpp"
 #include "unlocked.hpp"
 #include "user_stages.hpp"
 
@@ -97,6 +94,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
+  streams_.reset();
 }
 
 State::State(const State& other)
@@ -113,7 +111,12 @@ State::State(const State& other)
 }
 
 State::~State() {
-  if (!held_.empty()) streams_.wait();
+  if (held_.empty()) return;
+  try {
+    streams_.wait();
+  } catch (const std::exception&) {  // a device that fails reads nothing any more
+  }
+  streams_.reset();
 }
 
 void State::size_scratch() {
@@ -230,57 +233,6 @@ void State::record_stream(std::uint32_t root, PyObject* flat, void* stream) {
     nb::module_::import_("optimisers._arrays").attr("record_stream")(tensors, reinterpret_cast<std::uintptr_t>(stream));
 }
 
-CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char* call,
-                                std::unique_ptr<State>& new_state) {
-  nb::object copy_tensor = nb::module_::import_("optimisers._arrays").attr("copied_tensor");
-  CopiedModel copied;
-  const auto copy_of = [&](PyObject* x, std::uint32_t leaf) -> nb::object {
-    if (is_numpy(x)) return numpy_copy(x);
-    if (is_tensor(x)) return copy_tensor(nb::borrow(x));
-    const bool jax = is_jax(x);
-    if (!jax && nb::hasattr(nb::handle(x), "copy")) return nb::handle(x).attr("copy")();
-    nb::object values;
-    const Fault fault = import_device_array(x, values);
-    if (jax) copied.from_jax.push_back(leaf);
-    if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
-    if (!jax || fault != Fault::none)
-      type_error(std::string(call) + ": cannot copy " + type_name(x) +
-                 " arrays, which have no method copy; use update_");
-    const DeviceArray& array = *as_device_array(values.ptr());
-    return device_copy(array.view(), array.dtype);
-  };
-  Use use(*this);
-  new_state = std::make_unique<State>(*this);
-  if (layout_) {
-    copied.model = copied.leaves.emplace_back(copy_of(model, 0));
-    return copied;
-  }
-  walk_model(*spec_, root, model, call, model_);
-  permuted_used_ = 0;
-  copied.leaves.resize(leaves_.size());
-  const Node& top = spec_->nodes[root];
-  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
-    const Place& place = spec_->places[p];
-    if (copied.leaves[place.leaf].is_valid()) continue;
-    ArrayView view;
-    if (!is_jax(model_[place.node])) read_parameter(place, view, call);
-    nb::object array = copy_of(model_[place.node], place.leaf);
-    copied.leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
-  }
-  copied.model = rebuild(*spec_, root, model_.all(), copied.leaves);
-  return copied;
-}
-
-// JAX arrays were updated as NumPy arrays: the model once more, with JAX arrays at their places.
-nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call) {
-  if (copied.from_jax.empty()) return copied.model;
-  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from(copied.leaves[leaf]);
-  if (layout_) return copied.leaves[0];
-  Use use(*this);
-  walk_model(*spec_, root, model, call, model_);
-  return rebuild(*spec_, root, model_.all(), copied.leaves);
-}
-
 bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher) {
   Use use(*this);
   const char* call = "apply_";
@@ -320,42 +272,6 @@ void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
   for (std::uint32_t part : core_leaves(leaf))
     for (std::size_t stage = 0; stage < core_.spec(part).program.stages.size(); ++stage)
       core_.set_rule(part, static_cast<int>(stage), rules[next++]);
-}
-
-Use::Use(State& state, std::optional<void*> stream) : state_(state) {
-  if (!state_.mutex_.try_lock()) {
-    if (state_.forks_.load() != fork_count())
-      throw Error(ErrorKind::busy,
-                  "this state was in use by another thread when the process was forked, and may be half updated; "
-                  "set up a new one here");
-    if (state_.user_.load() == std::this_thread::get_id())
-      throw Error(ErrorKind::busy, "this state is busy: it was used again from inside its own update");
-    Unlocked unlocked;
-    state_.mutex_.lock();
-  }
-  state_.forks_.store(fork_count());
-  state_.user_.store(std::this_thread::get_id());
-  if (state_.streams_.empty()) [[likely]]
-    return;
-  try {
-    if (!state_.held_.empty()) state_.streams_.wait();
-    state_.held_.clear();
-    state_.streams_.use(stream);
-  } catch (...) {
-    release();
-    throw;
-  }
-}
-
-Use::~Use() { release(); }
-
-void Use::release() {
-  state_.model_.clear();
-  state_.gradients_.clear();
-  state_.imported_.clear();
-  if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
-  state_.user_.store({});
-  state_.mutex_.unlock();
 }
 
 }  // namespace optimisers::python

@@ -112,6 +112,10 @@ void Streams::adopt(int device, void* stream) {
   }
 }
 
+void Streams::reset() const noexcept {
+  for (const Device& d : devices_) cuda::set_stream(d.device, nullptr);
+}
+
 void Streams::wait() const {
   for (const Device& d : devices_) {
     cuda::set_stream(d.device, d.stream);

@@ -40,7 +40,8 @@ class Streams {
   void use(std::optional<void*> given = {});
   // Arrays of a library that has no current stream name one themselves.
   void adopt(int device, void* stream);
-  void wait() const;  // for the streams in use
+  void wait() const;            // for the streams in use
+  void reset() const noexcept;  // this thread's work goes to the default streams again: those in use may end
 
  private:
   struct Device {
@@ -50,6 +51,18 @@ class Streams {
     bool given = false;
   };
   std::vector<Device> devices_;
+};
+
+// Uses streams for the length of a scope.
+class OnStreams {
+ public:
+  OnStreams(Streams streams, std::optional<void*> given) : streams_(std::move(streams)) { streams_.use(given); }
+  ~OnStreams() { streams_.reset(); }
+  OnStreams(const OnStreams&) = delete;
+  OnStreams& operator=(const OnStreams&) = delete;
+
+ private:
+  Streams streams_;
 };
 
 }  // namespace optimisers::python

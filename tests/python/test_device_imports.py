@@ -256,3 +256,12 @@ def test_a_consumer_may_free_what_it_took_on_any_thread():
     thread.start()
     thread.join()
     assert sys.getrefcount(v) == count - 1
+
+
+def test_a_stream_is_forgotten_after_the_call():
+    x, other = CudaArray(X.copy()), DLPackArray(X)
+    state = opt.setup(opt.Adam(), x)
+    opt.update_(state, x, CudaArray(G), stream=0x50)
+    opt.norm(x, stream=0x60)
+    opt.to_device(other, "cpu")  # the streams above may be gone by now
+    assert other.streams and set(other.streams) == {1}
