@@ -194,6 +194,29 @@ const Driver gpu{
           cudaEventDestroy(event);
           return status_of(e);
         },
+    .record =
+        [](int device, void* stream, void** event) {
+          const OnDevice on(device);
+          cudaError_t e = cudaSuccess;
+          if (*event == nullptr) {
+            cudaEvent_t made;
+            e = cudaEventCreateWithFlags(&made, cudaEventDisableTiming);
+            if (e == cudaSuccess) *event = made;
+          }
+          if (e == cudaSuccess) e = cudaEventRecord(static_cast<cudaEvent_t>(*event), as_stream(stream));
+          return status_of(e);
+        },
+    .await =
+        [](int device, void* stream, void* event) {
+          const OnDevice on(device);
+          return status_of(cudaStreamWaitEvent(as_stream(stream), static_cast<cudaEvent_t>(event), 0));
+        },
+    .release_event =
+        [](int device, void* event) {
+          const OnDevice on(device, true);
+          cudaEventDestroy(static_cast<cudaEvent_t>(event));
+          cudaGetLastError();
+        },
     .device_of =
         [](const void* memory) {
           cudaPointerAttributes a{};

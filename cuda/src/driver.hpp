@@ -39,6 +39,11 @@ struct Driver {
   Status (*fill_now)(int device, void* to, const void* from, std::size_t bytes);  // from the host, outside any capture
   // The stream waits for what `earlier`, another stream, holds now.
   Status (*follow)(int device, void* stream, void* earlier);
+  // An event for what the stream holds now (made where *event is null), and a stream that waits for it. It may outlive
+  // its stream.
+  Status (*record)(int device, void* stream, void** event);
+  Status (*await)(int device, void* stream, void* event);
+  void (*release_event)(int device, void* event);
   int (*device_of)(const void* memory);  // -1: no device's, or no longer
 
   const char* (*error_text)(int device);  // of the last failure on this thread

@@ -112,6 +112,9 @@ const Driver emulated{
           return Status::ok;
         },
     .follow = [](int, void*, void*) { return Status::ok; },
+    .record = [](int, void*, void**) { return Status::ok; },
+    .await = [](int, void*, void*) { return Status::ok; },
+    .release_event = [](int, void*) {},
     .device_of = [](const void*) { return 0; },
     .error_text = [](int) { return "emulated failure"; },
 };

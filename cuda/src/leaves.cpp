@@ -3,7 +3,6 @@
 
 #include <algorithm>
 #include <cmath>
-#include <optional>
 #include <string>
 
 #include "group_tables.hpp"
@@ -40,7 +39,9 @@ class SharedReport {
     check(driver_in_use().allocate_shared(device, sizeof(Report), &memory), device, "setup");
     report_ = new (memory) Report{};
   }
-  ~SharedReport() { driver_in_use().release_shared(device_, report_); }
+  ~SharedReport() {
+    if (const Driver* d = driver_or_null()) d->release_shared(device_, report_);
+  }
   SharedReport(const SharedReport&) = delete;
   SharedReport& operator=(const SharedReport&) = delete;
   Report* get() const { return report_; }
@@ -66,6 +67,11 @@ class Leaves final : public DeviceLeaves {
     }
     if (!x.empty()) start(x);
   }
+
+  ~Leaves() override {
+    if (const Driver* d = driver_or_null(); d != nullptr && event_ != nullptr) d->release_event(device_, event_);
+  }
+  Leaves(const Leaves&) = delete;
 
   void prepare(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                std::span<std::byte* const> out) override {
@@ -160,6 +166,7 @@ class Leaves final : public DeviceLeaves {
     }
     for (auto& g : groups_)
       if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
+    mark_last(on, capture);
   }
 
   GroupTables& tables_of(std::uint32_t leaf) { return *groups_[std::size_t(group_of_[state_.leaves[leaf].group])]; }
@@ -289,7 +296,8 @@ class Leaves final : public DeviceLeaves {
   void send_parts(std::uint32_t leaf, bool rules) {
     const Group& group = state_.group_of(leaf);
     void* on = stream(device_);
-    follow_last(on, driver_in_use().capturing(device_, on));
+    const bool capture = driver_in_use().capturing(device_, on);
+    follow_last(on, capture);
     std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
     const std::byte* from = state_.row_of(leaf);
     for (const Stage& s : group.stages) {
@@ -297,13 +305,17 @@ class Leaves final : public DeviceLeaves {
       const int bytes = rules ? s.clock_offset - s.rule_offset : s.info->clock_size * int(sizeof(double));
       if (bytes > 0) send(device_, on, to + at, from + at, std::size_t(bytes));
     }
+    mark_last(on, capture);
   }
 
   // Work on another stream than before waits for what was enqueued there.
-  void follow_last(void* on, bool capture) {
-    if (capture) return;
-    if (last_stream_ && *last_stream_ != on)
-      check(driver_in_use().follow(device_, on, *last_stream_), device_, "changing streams");
+  void follow_last(void* on, bool capture) const {
+    if (!capture && event_ != nullptr && last_stream_ != on)
+      check(driver_in_use().await(device_, on, event_), device_, "changing streams");
+  }
+  void mark_last(void* on, bool capture) {
+    if (capture) return;  // what is captured has not been enqueued
+    check(driver_in_use().record(device_, on, &event_), device_, "marking a stream");
     last_stream_ = on;
   }
 
@@ -333,7 +345,8 @@ class Leaves final : public DeviceLeaves {
   std::vector<std::vector<CalledLeaf>> called_;
   std::shared_ptr<Plan> plan_;
   std::vector<std::shared_ptr<Plan>> captured_;
-  std::optional<void*> last_stream_;
+  void* last_stream_ = nullptr;
+  void* event_ = nullptr;  // behind what was last enqueued
   bool prepared_ = false;
   bool broken_ = false;  // a call was enqueued in part
 };

@@ -10,6 +10,7 @@
 
 namespace optimisers::cuda {
 
+const Driver* driver_or_null() noexcept;                  // null also in a forked process, which owns nothing there
 const Driver& driver_in_use();                            // throws Error(value) without one
 void check(Status status, int device, const char* what);  // throws Error(memory) or Error(device)
 

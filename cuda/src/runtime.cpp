@@ -73,6 +73,11 @@ const Driver& driver_in_use() {
   return *d;
 }
 
+const Driver* driver_or_null() noexcept {
+  const Driver* d = in_use;
+  return d != nullptr && this_process() == process ? d : nullptr;
+}
+
 void check(Status status, int device, const char* what) {
   if (status == Status::ok) return;
   const std::string where = std::string(what) + " on device " + std::to_string(device);
@@ -162,8 +167,7 @@ std::byte* allocate(int device, std::size_t bytes) {
 }
 
 void release(int device, std::byte* memory) noexcept {
-  const Driver* d = in_use;
-  if (memory != nullptr && d != nullptr && this_process() == process) d->release(device, memory);
+  if (const Driver* d = driver_or_null(); d != nullptr && memory != nullptr) d->release(device, memory);
 }
 
 void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) {
