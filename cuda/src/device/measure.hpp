@@ -113,7 +113,7 @@ struct MeasureSums {
       extreme[v] = norms::neutral(far);
     }
     // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
-    constexpr int ahead = in_registers ? 4 : 1;
+    constexpr int ahead = in_registers && sizeof(T) == 4 ? 4 : 1;  // wider elements are enough as they are
     constexpr int quads = norms::lanes / V;
     const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
