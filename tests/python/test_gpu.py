@@ -8,7 +8,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from gpu import close, cpu, cuda, needs_gpu, needs_two_gpus, same_bits
+from gpu_support import close, cpu, cuda, needs_gpu, needs_two_gpus, same_bits
 from support import (
     REFUSES_COMPLEX,
     TORCH_DTYPES,

@@ -6,7 +6,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from gpu import busy, needs_gpu
+from gpu_support import busy, needs_gpu
 from support import bits, sized
 
 import optimisers as opt

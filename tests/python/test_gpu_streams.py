@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import torch
-from gpu import busy, cpu, cuda, needs_gpu, same_bits
+from gpu_support import busy, cpu, cuda, needs_gpu, same_bits
 from support import layers, mapped, sized
 from support import to_torch as tensor
 
