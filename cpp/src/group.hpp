@@ -32,7 +32,7 @@ struct GroupSlot {
 };
 
 struct Group {
-  Group(const Program& program, DType storage, int device = on_host);
+  Group(const Program& program, DType storage, int device = -1);        // -1: on the host
   bool holds(const Program& program, DType storage, int device) const;  // does a leaf of these belong here?
 
   DType storage, compute;
