@@ -114,7 +114,7 @@ State::~State() {
   if (held_.empty()) return;
   try {
     streams_.wait();
-  } catch (const std::exception&) {  // a device that fails reads nothing any more
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): a device that fails reads nothing any more
   }
   streams_.reset();
 }

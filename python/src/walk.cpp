@@ -21,9 +21,9 @@ bool is_plain(PyObject* object) {
 void prefetch_children(PyObject* object) {
   if (PyDict_CheckExact(object)) {
     const char* table = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(object)->ma_keys);
-    for (int line = 0; line < 4; ++line) OPT_PREFETCH(table + 64 * line);
+    for (std::ptrdiff_t line = 0; line < 4; ++line) OPT_PREFETCH(table + 64 * line);
   } else if (PyList_CheckExact(object)) {
-    OPT_PREFETCH(reinterpret_cast<PyListObject*>(object)->ob_item);
+    OPT_PREFETCH(static_cast<const void*>(reinterpret_cast<PyListObject*>(object)->ob_item));
   }
 }
 
