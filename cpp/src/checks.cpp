@@ -74,8 +74,8 @@ bool gradient_fits(const ArrayView& dx, const LeafRecord& leaf, const Layout& la
          (dx.dtype == leaf.dtype || !is_complex_dtype(dx.dtype) || is_complex_dtype(leaf.dtype));
 }
 
-bool would_write_read_only(const Optimiser::State& state, const LeafUpdate& u, const LeafRecord& leaf) {
-  return !u.x.writable && !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates);
+bool would_write_read_only(const Optimiser::State& state, const LeafUpdate& u) {
+  return !u.x.writable && may_write(state, u);
 }
 
 // Throws what is wrong with the first leaf that does not fit, if one does not.
@@ -85,7 +85,7 @@ void refuse_misfit(const Optimiser::State& state, std::span<const LeafUpdate> le
     const LeafRecord& leaf = state.leaves[u.leaf];
     const LeafSpec& spec = state.specs[u.leaf];
     if (!parameter_fits(u, leaf, layout_of(u.x, leaf))) refuse_parameter(u.x, spec);
-    if (writes_x && would_write_read_only(state, u, leaf))
+    if (writes_x && would_write_read_only(state, u))
       refuse("update_: parameter at " + quoted(spec.name) + " is read-only; use update, which returns new arrays",
              spec.name);
     const auto check = [&](const ArrayView& dx) {
@@ -120,7 +120,7 @@ Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     cpu::ArrayFlags flags;
 
     const Layout x = layout_of(u.x, leaf);
-    found.fits &= parameter_fits(u, leaf, x) && !(writes_x && would_write_read_only(state, u, leaf));
+    found.fits &= parameter_fits(u, leaf, x) && !(writes_x && would_write_read_only(state, u));
     flags.x_contiguous = x.contiguous;
     flags.x_direct = x.contiguous && leaf.dtype == compute && aligned(u.x);
 

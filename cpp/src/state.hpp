@@ -60,6 +60,12 @@ struct Optimiser::State {
   RuleValue rule(Leaf leaf, int stage) const;
 };
 
+// Whether the parameter may be written: a gate may let something through without a gradient.
+inline bool may_write(const Optimiser::State& state, const LeafUpdate& u) {
+  const LeafRecord& leaf = state.leaves[u.leaf];
+  return !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates);
+}
+
 // checks.cpp: every reason to refuse a call, before anything is written. Fills state.flags.
 void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                   bool writes_x);

@@ -41,9 +41,8 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
                     const LeafUpdate& u) {
   const std::string& name = state.specs[u.leaf].name;
   const auto is_written = [&](std::uint32_t leaf) {
-    return !state.leaves[leaf].frozen && std::any_of(leaves.begin(), leaves.end(), [&](const LeafUpdate& v) {
-      return v.leaf == leaf && v.dx.present;
-    });
+    return std::any_of(leaves.begin(), leaves.end(),
+                       [&](const LeafUpdate& v) { return v.leaf == leaf && may_write(state, v); });
   };
   for (const auto& [x, leaf] : state.written.arrays) {
     if (leaf == u.leaf && same_view(x, dx)) continue;

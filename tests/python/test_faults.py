@@ -200,6 +200,17 @@ def test_gradient_may_overlap_what_this_call_does_not_write(kept):
     assert np.array_equal(model["a"], [1, 0, -1]) and np.array_equal(model["b"], [0, 1, 2])
 
 
+def test_gradient_that_overlaps_what_a_gate_lets_through_is_refused():
+    """The second of two calls fires without a gradient of its own, and writes."""
+    model = {"a": ones(3), "b": ones(3)}
+    state = opt.setup({"a": opt.Descent(1.0), "b": opt.OptimiserChain(opt.AccumGrad(2), opt.Descent(1.0))}, model)
+    opt.update_(state, model, {"b": ones(3)})
+    before = everything(model, state)
+    with pytest.raises(ValueError, match='gradient at "a" overlaps the parameter at "b"'):
+        opt.update_(state, model, {"a": model["b"]})
+    assert everything(model, state) == before
+
+
 @EVERY_RULE
 @pytest.mark.parametrize("library", ["numpy", "torch"])
 def test_parameter_as_its_own_gradient_for_every_rule(spec, library):
