@@ -58,11 +58,11 @@ void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
 }
 
 // Whether something comes out of a leaf on an accelerator: its clocks say so, which takes waiting for them.
-bool will_write(Optimiser& optimiser, const Optimiser::State& state, const LeafUpdate& u) {
+bool will_write(Optimiser::State& state, const LeafUpdate& u) {
   const Group& group = state.groups[state.leaves[u.leaf].group];
   if (state.leaves[u.leaf].frozen) return false;
   if (!group.gates) return u.dx.present;
-  for (std::size_t s = 0; s < group.stages.size(); ++s) (void)optimiser.clock(u.leaf, int(s));
+  state.device_of(u.leaf)->fetch_clock(u.leaf);
   std::vector<std::uint64_t> row(std::size_t(group.row_size) / 8), steps(std::size_t(group.step_size) / 8);
   std::memcpy(row.data(), state.row_of(u.leaf), std::size_t(group.row_size));
   Course course;
@@ -311,7 +311,7 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
   check_arrays(*state_, leaves, further, false);
   std::vector<bool> written(leaves.size());
   for (std::size_t i = 0; i < leaves.size(); ++i)
-    if (state_->device_of(leaves[i].leaf)) written[i] = will_write(*this, *state_, leaves[i]);
+    if (state_->device_of(leaves[i].leaf)) written[i] = will_write(*state_, leaves[i]);
   for (auto& [index, device] : state_->devices) device->prepare(leaves, further, out);
   schedule(*state_, leaves, further);
   for (auto& [index, device] : state_->devices) device->enqueue();
