@@ -75,8 +75,8 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ArrayView &to = targets[i], &from = sources[i];
     const std::string name = "\"" + names[i] + "\"";
-    if (to.device != from.device) refuse("source at " + name + " is on another device than its target");
-    if (!to.writable) refuse("target at " + name + " is read-only");
+    if (to.device != from.device) refuse("source at " + name + " is on another device than its target; move it there");
+    if (!to.writable) refuse("target at " + name + " is read-only, but lerp_ writes it in place; pass a writable copy");
     if (!std::equal(to.shape, to.shape + to.ndim, from.shape, from.shape + from.ndim))
       refuse("source at " + name + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
              shape_text({to.shape, std::size_t(to.ndim)}));
@@ -86,7 +86,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   const auto aliases = find_aliases(targets, names);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array");
+      refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array; name it once");
   // Sources against targets: sorted extents first, exact only where they meet.
   std::vector<std::pair<Extent, std::size_t>> written;
   written.reserve(targets.size());
