@@ -36,31 +36,31 @@ std::string place_of(std::int8_t device) {
   return device == on_host ? "on the host" : "on device " + std::to_string(device);
 }
 
-[[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec) {
+[[noreturn]] void refuse_parameter(const ArrayView& x, const LeafSpec& spec, const std::string& call) {
   if (x.device != spec.device)
-    refuse("update: parameter at " + quoted(spec.name) + " is " + place_of(x.device) + ", but its state was set up " +
+    refuse(call + ": parameter at " + quoted(spec.name) + " is " + place_of(x.device) + ", but its state was set up " +
                place_of(spec.device) + "; move the parameter back, or convert the state with to_device",
            spec.name);
   if (x.dtype != spec.dtype)
-    refuse("update: parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
+    refuse(call + ": parameter at " + quoted(spec.name) + " is " + std::string(name_of(x.dtype)) +
                ", but its state was set up for " + std::string(name_of(spec.dtype)) +
                "; call setup again for the new array",
            spec.name);
-  refuse("update: parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
+  refuse(call + ": parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
              shape_text(spec.shape) + "; call setup again for the new array",
          spec.name);
 }
 
-[[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec) {
+[[noreturn]] void refuse_gradient(const ArrayView& dx, const LeafSpec& spec, const std::string& call) {
   if (dx.device != spec.device)
-    refuse("update: gradient at " + quoted(spec.name) + " is " + place_of(dx.device) + ", its parameter is " +
+    refuse(call + ": gradient at " + quoted(spec.name) + " is " + place_of(dx.device) + ", its parameter is " +
                place_of(spec.device) + "; move the gradient to its parameter",
            spec.name);
   if (is_complex_dtype(dx.dtype) && !is_complex_dtype(spec.dtype))
-    refuse("update: gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) +
+    refuse(call + ": gradient at " + quoted(spec.name) + " is " + std::string(name_of(dx.dtype)) +
                ", parameter is real (" + std::string(name_of(spec.dtype)) + "); pass its real part",
            spec.name);
-  refuse("update: gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
+  refuse(call + ": gradient at " + quoted(spec.name) + " has shape " + shape_of(dx) + ", parameter has " +
              shape_text(spec.shape),
          spec.name);
 }
@@ -84,12 +84,12 @@ void refuse_misfit(const Optimiser::State& state, std::span<const LeafUpdate> le
   for (const LeafUpdate& u : leaves) {
     const LeafRecord& leaf = state.leaves[u.leaf];
     const LeafSpec& spec = state.specs[u.leaf];
-    if (!parameter_fits(u, leaf, layout_of(u.x, leaf))) refuse_parameter(u.x, spec);
+    if (!parameter_fits(u, leaf, layout_of(u.x, leaf))) refuse_parameter(u.x, spec, state.call);
     if (writes_x && would_write_read_only(state, u))
       refuse("update_: parameter at " + quoted(spec.name) + " is read-only; use update, which returns new arrays",
              spec.name);
     const auto check = [&](const ArrayView& dx) {
-      if (!gradient_fits(dx, leaf, layout_of(dx, leaf))) refuse_gradient(dx, spec);
+      if (!gradient_fits(dx, leaf, layout_of(dx, leaf))) refuse_gradient(dx, spec, state.call);
     };
     if (u.dx.present) check(u.dx);
     for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) check(further[std::size_t(k)].dx);

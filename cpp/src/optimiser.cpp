@@ -284,6 +284,7 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  state_->call = "update";
   check_arrays(*state_, leaves, further, true);
   for (auto& [index, device] : state_->devices) device->prepare(leaves, further, {});
   schedule(*state_, leaves, further);
@@ -301,7 +302,8 @@ bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
 }
 
 void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
-                      std::span<std::byte*> out) {
+                      std::span<std::byte*> out, const char* call) {
+  state_->call = call;
   for (const LeafUpdate& u : leaves)
     if (state_->group_of(u.leaf).master)
       throw Error(ErrorKind::value,

@@ -182,7 +182,7 @@ class Reductions {
     if (s.info->rejects(rule_at(p, s), norm_value)) {
       const std::string& name = state_.specs[job(blamed).arrays->leaf].name;
       throw Error(ErrorKind::non_finite,
-                  std::string("update: ") + s.info->text.name + " expects a finite norm of the gradient, got " +
+                  std::string(state_.call) + ": " + s.info->text.name + " expects a finite norm of the gradient, got " +
                       (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
                       "\"; nothing was written. Skip this step, or use throw=False",
                   name);

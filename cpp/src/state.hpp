@@ -44,6 +44,7 @@ struct Optimiser::State {
   bool reduces = false;                      // some group does
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
 
+  const char* call = "update";         // for messages
   std::vector<cpu::ArrayFlags> flags;  // of the call's leaves
   std::span<cpu::Job> jobs;            // in job_memory
   std::vector<cpu::Job> job_memory;

@@ -30,7 +30,7 @@ void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, co
     for (std::size_t k = 0; k < group.slots.size() && slot == nullptr; ++k)
       if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
     if (slot != nullptr)
-      refuse("update: " + what + " at " + quoted(name) + " overlaps the state array " + slot + " at " +
+      refuse(std::string(state.call) + ": " + what + " at " + quoted(name) + " overlaps the state array " + slot + " at " +
                  quoted(state.specs[i].name) + "; pass a copy of it",
              name);
   }
@@ -48,7 +48,7 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
     if (leaf == u.leaf && same_view(x, dx)) continue;
     if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
-      refuse("update: gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
+      refuse(std::string(state.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
                  ", which this call writes; pass a copy of the gradient",
              name);
   }
@@ -68,7 +68,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   const auto aliases = find_aliases(views, names);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse("update: parameters at " + quoted(names[aliases[i].first]) + " and " + quoted(names[i]) +
+      refuse(std::string(state.call) + ": parameters at " + quoted(names[aliases[i].first]) + " and " + quoted(names[i]) +
                  " are the same array, but were not at setup; call setup again for the tied model",
              names[i]);
   for (std::size_t i = 0; i < views.size(); ++i) {

@@ -99,19 +99,21 @@ def empty_like(x: Any) -> Any:
     return _arrays.empty(tuple(x.shape), _arrays.dtype_name(x), _core.library_of(x), _core.device_of(x))
 
 
-def summed(parts: list[Any], x: Any, path: str) -> Any:
+def summed(parts: list[Any], x: Any, call: str, path: str) -> Any:
     """One gradient of higher order in x's library and dtype, or None."""
-    what = f'update: higher-order gradient at "{path}"'
+    what = f'{call}: higher-order gradient at "{path}"'
     arrays = [converted(part, x, what, integers=True) for part in parts]
     return sum(arrays[1:], arrays[0]) if arrays else None
 
 
-def run_stage(rule: Rule, path: str, state: Any, x: Any, dx: Any, higher: list[Any]) -> tuple[Any, Any]:
+def run_stage(
+    rule: Rule, call: str, path: str, state: Any, x: Any, dx: Any, higher: list[Any]
+) -> tuple[Any, Any]:
     """One call of the user's `apply`, with what it returned checked."""
     import copy
 
     result = rule.apply(copy.deepcopy(state), x, dx, *higher)
-    what = f'update: {type(rule).__name__}.apply at "{path}"'
+    what = f'{call}: {type(rule).__name__}.apply at "{path}"'
     if not isinstance(result, tuple) or len(result) != 2:
         raise InvalidTypeError(f"{what} must return (state, dx), got {type(result).__name__}")
     state, out = result

@@ -133,7 +133,7 @@ void UserRun::read_higher(std::uint32_t root, std::span<PyObject* const> higher)
         parts.append(place.axes.empty() ? part : with_axes(part, place.axes));
       }
       run.higher.append(
-          python_.attr("summed")(parts, run.x, spec.text(spec.places[spec.first_place[run.leaf]].node).c_str()));
+          python_.attr("summed")(parts, run.x, call_, path_of(run)));
     }
   }
 }
@@ -163,7 +163,7 @@ void UserRun::native_stages(std::size_t stage) {
     of.push_back(&run);
   }
   std::vector<std::byte*> came = out;
-  state_.core_.apply(updates, state_.further_, came);
+  state_.core_.apply(updates, state_.further_, came, call_);
   for (std::size_t i = 0; i < of.size(); ++i) {
     Run& run = *of[i];
     if (came[i] != nullptr) take(run, buffers[i]);
@@ -176,6 +176,11 @@ void UserRun::read(const nb::object& array, ArrayView& view) {
     type_error(std::string(call_) + ": a stage gave no array");
 }
 
+nb::str UserRun::path_of(const Run& run) const {
+  const TreeSpec& spec = *state_.spec_;
+  return nb::str(spec.text(spec.places[spec.first_place[run.leaf]].node).c_str());
+}
+
 void UserRun::take(Run& run, const nb::object& dx) {
   LeafUpdate& update = state_.updates_[run.update];
   run.dx = dx;
@@ -184,10 +189,9 @@ void UserRun::take(Run& run, const nb::object& dx) {
 }
 
 void UserRun::user_stage(Run& run, std::size_t stage) {
-  const TreeSpec& spec = *state_.spec_;
-  const std::string path = spec.text(spec.places[spec.first_place[run.leaf]].node);
+  const nb::str path = path_of(run);
   nb::object result =
-      python_.attr("run_stage")(run.rules[stage], path.c_str(), run.states[stage], run.x, run.dx, run.higher);
+      python_.attr("run_stage")(run.rules[stage], call_, path, run.states[stage], run.x, run.dx, run.higher);
   run.states[stage] = result[0];
   nb::object dx = result[1];
   if (dx.is_none()) run.stopped = true;

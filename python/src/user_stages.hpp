@@ -57,6 +57,7 @@ class UserRun {
   void read_higher(std::uint32_t root, std::span<PyObject* const> higher);
   void native_stages(std::size_t stage);
   void user_stage(Run& run, std::size_t stage);
+  nb::str path_of(const Run& run) const;
   bool counts_missing(std::uint32_t core_leaf) const;
   void read(const nb::object& array, ArrayView& view);
   void take(Run& run, const nb::object& dx);

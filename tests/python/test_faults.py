@@ -105,6 +105,12 @@ def test_call_that_raises_changes_nothing(fault):
     assert world.everything() == before
 
 
+@pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.startswith("apply_")])
+def test_errors_of_apply_begin_with_its_name(fault):
+    with pytest.raises((ValueError, FloatingPointError), match="^apply_: "):
+        FAULTS[fault](World())
+
+
 @pytest.mark.parametrize("call", [opt.update_, opt.update])
 def test_user_rule_that_raises_at_the_last_leaf_changes_nothing(call):
     model = layers(4)

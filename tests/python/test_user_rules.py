@@ -237,8 +237,11 @@ def test_what_apply_returns_is_checked(message: str) -> None:
     before = everything(x, state)
     with pytest.raises(error, match=message) as raised:
         opt.update_(state, x, {"w": np.ones((2, 2))})
-    assert '"w"' in str(raised.value) and "Returning" in str(raised.value)
+    assert str(raised.value).startswith('update: Returning.apply at "w"')
     assert everything(x, state) == before
+    rule = Returning(result)
+    with pytest.raises(error, match=f'^apply_: Returning.apply at "x".*{message}'):
+        opt.apply_(rule, opt.init(rule, x["w"]), x["w"], np.ones((2, 2)))
 
 
 def test_higher_gradients_reach_apply_and_built_in_rules_ignore_them() -> None:

@@ -74,8 +74,10 @@ class Optimiser {
   // The same, but writes what would be subtracted to `out` (contiguous, of the leaf's dtype) and leaves x alone.
   // False: nothing came out (AccumGrad is still collecting). Leaves with a master copy are refused.
   bool apply(const LeafUpdate& leaf, std::byte* out);
-  // The same for several leaves, which share their global norms. `out` becomes null where nothing came out.
-  void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out);
+  // The same for several leaves, which share their global norms. `out` becomes null where nothing came out. `call` is
+  // what messages begin with, and must outlive it.
+  void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out,
+             const char* call = "apply_");
 
   // Waits for the work on accelerators, and throws what it found out: Error(non_finite) for a norm that ClipNorm
   // refused. Such a step has written nothing; without this call, the next update throws it.
