@@ -5,6 +5,7 @@
 
 #include "device_array.hpp"
 #include "errors.hpp"
+#include "jax_arrays.hpp"
 #include "unlocked.hpp"
 #include "user_stages.hpp"
 
@@ -236,10 +237,12 @@ void State::record_stream(std::uint32_t root, PyObject* flat, void* stream) {
 bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher) {
   Use use(*this);
   const char* call = "apply_";
+  nb::object values;  // of a JAX array, which is only read here
+  if (Fault fault = Fault::not_array; is_jax(x)) values = materialised(x, fault);
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);
-  model_.put(0, x);
+  model_.put(0, values.is_valid() ? values.ptr() : x);
   model_.own();
   gradients_.begin(0);
   if (gradient != Py_None) gradients_.put(0, gradient);

@@ -55,6 +55,16 @@ def test_pure_update_returns_jax_arrays_and_writes_into_none(dtype: str) -> None
     np.testing.assert_array_equal(np.array(g["w"]), before)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_apply_reads_a_jax_array_and_returns_one(dtype: str) -> None:
+    rule, x, g = opt.OptimiserChain(opt.ClipNorm(1.0), opt.AdamW(0.1)), jnp.arange(3, dtype=dtype), jnp.ones(3, dtype)
+    state, same = opt.init(rule, x), opt.init(rule, np.array(x))
+    for _ in range(2):
+        _, dx = opt.apply_(rule, state, x, g)
+        _, want = opt.apply_(rule, same, np.array(x), np.array(g))
+        assert isinstance(dx, jax.Array) and bits(np.array(dx)) == bits(want)
+
+
 def test_trajectory_equals_numpy() -> None:
     ours, theirs = model_of(jnp.asarray), model_of(np.array)
     rule = opt.OptimiserChain(opt.ClipNorm(1.0), opt.AdamW(0.1, lambda_=0.1))
