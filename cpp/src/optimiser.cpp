@@ -57,6 +57,49 @@ void fill_slot(std::byte* to, std::int64_t n, DType dtype, double value) {
   }
 }
 
+// Of leaves on the host; others count as empty.
+std::vector<std::int64_t> host_sizes(const Optimiser::State& state) {
+  std::vector<std::int64_t> sizes;
+  sizes.reserve(state.leaves.size());
+  for (const LeafRecord& leaf : state.leaves) sizes.push_back(leaf.device == on_host ? leaf.size : 0);
+  return sizes;
+}
+
+// Whether setup writes the group's arenas: they start at zero by themselves.
+bool starts_written(const Group& group) {
+  return group.device == on_host && (group.master || std::any_of(group.slots.begin(), group.slots.end(),
+                                                                 [](const GroupSlot& s) { return s.start >= 0; }));
+}
+
+// What elements [begin, end) of a leaf's slots start at, and their master copy.
+void start(Optimiser::State& state, Optimiser::Leaf i, const ArrayView& x, std::int64_t begin, std::int64_t end) {
+  const LeafRecord& leaf = state.leaves[i];
+  const Group& group = state.group_of(i);
+  const auto at = [&](const Arena& arena, DType dtype) { return arena.data() + (leaf.offset + begin) * size_of(dtype); };
+  for (std::size_t k = 0; k < group.slots.size(); ++k) {
+    const GroupSlot& slot = group.slots[k];
+    if (slot.start < 0) continue;
+    double value;
+    std::memcpy(&value, state.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start, sizeof value);
+    fill_slot(at(group.arenas[k], slot.dtype), end - begin, slot.dtype, value);
+  }
+  if (group.master) cpu::load(x, begin, end - begin, group.compute, at(group.masters, group.compute));
+}
+
+// Leaves lie in their groups' arenas in the order they are swept in, so that about the same threads write there.
+void copy_group(const Group& from, Group& to) {
+  to.rows = from.rows;
+  if (to.device != on_host) return;
+  cpu::on_sweeping_threads({&from.elements, 1}, [&](std::size_t, std::int64_t begin, std::int64_t end) {
+    const auto copy = [&](const Arena& a, const Arena& b, DType dtype) {
+      const std::int64_t item = size_of(dtype);
+      std::memcpy(b.data() + begin * item, a.data() + begin * item, std::size_t((end - begin) * item));
+    };
+    for (std::size_t k = 0; k < from.slots.size(); ++k) copy(from.arenas[k], to.arenas[k], from.slots[k].dtype);
+    if (from.master) copy(from.masters, to.masters, from.compute);
+  });
+}
+
 // Whether something comes out of a leaf on an accelerator: its clocks say so, which takes waiting for them.
 bool will_write(Optimiser::State& state, const LeafUpdate& u) {
   const Group& group = state.groups[state.leaves[u.leaf].group];
@@ -137,20 +180,10 @@ RuleValue Optimiser::State::rule(Leaf leaf, int stage) const {
 Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x, std::pmr::memory_resource* memory)
     : state_(std::make_unique<State>(std::move(leaves), memory)) {
   State& s = *state_;
-  for (Leaf i = 0; i < s.leaves.size(); ++i) {
-    const LeafRecord& leaf = s.leaves[i];
-    Group& group = s.group_of(i);
-    if (group.device != on_host) continue;
-    for (std::size_t k = 0; k < group.slots.size(); ++k) {
-      const GroupSlot& slot = group.slots[k];
-      if (slot.start < 0) continue;
-      double value;
-      std::memcpy(&value, s.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start, sizeof value);
-      fill_slot(group.arenas[k].data() + leaf.offset * size_of(slot.dtype), leaf.size, slot.dtype, value);
-    }
-    if (group.master && leaf.size > 0)
-      cpu::load_all(x[i], group.compute, group.masters.data() + leaf.offset * size_of(group.compute));
-  }
+  if (std::any_of(s.groups.begin(), s.groups.end(), starts_written))
+    cpu::on_sweeping_threads(host_sizes(s), [&](std::size_t leaf, std::int64_t begin, std::int64_t end) {
+      start(s, Leaf(leaf), x[leaf], begin, end);
+    });
   for (const Group& group : s.groups) {
     const auto same = [&](const auto& d) { return d.first == group.device; };
     if (group.device != on_host && std::none_of(s.devices.begin(), s.devices.end(), same))
@@ -162,16 +195,7 @@ Optimiser::Optimiser(const Optimiser& other)
     : state_(std::make_unique<State>(other.state_->specs, other.state_->memory)) {
   const State& from = *other.state_;
   for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
-  for (std::size_t g = 0; g < from.groups.size(); ++g) {
-    Group& to = state_->groups[g];
-    to.rows = from.groups[g].rows;
-    if (to.device != on_host) continue;
-    const auto copy = [](Arena& a, const Arena& b) {
-      if (b.bytes()) std::memcpy(a.data(), b.data(), b.bytes());
-    };
-    for (std::size_t k = 0; k < to.arenas.size(); ++k) copy(to.arenas[k], from.groups[g].arenas[k]);
-    copy(to.masters, from.groups[g].masters);
-  }
+  for (std::size_t g = 0; g < from.groups.size(); ++g) copy_group(from.groups[g], state_->groups[g]);
   for (const auto& [device, leaves] : from.devices) {
     auto& to = state_->devices.emplace_back(device, accelerator().leaves(*state_, device, {}));
     to.second->copy_from(*leaves);

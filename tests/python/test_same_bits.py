@@ -1,5 +1,6 @@
 """The result is a function of the inputs alone: not of threads, instruction sets or where the numbers lie in memory."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -60,6 +61,20 @@ def test_same_bits_for_any_number_of_threads(spec, threads):
 def test_same_bits_for_any_number_of_threads_in_every_dtype(dtype, threads):
     shapes = [(300_001,), (3,), (100_000,)]
     assert len({bits_with_threads(n, ("Adam", {}), dtype, shapes) for n in (1, 2, 3, 7)}) == 1
+
+
+@pytest.mark.parametrize("count", [1, 2, 7])
+def test_what_a_state_starts_from_and_its_copy_are_whole_for_any_number_of_threads(count, threads):
+    opt.set_num_threads(count)
+    shapes = {"odd": (300_001,), "small": (3,), "transposed": (257, 300), "one": (), "empty": (0,), "even": (65_536,)}
+    model = {name: sized(shape, "float16", i).T for i, (name, shape) in enumerate(shapes.items())}
+    rule = opt.OptimiserChain(opt.Rprop(0.25), opt.AdaGrad(epsilon=0.5))
+    state = opt.setup(opt.MixedPrecision(rule), model)
+    for same in (state, copy.deepcopy(state)):
+        for name, x in model.items():
+            master, (rprop, adagrad) = same[name].state
+            assert np.array_equal(master, x.astype(np.float32))
+            assert (rprop.eta == 0.25).all() and (adagrad.a == 0.5).all() and not rprop.g.any()
 
 
 def digest():

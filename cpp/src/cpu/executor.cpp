@@ -362,8 +362,14 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
       });
 }
 
-void load_all(const ArrayView& array, DType compute, std::byte* to) {
-  load(array, is_contiguous(array), 0, size_of(array), compute, to);
+void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f) {
+  share(
+      sizes.size(), sweep_grain, [&](std::size_t i) { return sizes[i]; },
+      [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers&) { f(i, begin, end); });
+}
+
+void load(const ArrayView& array, std::int64_t begin, std::int64_t n, DType compute, std::byte* to) {
+  load(array, is_contiguous(array), begin, n, compute, to);
 }
 
 }  // namespace optimisers::cpu

@@ -1,5 +1,6 @@
 // executor.hpp: runs the stages of leaves over memory, in blocks, on all threads. Knows no rule and no tree.
 #pragma once
+#include <functional>
 #include <memory>
 #include <span>
 #include <vector>
@@ -43,7 +44,12 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
 // targets[i] = keep targets[i] + take sources[i], in the targets' compute types.
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep, double take);
 
-// The leaf's elements in the group's compute type, contiguous.
-void load_all(const ArrayView& array, DType compute, std::byte* to);
+// f(leaf, begin, end) for ranges of elements that make up all leaves, each on the thread that will sweep it when all
+// leaves are updated: the first to write a page decides which processor's memory it lies in. f must not throw.
+using OnRange = std::function<void(std::size_t leaf, std::int64_t begin, std::int64_t end)>;
+void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f);
+
+// n elements from `begin` on in the compute type, contiguous.
+void load(const ArrayView& array, std::int64_t begin, std::int64_t n, DType compute, std::byte* to);
 
 }  // namespace optimisers::cpu
