@@ -107,6 +107,8 @@ def _moved_tree(tree: Any, place: int) -> Any:
             memo[id(x)] = _moved_state(x, place)
         elif _is_array(x):
             memo[id(x)] = _moved_array(x, place)
+    for x in reversed(seen.values()):  # inner ones first: deepcopy finds them, and recurses no further
+        deepcopy(x, memo)
     return deepcopy(tree, memo)
 
 

@@ -131,13 +131,11 @@ class Rebuilder {
   void make(std::uint32_t n) {
     const Node& node = spec_.nodes[n];
     if (!is_container(node.kind) || !node.live()) return;
-    const bool inside_module = n != root_ && spec_.nodes[node.parent].kind == Kind::module;
-    if (node.kind == Kind::module && inside_module) return;  // comes with the outer one
     if (auto known = renewed_.find(objects_[n]); known != renewed_.end()) {
       made(n) = known->second;
       return;
     }
-    if (node.kind == Kind::module) {
+    if (node.kind == Kind::module) {  // inner ones first, so that deepcopy finds them and need not descend
       made(n) = copied_module(objects_[n], new_arrays());
       renewed_.emplace(objects_[n], made(n));
       return;
