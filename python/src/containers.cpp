@@ -22,25 +22,23 @@ PyObject* interned(nb::handle text) {
   return s;
 }
 
-bool read_named_tuple(PyObject* type, Fields& out) {
+void read_named_tuple(PyObject* type, Fields& out) {
   nb::object names = attribute(type, "_fields");
-  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !attribute(type, "_make").is_valid()) return false;
+  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !attribute(type, "_make").is_valid()) return;
   out.kind = Kind::named_tuple;
   for (nb::handle name : names) {
     out.names.push_back(interned(name));
     out.trained.push_back(true);
   }
-  return true;
 }
 
-bool read_dataclass(PyObject* type, Fields& out) {
-  if (!attribute(type, "__dataclass_fields__").is_valid()) return false;
+void read_dataclass(PyObject* type, Fields& out) {
+  if (!attribute(type, "__dataclass_fields__").is_valid()) return;
   out.kind = Kind::dataclass;
   for (nb::handle field : nb::module_::import_("dataclasses").attr("fields")(nb::handle(type))) {
     out.names.push_back(interned(field.attr("name")));
     out.trained.push_back(!field.attr("metadata").attr("get")("trainable", true).equal(nb::bool_(false)));
   }
-  return true;
 }
 
 std::unordered_map<PyTypeObject*, Fields>& known_classes() {
@@ -86,13 +84,16 @@ const char* name_of(Kind kind) {
 
 const Fields* fields_of(PyTypeObject* type) {
   auto& known = known_classes();
-  if (auto found = known.find(type); found != known.end()) return &found->second;
-  PyObject* object = reinterpret_cast<PyObject*>(type);
-  Fields fields{};
-  const bool is_tuple = PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS);
-  if (!(is_tuple ? read_named_tuple(object, fields) : read_dataclass(object, fields))) return nullptr;
-  fields.class_reference = reference_that_calls(forgetting, type);
-  return &known.emplace(type, std::move(fields)).first->second;
+  auto found = known.find(type);
+  if (found == known.end()) {
+    PyObject* object = reinterpret_cast<PyObject*>(type);
+    Fields fields{};
+    if (PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS)) read_named_tuple(object, fields);
+    else read_dataclass(object, fields);
+    fields.class_reference = reference_that_calls(forgetting, type);
+    found = known.emplace(type, std::move(fields)).first;
+  }
+  return found->second.kind == Kind::value ? nullptr : &found->second;
 }
 
 Kind kind_of(PyObject* object) {
