@@ -145,7 +145,7 @@ bool same_view(const ArrayView& a, const ArrayView& b) {
   return same_elements(a, b, alias) && alias.axes.empty();
 }
 
-std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<const std::string> names) {
+std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of) {
   std::vector<Alias> result(arrays.size());
   std::vector<Extent> extents(arrays.size());
   std::vector<std::uint32_t> order;
@@ -177,10 +177,10 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<con
       if (tied) continue;
       if (overlaps_itself(arrays[i]))
         throw Error(ErrorKind::value,
-                    "array at \"" + names[i] +
+                    "array at \"" + name_of(i) +
                         "\" overlaps itself: several of its elements share memory (a broadcast or "
                         "sliding-window view?); make it a copy",
-                    names[i]);
+                    name_of(i));
       same_start.push_back(i);
       distinct.push_back(i);
     }
@@ -190,7 +190,7 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<con
       if (bytes.mark(arrays[distinct[k]])) continue;
       for (std::size_t j = 0; j < k; ++j)
         if (share_memory(arrays[distinct[j]], arrays[distinct[k]]))
-          throw_overlap(names[distinct[j]], names[distinct[k]]);
+          throw_overlap(name_of(distinct[j]), name_of(distinct[k]));
     }
   }
   return result;

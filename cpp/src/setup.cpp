@@ -66,24 +66,21 @@ Model::Model(AnySpan flat, std::span<const Segment> segments) {
 
 std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Model& model, const SetupOptions& options) {
   std::vector<LeafSpec> specs;
-  std::vector<std::string> names;
   std::vector<bool> has_rule;
   for (const Named& leaf : model.leaves) {
     const auto program = choose(leaf.name);
     has_rule.push_back(program.has_value());
     specs.push_back(spec_of(leaf, program));
-    names.push_back(leaf.name);
   }
   std::vector<ArrayView> views;
   views.reserve(specs.size());
   for (std::size_t i = 0; i < specs.size(); ++i) views.push_back(view_of(model.leaves[i].values, specs[i].shape));
-  const auto aliases = find_aliases(views, names);
+  const auto aliases = find_aliases(views, [&](std::size_t i) { return specs[i].name; });
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse("setup: \"" + names[aliases[i].first] + "\" and \"" + names[i] +
-                 "\" are the same array; name it once, and "
-                 "sum its gradients",
-             names[i]);
+      refuse("setup: " + quoted(specs[aliases[i].first].name) + " and " + quoted(specs[i].name) +
+                 " are the same array; name it once, and sum its gradients",
+             specs[i].name);
 
   auto data = std::make_unique<Data>(specs, views, options.memory);
   data->has_rule = std::move(has_rule);

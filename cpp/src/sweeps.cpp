@@ -12,6 +12,7 @@
 #include "device.hpp"
 #include "optimisers/error.hpp"
 #include "overlap.hpp"
+#include "refuse.hpp"
 
 namespace optimisers {
 namespace {
@@ -69,24 +70,24 @@ double norm(std::span<const ArrayView> arrays, double p) {
 }
 
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
-          std::span<const std::string> names) {
-  const auto refuse = [](const std::string& message) { throw Error(ErrorKind::value, "lerp_: " + message); };
+          const NameOf& name_of) {
+  const auto refuse = [](const std::string& message) { optimisers::refuse("lerp_: " + message); };
+  const auto place = [&](std::size_t i) { return quoted(name_of(i)); };
   if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + std::to_string(w));
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ArrayView &to = targets[i], &from = sources[i];
-    const std::string name = "\"" + names[i] + "\"";
-    if (to.device != from.device) refuse("source at " + name + " is on another device than its target; move it there");
-    if (!to.writable) refuse("target at " + name + " is read-only, but lerp_ writes it in place; pass a writable copy");
+    if (to.device != from.device) refuse("source at " + place(i) + " is on another device than its target; move it there");
+    if (!to.writable) refuse("target at " + place(i) + " is read-only, but lerp_ writes it in place; pass a writable copy");
     if (!std::equal(to.shape, to.shape + to.ndim, from.shape, from.shape + from.ndim))
-      refuse("source at " + name + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
+      refuse("source at " + place(i) + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
              shape_text({to.shape, std::size_t(to.ndim)}));
     if (is_complex_dtype(from.dtype) && !is_complex_dtype(to.dtype))
-      refuse("source at " + name + " is complex, target is real; pass its real part");
+      refuse("source at " + place(i) + " is complex, target is real; pass its real part");
   }
-  const auto aliases = find_aliases(targets, names);
+  const auto aliases = find_aliases(targets, name_of);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse("targets at \"" + names[aliases[i].first] + "\" and \"" + names[i] + "\" are the same array; name it once");
+      refuse("targets at " + place(aliases[i].first) + " and " + place(i) + " are the same array; name it once");
   // Sources against targets: sorted extents first, exact only where they meet.
   std::vector<std::pair<Extent, std::size_t>> written;
   written.reserve(targets.size());
@@ -101,7 +102,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
     for (; at != written.end() && at->first.lo < e.hi; ++at) {
       if (at->first.hi <= e.lo || (at->second == i && same_view(targets[i], sources[i]))) continue;
       if (share_memory(targets[at->second], sources[i]))
-        refuse("source at \"" + names[i] + "\" overlaps the target at \"" + names[at->second] + "\"; pass a copy");
+        refuse("source at " + place(i) + " overlaps the target at " + place(at->second) + "; pass a copy");
     }
   }
   for (const auto& [device, which] : by_device(targets)) {

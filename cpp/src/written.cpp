@@ -60,17 +60,15 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
 void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
   WrittenMemory written;
   std::vector<ArrayView> views;
-  std::vector<std::string> names;
-  for (const LeafUpdate& u : leaves) {
-    views.push_back(u.x);
-    names.push_back(state.specs[u.leaf].name);
-  }
-  const auto aliases = find_aliases(views, names);
+  views.reserve(leaves.size());
+  for (const LeafUpdate& u : leaves) views.push_back(u.x);
+  const auto name = [&](std::size_t i) -> const std::string& { return state.specs[leaves[i].leaf].name; };
+  const auto aliases = find_aliases(views, name);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
-      refuse(std::string(state.call) + ": parameters at " + quoted(names[aliases[i].first]) + " and " + quoted(names[i]) +
+      refuse(std::string(state.call) + ": parameters at " + quoted(name(aliases[i].first)) + " and " + quoted(name(i)) +
                  " are the same array, but were not at setup; call setup again for the tied model",
-             names[i]);
+             name(i));
   for (std::size_t i = 0; i < views.size(); ++i) {
     const Extent e = extent_of(views[i]);
     if (e.lo == e.hi) continue;
@@ -81,7 +79,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     if (kept.strides != nullptr) kept.strides = state.strides_of(leaf);
     kept.stride_unit = 1;
   }
-  for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", names[i]);
+  for (std::size_t i = 0; i < views.size(); ++i) refuse_state_overlap(state, views[i], "parameter", name(i));
   for (const Group& group : state.groups) {
     for (const Arena& arena : group.arenas)
       if (arena.bytes())

@@ -168,8 +168,7 @@ void bind_nodes(nb::class_<State>& cls) {
       .def("path_text", [](const State& s, std::uint32_t node) { return s.spec().text(node); })
       .def("leaf",
            [](const State& s, std::uint32_t node) { return s.spec().places[s.spec().nodes[node].place_begin].leaf; })
-      .def("leaf_node",
-           [](const State& s, std::uint32_t leaf) { return s.spec().places[s.spec().first_place[leaf]].node; })
+      .def("leaf_node", [](const State& s, std::uint32_t leaf) { return s.spec().leaf_node(leaf); })
       .def("leaves", [](const State& s, std::uint32_t node) { return s.spec().leaves_below(node); })
       .def("leaf_count", [](const State& s, std::uint32_t node) {
         return s.spec().nodes[node].place_end - s.spec().nodes[node].place_begin;

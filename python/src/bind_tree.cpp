@@ -58,7 +58,7 @@ nb::list leaves_of(const Model& m) {
   nb::list leaves;
   for (std::size_t i = 0; i < m.flat.arrays.size(); ++i)
     leaves.append(
-        nb::make_tuple(m.flat.spec->path(m.flat.spec->places[m.flat.spec->first_place[i]].node), m.flat.arrays[i]));
+        nb::make_tuple(m.flat.spec->path(m.flat.spec->leaf_node(i)), m.flat.arrays[i]));
   return leaves;
 }
 
@@ -116,7 +116,7 @@ std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb
   for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
   for (std::size_t i : chosen.leaves)
     if (m.flat.views[i].device != on_host)
-      require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->places[m.flat.spec->first_place[i]].node) +
+      require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->leaf_node(i)) +
                    "\"");
   return std::make_unique<State>(chosen.spec, leaf_arrays(m.flat, chosen.leaves), std::move(chosen.rules), views,
                                  std::nullopt);

@@ -80,7 +80,7 @@ class Sources {
       if (spec_.first_place[place.leaf] == p) views[place.leaf] = view;
       else if (view.data != views[place.leaf].data)
         value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" +
-                    spec_.text(spec_.places[spec_.first_place[place.leaf]].node) +
+                    spec_.text(spec_.leaf_node(place.leaf)) +
                     "\" are one array in the target, and two in the source");
     }
   }
@@ -109,15 +109,15 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
   const Flattened to = flatten(target, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
   const Sources from(to, source);
-  std::vector<std::string> names;
   nb::list tensors;
-  for (std::uint32_t i = 0; i < to.views.size(); ++i) {
-    names.push_back(to.spec->text(to.spec->places[to.spec->first_place[i]].node));
-    if (is_tensor(to.arrays[i].ptr())) tensors.append(to.arrays[i]);
-  }
+  for (const nb::object& array : to.arrays)
+    if (is_tensor(array.ptr())) tensors.append(array);
   {
     Unlocked unlocked;
-    lerp(to.views, from.views, w, names);
+    lerp(to.views, from.views, w, [&](std::size_t i) {
+      const nb::gil_scoped_acquire gil;
+      return to.spec->text(to.spec->leaf_node(static_cast<std::uint32_t>(i)));
+    });
   }
   if (nb::len(tensors) > 0) bump_versions(tensors);
 }

@@ -43,7 +43,7 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
     if (is_new)
       for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
     const std::vector<Program>& parts = known->second;
-    const std::string name = spec.text(spec.places[spec.first_place[i]].node);
+    const std::string name = spec.text(spec.leaf_node(i));
     specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back(), leaves[i].device});
     const DType wide = parts.back().compute(leaves[i].dtype);
     for (std::size_t p = 0; p + 1 < parts.size(); ++p) {

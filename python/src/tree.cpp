@@ -217,10 +217,8 @@ Flattened flatten(nb::handle model, const char* call, Ties ties) {
   flattener.run(model);
 
   std::vector<ArrayView> views(spec.places.size());
-  std::vector<std::string> names;
   for (std::size_t p = 0; p < views.size(); ++p) {
     read_array(result.read_from.emplace_back(flattener.readable(spec.places[p].node)).ptr(), views[p]);
-    names.push_back(spec.text(spec.places[p].node));
     result.at_places.push_back(flattener.object(spec.places[p].node));
   }
   if (ties == Ties::ignored) {
@@ -230,7 +228,7 @@ Flattened flatten(nb::handle model, const char* call, Ties ties) {
   }
   std::vector<Alias> aliases;
   try {
-    aliases = find_aliases(views, names);
+    aliases = find_aliases(views, [&](std::size_t p) { return spec.text(spec.places[p].node); });
   } catch (const Error& error) {
     const std::string message = error.what();
     throw Error(error.kind(), message.rfind(call, 0) == 0 ? message : std::string(call) + ": " + message);

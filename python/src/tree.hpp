@@ -49,6 +49,7 @@ class TreeSpec {
   ~TreeSpec();
 
   std::size_t leaf_count() const { return first_place.size(); }
+  std::uint32_t leaf_node(std::size_t leaf) const { return places[first_place[leaf]].node; }  // its first place
   bool tied() const { return first_place.size() != places.size(); }
   std::vector<std::uint32_t> leaves_below(std::uint32_t node) const;  // each once, in walk order
   std::uint32_t child(std::uint32_t node, PyObject* key) const;       // 0: there is none

@@ -178,7 +178,7 @@ void UserRun::read(const nb::object& array, ArrayView& view) {
 
 nb::str UserRun::path_of(const Run& run) const {
   const TreeSpec& spec = *state_.spec_;
-  return nb::str(spec.text(spec.places[spec.first_place[run.leaf]].node).c_str());
+  return nb::str(spec.text(spec.leaf_node(run.leaf)).c_str());
 }
 
 void UserRun::take(Run& run, const nb::object& dx) {

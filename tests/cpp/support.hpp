@@ -37,6 +37,10 @@ struct Vector {
   }
 };
 
+inline NameOf named(std::vector<std::string> names) {
+  return [names = std::move(names)](std::size_t i) { return names.at(i); };
+}
+
 inline RuleValue rule(const char* name, std::vector<std::pair<std::string, Value>> fields = {}) {
   RuleValue value(*find_rule(name));
   for (auto& [field, v] : fields) value.set(*value.info().field(field), v);

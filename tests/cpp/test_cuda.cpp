@@ -283,7 +283,7 @@ TEST_F(Cuda, MixedPrecisionDoesAndTakesEdits) {
       pair.step();
       pair.step();
       Twin edited(dtype, {5000}, {}, 9);
-      for (const bool there : {false, true}) lerp({{pair.x(0).view(there)}}, {{edited.view(there)}}, 0.5, {{"a"}});
+      for (const bool there : {false, true}) lerp({{pair.x(0).view(there)}}, {{edited.view(there)}}, 0.5, named({"a"}));
       pair.step();
       pair.expect_equal(std::string(name_of(dtype)) + " " + std::string(name_of(master)));
     }

@@ -52,7 +52,7 @@ TEST(Norm, SameBitsForAnyNumberOfThreads) {
 TEST(Lerp, MovesTheTargetTowardsTheSource) {
   Vector<float> target(1000, 1.f);
   Vector<double> source(1000, 3.0);
-  const std::vector<std::string> names{"w"};
+  const NameOf names = named({"w"});
   lerp(std::vector{target.view()}, std::vector{source.view()}, 0.25, names);
   EXPECT_FLOAT_EQ(target.values[999], 1.5f);
   lerp(std::vector{target.view()}, std::vector{source.view()}, 1, names);
@@ -61,7 +61,7 @@ TEST(Lerp, MovesTheTargetTowardsTheSource) {
 
 TEST(Lerp, RefusesBeforeItWrites) {
   Vector<float> a(10, 1.f), b(10, 2.f), source(10, 5.f), shorter(9, 5.f);
-  const std::vector<std::string> names{"a", "b"};
+  const NameOf names = named({"a", "b"});
   EXPECT_THROW(lerp(std::vector{a.view(), b.view()}, std::vector{source.view(), shorter.view()}, 0.5, names), Error);
   EXPECT_THROW(lerp(std::vector{a.view(), b.view()}, std::vector{b.view(), source.view()}, 0.5, names),
                Error);  // b is written

@@ -2,6 +2,7 @@
 #pragma once
 #include <cstddef>
 #include <cstdint>
+#include <functional>
 #include <span>
 #include <string>
 #include <vector>
@@ -58,9 +59,12 @@ struct Alias {
   std::vector<int> axes;  // axis i of the first array is axis axes[i] of this one
 };
 
+// What an array is called in messages, by its place in a list: asked when there is something to say.
+using NameOf = std::function<std::string(std::size_t)>;
+
 // One entry per array. Throws Error(value), naming both places, where arrays share some elements without being
 // axis permutations of each other, and naming the place where an array overlaps itself. Disjoint strided views
 // of one buffer are fine. Arrays of size 0 alias nothing.
-std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, std::span<const std::string> names);
+std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of);
 
 }  // namespace optimisers

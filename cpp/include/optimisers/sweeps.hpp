@@ -1,7 +1,6 @@
 // sweeps.hpp: operations over lists of arrays outside any optimiser: one multi-threaded sweep each.
 #pragma once
 #include <span>
-#include <string>
 
 #include "optimisers/array.hpp"
 
@@ -15,8 +14,7 @@ double norm(std::span<const ArrayView> arrays, double p = 2);
 // target = (1-w) target + w source, elementwise, in the target's compute type; w in [0, 1].
 // Checked before anything is written: equal shapes, writable targets, complex sources only for complex targets, and
 // no target that shares memory with another array of the call (its own source, element for element, is fine).
-// `names` are the arrays' paths, for messages.
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
-          std::span<const std::string> names);
+          const NameOf& name_of);
 
 }  // namespace optimisers
