@@ -330,3 +330,15 @@ def test_state_of_another_model_is_refused(model, state, grads):
     refuses(lambda: opt.update_(state, other, {"w": np.ones(3, np.float32)}), model, state, error=WRONG)
     with pytest.raises(WRONG):
         opt.update_(model, state, grads)
+
+
+def test_wrong_arguments_of_update_are_refused():
+    model = {"w": np.ones(2)}
+    state = opt.setup(opt.Adam(), model)
+    with pytest.raises(TypeError, match="state"):
+        opt.update_(model, model, model)
+    with pytest.raises(ValueError, match="keeps no gradient; pass the gradients"):
+        opt.update_(state, model)
+    with pytest.raises(TypeError, match="unexpected"):
+        opt.update_(state, model, grads=None, other=1)
+    assert opt.update_(state=state, model=model, grads=None)[1] is model

@@ -9,6 +9,7 @@ import signal
 import sys
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
@@ -224,6 +225,46 @@ def test_another_state_can_be_used_inside_an_update(monkeypatch):
     monkeypatch.setattr(Calls, "what", lambda: opt.update_(inner_state, inner, grads_of(5)))
     opt.update_(state, outer, grads_of(5) | {"b": None})
     assert bits(inner["w"]) == bits(outer["w"]) != bits(model_of(5)["w"])
+
+
+def test_a_state_is_busy_while_its_model_is_read():
+    class Model:
+        pass
+
+    calls = []
+
+    @dataclass
+    class Nosy:
+        w: Any
+
+        def __getattribute__(self, name: str) -> Any:
+            if name == "w" and armed:
+                try:
+                    opt.update_(state, model, None)
+                except RuntimeError as error:
+                    calls.append(str(error))
+            return super().__getattribute__(name)
+
+    armed = False
+    model = Nosy(np.ones(2))
+    state = opt.setup(opt.Descent(1.0), model)
+    armed = True
+    opt.update_(state, model, {"w": np.ones(2)})
+    armed = False
+    assert len(calls) == 1 and "busy" in calls[0] and model.w.sum() == 0
+
+
+def test_states_of_their_own_run_in_threads_of_their_own():
+    def train(seed: int) -> Any:
+        model = {"w": np.full(100_000, float(seed))}
+        state = opt.setup(opt.Adam(), model)
+        for _ in range(10):
+            opt.update_(state, model, {"w": np.ones(100_000)})
+        return model["w"]
+
+    with ThreadPoolExecutor(4) as pool:
+        results = list(pool.map(train, [1, 2, 1, 2]))
+    assert np.array_equal(results[0], results[2]) and np.array_equal(results[1], results[3])
 
 
 # ------------------------------------------------------------------------------------------- the interpreter

@@ -73,6 +73,8 @@ def test_ten_thousand_levels_in_every_call(kind):
     segments = opt.setup(lambda path, x: opt.Adam(), flat, layout=re)
     opt.update_(segments, flat, opt.select_trainables(model, grads))
     assert flat.all()
+    with pytest.raises(ValueError, match=r"gradient at .*more\)"):
+        opt.update_(state, model, deep(ones(4)))
 
 
 def test_ten_thousand_modules_in_every_call():

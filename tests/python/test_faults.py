@@ -107,7 +107,7 @@ def test_call_that_raises_changes_nothing(fault):
 
 @pytest.mark.parametrize("fault", [fault for fault in FAULTS if fault.startswith("apply_")])
 def test_errors_of_apply_begin_with_its_name(fault):
-    with pytest.raises((ValueError, FloatingPointError), match="^apply_: "):
+    with pytest.raises((ValueError, FloatingPointError), match=r"^apply_: "):
         FAULTS[fault](World())
 
 

@@ -12,6 +12,10 @@ import torch
 import optimisers as opt
 
 
+def ones(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
 class Pair(NamedTuple):
     a: Any
     b: Any
@@ -165,3 +169,72 @@ def test_a_tie_that_came_undone_is_noticed():
     state = opt.setup(opt.Descent(1.0), model)
     with pytest.raises(ValueError, match=r'"a" and "b".*setup'):
         opt.update_(state, {"a": w, "b": w.copy()}, None)
+
+
+def tied():
+    w = np.arange(6, dtype=np.float32).reshape(2, 3)
+    return {"enc": w, "same": [w], "dec": w.T}
+
+
+def test_tied_arrays_are_one_leaf():
+    model = tied()
+    state = opt.setup(opt.Momentum(0.5), model)
+    assert state["enc"] is state["same"][0] is state["dec"]
+    assert [str(p) for p, _ in opt.trainables(model, path=True)] == ["enc"]
+    assert state["dec"].shape == (2, 3)
+
+
+@pytest.mark.parametrize("missing", [(), ("enc",), ("same",), ("dec",), ("enc", "same"), ("enc", "dec")])
+@pytest.mark.parametrize("pure", [False, True])
+def test_gradients_of_tied_arrays_are_summed(pure, missing):
+    model = tied()
+    parts = {"enc": ones(2, 3), "same": 2 * ones(2, 3), "dec": np.arange(6, dtype=np.float32).reshape(3, 2)}
+    total = sum(p if k != "dec" else p.T for k, p in parts.items() if k not in missing)
+    want = model["enc"] - total
+    grads = {k: [p] if k == "same" else p for k, p in parts.items() if k not in missing}
+    _, new = (opt.update if pure else opt.update_)(opt.setup(opt.Descent(1.0), model), model, grads)
+    assert np.array_equal(new["enc"], want)
+    assert new["same"][0] is new["enc"] and np.array_equal(new["dec"], want.T)
+    assert np.shares_memory(new["dec"], new["enc"]) and np.shares_memory(new["enc"], model["enc"]) != pure
+
+
+def test_part_with_a_place_of_a_tied_leaf_can_be_updated_alone():
+    model = {"enc": tied()["enc"], "rest": {"w": None}}
+    model["rest"]["w"] = model["enc"].T
+    state = opt.setup(opt.Descent(1.0), model)
+    want = model["enc"] - np.arange(6).reshape(3, 2).T
+    opt.update_(state["rest"], model["rest"], {"w": np.arange(6).reshape(3, 2)})
+    assert np.array_equal(model["enc"], want)
+
+
+def test_tie_that_no_longer_holds_is_refused_naming_both():
+    model = tied()
+    state = opt.setup(opt.Descent(1.0), model)
+    model["dec"] = model["dec"].copy()
+    with pytest.raises(ValueError, match='"enc" and "dec"'):
+        opt.update_(state, model, {})
+
+
+def test_tied_gradient_of_wrong_shape_is_refused():
+    model = tied()
+    state = opt.setup(opt.Descent(1.0), model)
+    with pytest.raises(ValueError, match="gradient"):
+        opt.update_(state, model, {"dec": ones(2, 3), "enc": ones(2, 3)})
+
+
+def test_tied_axes_of_three_dimensions():
+    w = np.arange(24, dtype=np.float64).reshape(2, 3, 4)
+    model = {"a": w, "b": w.transpose(2, 0, 1), "c": w.transpose(1, 2, 0)}
+    state = opt.setup(opt.Descent(1.0), model)
+    g = np.random.default_rng(0).random((2, 3, 4))
+    want = w - 3 * g
+    grads = {"a": g, "b": g.transpose(2, 0, 1), "c": np.ascontiguousarray(g.transpose(1, 2, 0))}
+    _, new = opt.update(state, model, grads)
+    assert np.allclose(new["a"], want, rtol=0, atol=1e-14)
+    assert np.array_equal(new["b"], new["a"].transpose(2, 0, 1))
+    assert np.array_equal(new["c"], new["a"].transpose(1, 2, 0))
+
+
+def test_empty_arrays_are_never_tied():
+    x = ones(0)
+    assert len(opt.trainables([x, x])) == 2

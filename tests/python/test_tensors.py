@@ -1,0 +1,65 @@
+"""torch: tensors as leaves and gradients, beside NumPy arrays; Modules are in test_torch.py."""
+
+import numpy as np
+import pytest
+import torch
+
+import optimisers as opt
+
+
+def ones(*shape: int) -> np.ndarray:
+    return np.ones(shape, np.float32)
+
+
+def test_tensors_that_require_grad_are_updated_and_a_stale_backward_is_caught():
+    w = torch.nn.Parameter(torch.ones(3))
+    state = opt.setup(opt.Descent(1.0), {"w": w})
+    loss = (w * w).sum()
+    version = w._version
+    opt.update_(state, {"w": w}, {"w": torch.ones(3)})
+    assert w._version > version and w.tolist() == [0, 0, 0] and w.requires_grad
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
+def test_frozen_and_missing_tensors_keep_their_version():
+    model = {"a": torch.ones(2), "b": torch.ones(2), "c": torch.ones(2)}
+    state = opt.setup(opt.Descent(1.0), model)
+    opt.freeze_(state["a"])
+    before = {k: t._version for k, t in model.items()}
+    opt.update_(state, model, {"a": torch.ones(2), "c": torch.ones(2)})
+    assert [model[k]._version > before[k] for k in "abc"] == [False, False, True]
+
+
+def test_pure_update_of_parameters_returns_parameters():
+    model = {"w": torch.nn.Parameter(torch.ones(3)), "x": torch.ones(2, requires_grad=True)}
+    _, new = opt.update(opt.setup(opt.Descent(1.0), model), model, {"w": torch.ones(3)})
+    assert isinstance(new["w"], torch.nn.Parameter) and new["x"].requires_grad
+    assert new["w"].tolist() == [0, 0, 0] and model["w"].tolist() == [1, 1, 1]
+
+
+def test_lazy_conjugates_and_negatives_are_read_right():
+    z = torch.tensor([1 + 2j, 3 - 1j])
+    model = {"z": torch.zeros(2, dtype=torch.complex64), "x": torch.zeros(2), "s": torch.zeros(())}
+    state = opt.setup(opt.Descent(1.0), model)
+    opt.update_(state, model, {"z": z.conj(), "x": z.conj().imag, "s": z.conj().imag[0]})
+    assert model["z"].tolist() == [-1 + 2j, -3 - 1j] and model["x"].tolist() == [2, -1] and model["s"] == 2
+    with pytest.raises(ValueError, match="resolve_conj"):
+        opt.setup(opt.Descent(), {"z": z.conj()})
+
+
+@pytest.mark.parametrize(
+    "bad", [torch.eye(2).to_sparse(), torch.empty(2, 2, device="meta"), torch.zeros(2, 2).to(torch.float8_e5m2)]
+)
+def test_tensors_that_cannot_be_read_are_refused(bad):
+    with pytest.raises(ValueError, match=r"a\.w"):
+        opt.setup(opt.Adam(), {"a": {"w": bad}})
+    model = {"w": torch.zeros(2, 2)}
+    with pytest.raises((ValueError, TypeError), match='"w"'):
+        opt.update_(opt.setup(opt.Adam(), model), model, {"w": bad})
+
+
+def test_one_model_may_mix_libraries():
+    model = {"n": ones(2), "t": torch.ones(2)}
+    opt.update_(opt.setup(opt.Descent(1.0), model), model, {"n": torch.ones(2), "t": np.ones(2)})
+    assert model["n"].sum() == 0 and model["t"].sum() == 0
