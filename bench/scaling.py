@@ -16,11 +16,11 @@ other implementation. The memory limit above, run with as many threads, says whe
 
 **Several NUMA nodes.** State arrays are mapped, but not touched, when they are made. Whichever thread makes the first
 update of a part touches its pages first, so the system places them on that thread's node, and calls over the same
-leaves give the same part to the same worker. Outside of this: slots that do not start at zero (AMSGrad, AdaGrad,
-Rprop) and master copies are filled by the thread that calls `setup`; parameters and gradients lie where the program
-first touched them; and workers are not bound to processors. Hence, on such a machine, either one process per node
-(`numactl --cpunodebind=0 --membind=0`), or pages spread over all nodes (`numactl --interleave=all`). This is
-reasoned, not measured: this machine has {nodes}.
+leaves give the same part to the same worker. Slots that do not start at zero (AMSGrad, AdaGrad, Rprop) and master
+copies are written at setup, by the same threads in the same parts; a copied state's slots in about the same. Outside
+of this: parameters and gradients lie where the program first touched them; and workers are not bound to processors.
+Hence, on such a machine, either one process per node (`numactl --cpunodebind=0 --membind=0`), or pages spread over all
+nodes (`numactl --interleave=all`). This is reasoned, not measured: this machine has {nodes}.
 
 **More elements.** Sizes and offsets have 64 bits. Past the last cache the cost is proportional to the elements, as the
 table shows, and no step allocates anything in proportion to them. The limit is the memory for parameters, gradients
