@@ -85,9 +85,12 @@ def _marker(name: str, token: str) -> Marker:
     return known
 
 
-def marks_of(model: _core.Model, numbers: dict[int, int]) -> list[tuple[Marker, list[int]]]:
-    """What each marker marks of a model, by the leaves' numbers in the state."""
+def marks_of(model: _core.Model, rules: list[Any]) -> list[tuple[Marker, list[int]]]:
+    """What each marker marks of a model, by the leaves' numbers in the state: those without a rule have none."""
     used = sorted((m for m in list(_known.values()) if m._arrays), key=lambda m: m._token)
-    places = model.places() if used else []
+    if not used:
+        return []
+    numbers = {leaf: number for number, leaf in enumerate(i for i, r in enumerate(rules) if r is not None)}
+    places = model.places()
     found = [(m, {numbers[leaf] for leaf, _, array, _ in places if leaf in numbers and array in m}) for m in used]
     return [(marker, sorted(leaves)) for marker, leaves in found if leaves]

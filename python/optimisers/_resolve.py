@@ -17,8 +17,7 @@ Marks = list[tuple[Marker, list[int]]]
 def resolve(rule: Any, model: Model) -> tuple[list[Rule | None], Marks]:
     """One rule a leaf, in walk order, None where it is left alone; and what markers mark of the others."""
     rules = _rules(rule, model)
-    numbers = {leaf: number for number, leaf in enumerate(i for i, r in enumerate(rules) if r is not None)}
-    return rules, marks_of(model, numbers)
+    return rules, marks_of(model, rules)
 
 
 def _rules(rule: Any, model: Model) -> list[Rule | None]:
