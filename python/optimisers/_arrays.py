@@ -62,11 +62,11 @@ def zero(arrays: list[Any]) -> None:
             array[...] = 0
 
 
-def copied_tensor(x: torch.Tensor) -> torch.Tensor:
-    """Another tensor of the same class, values and strides, outside any graph."""
+def copied_tensor(x: torch.Tensor, device: str | None = None) -> torch.Tensor:
+    """Another tensor of the same class, values and strides, here or on a device, outside any graph."""
     import torch
 
-    copy = x.detach().clone()
+    copy = x.detach().clone() if device is None else x.detach().to(device, copy=True)
     if isinstance(x, torch.nn.Parameter):
         return torch.nn.Parameter(copy, requires_grad=x.requires_grad)
     return copy.requires_grad_(x.requires_grad and x.is_leaf)

@@ -122,7 +122,7 @@ def _is_array(x: Any) -> bool:
 def _moved_array(x: Any, place: int) -> Any:
     library = _core.library_of(x)
     if library == "torch":
-        return _moved_tensor(x, place)
+        return _arrays.copied_tensor(x, "cpu" if place == HOST else f"cuda:{place}")
     if library == "jax":
         return _moved_jax(x, place)
     if place == HOST:
@@ -137,15 +137,6 @@ def _moved_array(x: Any, place: int) -> Any:
         with cupy.cuda.Device(place):
             return cupy.array(x, order="K")
     return _core.moved(x, place)
-
-
-def _moved_tensor(x: Any, place: int) -> Any:
-    import torch
-
-    moved = x.detach().to("cpu" if place == HOST else f"cuda:{place}", copy=True)
-    if isinstance(x, torch.nn.Parameter):
-        return torch.nn.Parameter(moved, requires_grad=x.requires_grad)
-    return moved.requires_grad_(x.requires_grad and x.is_leaf)
 
 
 def _moved_jax(x: Any, place: int) -> Any:
