@@ -1,4 +1,4 @@
-// bind_state.cpp: State and the handles into it, and the two calls that have to be fast.
+// bind_state.cpp: State and the handles into it; update_, which has to be fast, is in bind_update.cpp.
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>

@@ -10,12 +10,6 @@
 namespace optimisers::python {
 namespace {
 
-nb::object attribute(PyObject* object, const char* name) {
-  nb::object value = nb::steal(PyObject_GetAttrString(object, name));
-  if (!value.is_valid()) PyErr_Clear();
-  return value;
-}
-
 PyObject* interned(nb::handle text) {
   PyObject* s = nb::str(text).release().ptr();
   PyUnicode_InternInPlace(&s);
@@ -23,8 +17,8 @@ PyObject* interned(nb::handle text) {
 }
 
 void read_named_tuple(PyObject* type, Fields& out) {
-  nb::object names = attribute(type, "_fields");
-  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !attribute(type, "_make").is_valid()) return;
+  nb::object names = nb::getattr(type, "_fields", nb::handle());
+  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !nb::getattr(type, "_make", nb::handle()).is_valid()) return;
   out.kind = Kind::named_tuple;
   for (nb::handle name : names) {
     out.names.push_back(interned(name));
@@ -33,7 +27,7 @@ void read_named_tuple(PyObject* type, Fields& out) {
 }
 
 void read_dataclass(PyObject* type, Fields& out) {
-  if (!attribute(type, "__dataclass_fields__").is_valid()) return;
+  if (!nb::getattr(type, "__dataclass_fields__", nb::handle()).is_valid()) return;
   out.kind = Kind::dataclass;
   for (nb::handle field : nb::module_::import_("dataclasses").attr("fields")(nb::handle(type))) {
     out.names.push_back(interned(field.attr("name")));

@@ -15,12 +15,6 @@
 namespace optimisers::python {
 namespace {
 
-nb::object attribute(PyObject* object, const char* name) {
-  nb::object value = nb::steal(PyObject_GetAttrString(object, name));
-  if (!value.is_valid()) PyErr_Clear();
-  return value;
-}
-
 bool type_has(PyObject* object, const char* name) {
   return PyObject_HasAttrString(reinterpret_cast<PyObject*>(Py_TYPE(object)), name) == 1;
 }
@@ -168,7 +162,7 @@ Fault import_device_array(PyObject* object, nb::object& out) {
     return dl::on_host(type) ? Fault::not_array : Fault::device;
   }
   if (!type_has(object, "__cuda_array_interface__")) return Fault::not_array;
-  nb::object interface = attribute(object, "__cuda_array_interface__");
+  nb::object interface = nb::getattr(object, "__cuda_array_interface__", nb::handle());
   return interface.is_valid() ? import_interface(object, interface, out) : Fault::not_array;
 }
 

@@ -38,7 +38,7 @@ Blank blank_arrays(const std::vector<LeafArray>& leaves) {
   return blank;
 }
 
-// The memory one leaf of the state has in the core, and the bytes of its clocks at the end.
+// What the memory holds, wherever it is.
 nb::bytes bytes_of(const Memory& memory) {
   if (memory.device == on_host) return nb::bytes(memory.data, memory.bytes);
   nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(memory.bytes)));
