@@ -213,10 +213,12 @@ def test_keys_that_are_equal_but_other_objects():
         opt.update_(state, model, {"".join(["weight_", "9"]): ones(2)})
 
 
-@pytest.mark.parametrize("length", range(1, 20))
-def test_keys_that_differ_in_one_character_are_told_apart(length):
-    keys = [f"{'k' * i}{other}{'k' * (length - i - 1)}" for i in range(length) for other in ("x", "é", "ы", "𝛽")]
-    model = {key: ones(1) for key in keys}
-    grads = {"".join(list(key)): np.full(1, i) for i, key in reversed(list(enumerate(keys)))}
-    opt.update_(opt.setup(opt.Descent(1.0), model), model, grads)
-    assert [x[0] for x in model.values()] == [1 - i for i in range(len(keys))]
+@pytest.mark.parametrize("other", ["x", "é", "ы", "𝛽"])
+def test_keys_that_differ_in_one_character_are_told_apart(other):
+    for length in range(1, 20):
+        for i in range(length):
+            key, twin = (f"{'k' * i}{middle}{'k' * (length - i - 1)}" for middle in ("k", other))
+            model = {key: ones(1), twin: ones(1)}
+            state = opt.setup(opt.Descent(1.0), model)
+            opt.update_(state, model, {"".join(list(twin)): 2 * ones(1), "".join(list(key)): ones(1)})
+            assert (model[key], model[twin]) == (0, -1)
