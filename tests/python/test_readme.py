@@ -38,6 +38,29 @@ def test_table_of_rules_is_current() -> None:
     assert run.returncode == 0, run.stderr
 
 
+def measured(case: str) -> dict[str, str]:
+    """A row of docs/performance.md, on one thread, by column."""
+    columns: list[str] = []
+    for line in (ROOT / "docs" / "performance.md").read_text(encoding="utf-8").splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[0] == "case":
+            columns = cells
+        elif cells[:2] == [case, "1"]:
+            return dict(zip(columns, cells, strict=True))
+    raise AssertionError(f"docs/performance.md has no case {case!r}")
+
+
+def test_figures_of_speed_are_those_of_the_page() -> None:
+    one = [measured(f"{n} elements") for n in ("10⁴", "10⁶", "10⁸")]
+    many, chain = measured("1,000 × 256"), measured("global clip, decay, Adam, 10⁷")
+    ratios = [row["torch fused"] for row in (*one, many, chain)] + [chain["optax, jit"]]
+    speed = PAGE[PAGE.index("## Speed") : PAGE.index("## What there is")]
+    assert re.findall(r"([\d.]+) ×", speed) == [f"{float(ratio):.2g}" for ratio in ratios]
+    for row in (many, chain):
+        assert row["optimisers"].split("**")[1] in speed.replace("\n", " ")
+    assert all(abs(float(row["memory limit"]) - 1) < 0.1 for row in one[1:])
+
+
 @pytest.mark.parametrize("target", sorted(set(re.findall(r"\]\((?!https?:)([^)#]+)", PAGE))))
 def test_link_leads_to_a_file(target: str) -> None:
     assert (ROOT / target).is_file()
