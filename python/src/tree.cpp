@@ -173,9 +173,11 @@ std::uint32_t TreeSpec::child(std::uint32_t n, PyObject* key) const {
   }
   for (std::uint32_t i = node.first; i < node.first + node.count; ++i)
     if (same_key(nodes[i].key, key)) return i;
-  for (std::uint32_t i = node.first; i < node.first + node.count; ++i)
-    if (PyObject_RichCompareBool(nodes[i].key, key, Py_EQ) == 1) return i;
-  PyErr_Clear();
+  for (std::uint32_t i = node.first; i < node.first + node.count; ++i) {
+    const int equal = PyObject_RichCompareBool(nodes[i].key, key, Py_EQ);
+    if (equal < 0) throw nb::python_error();
+    if (equal == 1) return i;
+  }
   return 0;
 }
 

@@ -43,6 +43,19 @@ def test_state_tree_has_the_shape_of_the_model():
             wrong()
 
 
+def test_a_key_that_cannot_be_compared_says_so_itself():
+    class Broken:
+        def __eq__(self, other):
+            raise ZeroDivisionError("no")
+
+        __hash__ = None
+
+    state = opt.setup(opt.Adam(), model_of_many_kinds())
+    for look_up in (lambda key: state[key], lambda key: key in state):
+        with pytest.raises(ZeroDivisionError, match="no"):
+            look_up(Broken())
+
+
 def test_leaf_says_what_it_is():
     model = {"w": torch.ones(2, 3, dtype=torch.bfloat16), "z": np.ones(2, np.complex64)}
     chain = opt.OptimiserChain(opt.ClipGrad(), opt.OptimiserChain(opt.Adam()))
