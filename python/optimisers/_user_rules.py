@@ -106,9 +106,7 @@ def summed(parts: list[Any], x: Any, call: str, path: str) -> Any:
     return sum(arrays[1:], arrays[0]) if arrays else None
 
 
-def run_stage(
-    rule: Rule, call: str, path: str, state: Any, x: Any, dx: Any, higher: list[Any]
-) -> tuple[Any, Any]:
+def run_stage(rule: Rule, call: str, path: str, state: Any, x: Any, dx: Any, higher: list[Any]) -> tuple[Any, Any]:
     """One call of the user's `apply`, with what it returned checked."""
     import copy
 
