@@ -22,6 +22,15 @@ Extent extent_of(const ArrayView& a) {
   return {lo, hi + static_cast<std::uintptr_t>(item)};
 }
 
+std::vector<std::int64_t> c_strides(std::span<const std::int64_t> shape, std::int64_t unit) {
+  std::vector<std::int64_t> strides(shape.size());
+  for (std::size_t i = shape.size(); i-- > 0;) {
+    strides[i] = unit;
+    unit *= shape[i];
+  }
+  return strides;
+}
+
 std::string shape_text(std::span<const std::int64_t> shape) {
   std::string s = "(";
   for (std::size_t i = 0; i < shape.size(); ++i) s += (i ? ", " : "") + std::to_string(shape[i]);

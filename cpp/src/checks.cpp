@@ -26,10 +26,6 @@ bool same_strides(const ArrayView& a, const std::int64_t* strides) {
   return true;
 }
 
-bool aligned(const ArrayView& a) {
-  return (reinterpret_cast<std::uintptr_t>(a.data) & std::uintptr_t(size_of(real_dtype(a.dtype)) - 1)) == 0;
-}
-
 std::string shape_of(const ArrayView& a) { return shape_text({a.shape, std::size_t(a.ndim)}); }
 
 std::string place_of(std::int8_t device) {
@@ -46,8 +42,8 @@ std::string place_of(std::int8_t device) {
                ", but its state was set up for " + std::string(name_of(spec.dtype)) +
                "; call setup again for the new array",
            spec.name);
-  refuse(call + ": parameter at " + quoted(spec.name) + " has shape " + shape_of(x) + ", but its state was set up for " +
-             shape_text(spec.shape) + "; call setup again for the new array",
+  refuse(call + ": parameter at " + quoted(spec.name) + " has shape " + shape_of(x) +
+             ", but its state was set up for " + shape_text(spec.shape) + "; call setup again for the new array",
          spec.name);
 }
 
@@ -122,7 +118,7 @@ Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     const Layout x = layout_of(u.x, leaf);
     found.fits &= parameter_fits(u, leaf, x) && !(writes_x && would_write_read_only(state, u));
     flags.x_contiguous = x.contiguous;
-    flags.x_direct = x.contiguous && leaf.dtype == compute && aligned(u.x);
+    flags.x_direct = x.contiguous && leaf.dtype == compute && is_aligned(u.x);
 
     const auto gradient = [&](const ArrayView& a) {
       const Layout layout = layout_of(a, leaf);
@@ -134,7 +130,7 @@ Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
       return layout.contiguous;
     };
     flags.dx_contiguous = u.dx.present && gradient(u.dx);
-    flags.dx_direct = flags.dx_contiguous && u.dx.dtype == compute && u.more < 0 && aligned(u.dx);
+    flags.dx_direct = flags.dx_contiguous && u.dx.dtype == compute && u.more < 0 && is_aligned(u.dx);
     for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) gradient(further[std::size_t(k)].dx);
 
     if (!found.fits) break;

@@ -75,7 +75,9 @@ bool starts_written(const Group& group) {
 void start(Optimiser::State& state, Optimiser::Leaf i, const ArrayView& x, std::int64_t begin, std::int64_t end) {
   const LeafRecord& leaf = state.leaves[i];
   const Group& group = state.group_of(i);
-  const auto at = [&](const Arena& arena, DType dtype) { return arena.data() + (leaf.offset + begin) * size_of(dtype); };
+  const auto at = [&](const Arena& arena, DType dtype) {
+    return arena.data() + (leaf.offset + begin) * size_of(dtype);
+  };
   for (std::size_t k = 0; k < group.slots.size(); ++k) {
     const GroupSlot& slot = group.slots[k];
     if (slot.start < 0) continue;
@@ -128,8 +130,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     while (g < groups.size() && !groups[g].holds(spec.program, spec.dtype, spec.device)) ++g;
     if (g == groups.size()) groups.emplace_back(spec.program, spec.dtype, spec.device);
     Group& group = groups[g];
-    std::int64_t size = 1;
-    for (auto n : spec.shape) size *= n;
+    const std::int64_t size = size_of(spec.shape);
     leaves[i] = {.shape = shapes.data() + shapes.size(),
                  .size = size,
                  .offset = group.elements,

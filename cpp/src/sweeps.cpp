@@ -38,9 +38,7 @@ std::vector<norms::Sum> host_sums(std::span<const ArrayView> arrays, double p) {
     updates[i] = {.leaf = 0, .x = {}, .dx = arrays[i]};
     updates[i].dx.present = true;
     const bool contiguous = is_contiguous(arrays[i]);
-    const bool direct =
-        contiguous && arrays[i].dtype == group->compute &&
-        reinterpret_cast<std::uintptr_t>(arrays[i].data) % std::uintptr_t(size_of(real_dtype(leaf))) == 0;
+    const bool direct = contiguous && arrays[i].dtype == group->compute && is_aligned(arrays[i]);
     jobs.push_back({.group = &*group,
                     .arrays = &updates[i],
                     .steps = nullptr,
@@ -69,18 +67,19 @@ double norm(std::span<const ArrayView> arrays, double p) {
   return cpu::combined_norm(p, sums, places);
 }
 
-void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
-          const NameOf& name_of) {
+void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w, const NameOf& name_of) {
   const auto refuse = [](const std::string& message) { optimisers::refuse("lerp_: " + message); };
   const auto place = [&](std::size_t i) { return quoted(name_of(i)); };
   if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + std::to_string(w));
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ArrayView &to = targets[i], &from = sources[i];
-    if (to.device != from.device) refuse("source at " + place(i) + " is on another device than its target; move it there");
-    if (!to.writable) refuse("target at " + place(i) + " is read-only, but lerp_ writes it in place; pass a writable copy");
+    if (to.device != from.device)
+      refuse("source at " + place(i) + " is on another device than its target; move it there");
+    if (!to.writable)
+      refuse("target at " + place(i) + " is read-only, but lerp_ writes it in place; pass a writable copy");
     if (!std::equal(to.shape, to.shape + to.ndim, from.shape, from.shape + from.ndim))
-      refuse("source at " + place(i) + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) + ", target has " +
-             shape_text({to.shape, std::size_t(to.ndim)}));
+      refuse("source at " + place(i) + " has shape " + shape_text({from.shape, std::size_t(from.ndim)}) +
+             ", target has " + shape_text({to.shape, std::size_t(to.ndim)}));
     if (is_complex_dtype(from.dtype) && !is_complex_dtype(to.dtype))
       refuse("source at " + place(i) + " is complex, target is real; pass its real part");
   }

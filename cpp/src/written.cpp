@@ -30,8 +30,8 @@ void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, co
     for (std::size_t k = 0; k < group.slots.size() && slot == nullptr; ++k)
       if (meets(group.arenas[k], leaf, group.slots[k].dtype)) slot = group.slots[k].name;
     if (slot != nullptr)
-      refuse(std::string(state.call) + ": " + what + " at " + quoted(name) + " overlaps the state array " + slot + " at " +
-                 quoted(state.specs[i].name) + "; pass a copy of it",
+      refuse(std::string(state.call) + ": " + what + " at " + quoted(name) + " overlaps the state array " + slot +
+                 " at " + quoted(state.specs[i].name) + "; pass a copy of it",
              name);
   }
 }
@@ -48,8 +48,8 @@ void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> l
     if (leaf == u.leaf && same_view(x, dx)) continue;
     if (!is_written(leaf)) continue;
     if (share_memory(x, dx))
-      refuse(std::string(state.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " + quoted(state.specs[leaf].name) +
-                 ", which this call writes; pass a copy of the gradient",
+      refuse(std::string(state.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " +
+                 quoted(state.specs[leaf].name) + ", which this call writes; pass a copy of the gradient",
              name);
   }
   refuse_state_overlap(state, dx, "gradient", name);

@@ -46,12 +46,9 @@ nb::object capsule_of(nb::handle self, const char* name) {
   const DeviceArray& array = *as_device_array(self.ptr());
   auto* exported = new Exported<Managed>;
   exported->array = self.inc_ref().ptr();
-  exported->strides.resize(array.shape.size());
-  std::int64_t next = 1;
-  for (std::size_t i = array.shape.size(); i-- > 0;) {
-    exported->strides[i] = array.strides.empty() ? next : array.strides[i] / size_of(array.dtype);
-    next *= array.shape[i];
-  }
+  exported->strides = array.strides.empty() ? c_strides(array.shape) : array.strides;
+  if (!array.strides.empty())
+    for (std::int64_t& stride : exported->strides) stride /= size_of(array.dtype);
   Managed& managed = exported->managed;
   managed.context = exported;
   managed.deleter = &let_go<Managed>;

@@ -57,8 +57,7 @@ std::vector<LeafArray> leaf_arrays(const Flattened& flat, const std::vector<std:
 nb::list leaves_of(const Model& m) {
   nb::list leaves;
   for (std::size_t i = 0; i < m.flat.arrays.size(); ++i)
-    leaves.append(
-        nb::make_tuple(m.flat.spec->path(m.flat.spec->leaf_node(i)), m.flat.arrays[i]));
+    leaves.append(nb::make_tuple(m.flat.spec->path(m.flat.spec->leaf_node(i)), m.flat.arrays[i]));
   return leaves;
 }
 
@@ -116,8 +115,7 @@ std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb
   for (std::size_t i : chosen.leaves) views.push_back(m.flat.views[i]);
   for (std::size_t i : chosen.leaves)
     if (m.flat.views[i].device != on_host)
-      require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->leaf_node(i)) +
-                   "\"");
+      require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->leaf_node(i)) + "\"");
   return std::make_unique<State>(chosen.spec, leaf_arrays(m.flat, chosen.leaves), std::move(chosen.rules), views,
                                  std::nullopt);
 }

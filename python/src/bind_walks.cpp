@@ -79,8 +79,7 @@ class Sources {
       const ArrayView view = read(place.node);
       if (spec_.first_place[place.leaf] == p) views[place.leaf] = view;
       else if (view.data != views[place.leaf].data)
-        value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" +
-                    spec_.text(spec_.leaf_node(place.leaf)) +
+        value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" + spec_.text(spec_.leaf_node(place.leaf)) +
                     "\" are one array in the target, and two in the source");
     }
   }

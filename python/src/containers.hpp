@@ -28,7 +28,7 @@ const char* name_of(Kind kind);
 
 // The fields of a class whose objects have a fixed set of them.
 struct Fields {
-  Kind kind = Kind::value;  // of any other class, which is not looked at again
+  Kind kind = Kind::value;       // of any other class, which is not looked at again
   std::vector<PyObject*> names;  // interned, so that most comparisons end at the pointer
   std::vector<bool> trained;
   PyObject* class_reference = nullptr;  // weak; its callback forgets these fields

@@ -27,12 +27,6 @@ std::pair<nb::object, DeviceArray*> new_array() {
   return {object, array};
 }
 
-std::int64_t product(std::span<const std::int64_t> shape) {
-  std::int64_t n = 1;
-  for (auto s : shape) n *= s;
-  return n;
-}
-
 // __dlpack__ of libraries from before DLPack 1.0 does not know max_version.
 nb::object capsule_of(PyObject* object, std::uintptr_t stream) {
   static auto& old = *new std::unordered_set<PyTypeObject*>;
@@ -198,12 +192,7 @@ nb::object device_segment(nb::handle flat, const ArrayView& view, std::int64_t b
   nb::object object = device_view(view.data + begin * step, view.device, view.dtype, shape, flat);
   DeviceArray& array = *as_device_array(object.ptr());
   array.writable = view.writable;
-  if (step == size_of(view.dtype)) return object;
-  array.strides.resize(shape.size());
-  for (std::size_t i = shape.size(), next = static_cast<std::size_t>(step); i-- > 0;) {
-    array.strides[i] = static_cast<std::int64_t>(next);
-    next *= static_cast<std::size_t>(shape[i]);
-  }
+  if (step != size_of(view.dtype)) array.strides = c_strides(shape, step);
   return object;
 }
 
@@ -213,7 +202,7 @@ nb::object device_zeros(int device, DType dtype, std::span<const std::int64_t> s
   array->dtype = dtype;
   array->shape.assign(shape.begin(), shape.end());
   array->stream = cuda::stream(device);
-  const std::int64_t bytes = product(shape) * size_of(dtype);
+  const std::int64_t bytes = size_of(shape) * size_of(dtype);
   if (bytes > 0) array->data = cuda::allocate(device, static_cast<std::size_t>(bytes));
   return object;
 }

@@ -81,8 +81,7 @@ nb::list states_of(const UserStages& stages) {
 std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf) {
   std::vector<Memory> all;
   const LeafSpec& spec = core.spec(leaf);
-  std::size_t elements = 1;
-  for (auto n : spec.shape) elements *= static_cast<std::size_t>(n);
+  const auto elements = static_cast<std::size_t>(size_of(spec.shape));
   const auto add = [&](const SlotView& slot) {
     all.push_back({slot.data, elements * static_cast<std::size_t>(size_of(slot.dtype)), slot.device});
   };

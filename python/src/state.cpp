@@ -15,22 +15,6 @@ namespace {
 // Below this, handing over the interpreter costs more than the update.
 constexpr std::int64_t worth_releasing = 1 << 13;  // elements
 
-std::vector<std::int64_t> c_strides(const std::vector<std::int64_t>& shape) {
-  std::vector<std::int64_t> strides(shape.size());
-  std::int64_t next = 1;
-  for (std::size_t i = shape.size(); i-- > 0;) {
-    strides[i] = next;
-    next *= shape[i];
-  }
-  return strides;
-}
-
-std::int64_t product(const std::vector<std::int64_t>& shape) {
-  std::int64_t n = 1;
-  for (auto s : shape) n *= s;
-  return n;
-}
-
 // The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
 std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
                                  std::map<std::uint32_t, UserStages>& user) {
@@ -126,7 +110,7 @@ void State::size_scratch() {
   std::size_t axes = 0;
   for (const Place& place : spec_->places) axes += place.axes.size();
   permuted_.resize(axes * 4);
-  for (const LeafArray& leaf : leaves_) elements_ += product(leaf.shape);
+  for (const LeafArray& leaf : leaves_) elements_ += size_of(leaf.shape);
 }
 
 ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {

@@ -132,8 +132,7 @@ void UserRun::read_higher(std::uint32_t root, std::span<PyObject* const> higher)
         nb::object part = nb::borrow(objects[place.node]);
         parts.append(place.axes.empty() ? part : with_axes(part, place.axes));
       }
-      run.higher.append(
-          python_.attr("summed")(parts, run.x, call_, path_of(run)));
+      run.higher.append(python_.attr("summed")(parts, run.x, call_, path_of(run)));
     }
   }
 }

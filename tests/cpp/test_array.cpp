@@ -24,16 +24,15 @@ std::vector<float> memory(100);
 
 TEST(Aliases, TransposedViewIsTiedWithItsAxes) {
   const Strided a{{3, 5}, {5, 1}}, t{{5, 3}, {1, 5}};
-  const auto aliases =
-      find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, named({"a", "t"}));
+  const auto aliases = find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, named({"a", "t"}));
   EXPECT_EQ(aliases[1].first, 0u);
   EXPECT_EQ(aliases[1].axes, (std::vector<int>{1, 0}));
 }
 
 TEST(Aliases, ColumnBlocksOfOneArrayAreApart) {
   const Strided block{{4, 5}, {10, 1}};
-  const auto aliases = find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)},
-                                    named({"l", "r"}));
+  const auto aliases =
+      find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)}, named({"l", "r"}));
   EXPECT_EQ(aliases[1].first, 1u);
 }
 

@@ -27,10 +27,19 @@ struct ArrayView {
   std::int8_t device = on_host;
 };
 
-constexpr std::int64_t size_of(const ArrayView& a) {
+constexpr std::int64_t size_of(std::span<const std::int64_t> shape) {
   std::int64_t n = 1;
-  for (int i = 0; i < a.ndim; ++i) n *= a.shape[i];
+  for (const std::int64_t axis : shape) n *= axis;
   return n;
+}
+constexpr std::int64_t size_of(const ArrayView& a) {
+  return size_of(std::span(a.shape, static_cast<std::size_t>(a.ndim)));
+}
+std::vector<std::int64_t> c_strides(std::span<const std::int64_t> shape, std::int64_t unit = 1);
+
+inline bool is_aligned(const ArrayView& a) {  // to its elements' reals
+  return (reinterpret_cast<std::uintptr_t>(a.data) & (static_cast<std::uintptr_t>(size_of(real_dtype(a.dtype))) - 1)) ==
+         0;
 }
 
 // Elements in C order without gaps.

@@ -14,7 +14,6 @@ double norm(std::span<const ArrayView> arrays, double p = 2);
 // target = (1-w) target + w source, elementwise, in the target's compute type; w in [0, 1].
 // Checked before anything is written: equal shapes, writable targets, complex sources only for complex targets, and
 // no target that shares memory with another array of the call (its own source, element for element, is fine).
-void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w,
-          const NameOf& name_of);
+void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w, const NameOf& name_of);
 
 }  // namespace optimisers

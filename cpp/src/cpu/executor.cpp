@@ -50,9 +50,6 @@ void store_run(const std::byte* from, std::int64_t stride, std::int64_t n, std::
   }
 }
 
-bool aligned(const std::byte* p, DType d) {
-  return reinterpret_cast<std::uintptr_t>(p) % static_cast<std::uintptr_t>(size_of(real_dtype(d))) == 0;
-}
 // Position of a real dtype in the kernel table; complex arrays go as twice as many reals.
 int real_index(DType d) { return static_cast<int>(real_dtype(d)); }
 bool same_domain(DType a, DType b) { return is_trainable(a) && is_complex_dtype(a) == is_complex_dtype(b); }
@@ -60,7 +57,7 @@ int reals(DType d) { return is_complex_dtype(d) ? 2 : 1; }
 
 void load(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute, std::byte* to) {
   const std::byte* p = a.data + begin * size_of(a.dtype);
-  if (contiguous && aligned(a.data, a.dtype) && same_domain(a.dtype, compute)) {
+  if (contiguous && is_aligned(a) && same_domain(a.dtype, compute)) {
     kernels().widen[real_index(a.dtype)][real_index(compute) - 2](p, to, n * reals(compute));
     return;
   }
@@ -79,7 +76,7 @@ void load(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t 
 
 void store(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute,
            const std::byte* from) {
-  if (contiguous && aligned(a.data, a.dtype)) {
+  if (contiguous && is_aligned(a)) {
     kernels().narrow[real_index(compute) - 2][real_index(a.dtype)](from, a.data + begin * size_of(a.dtype),
                                                                    n * reals(compute));
     return;
@@ -237,7 +234,7 @@ class Range {
 
   void take_edits(const ArrayView& x, std::int64_t b, std::int64_t n, std::byte* master) {
     const std::byte* stored = x.data + b * size_of(x.dtype);
-    if (!job_.flags.x_contiguous || !aligned(x.data, x.dtype)) {  // gather the storage bytes first
+    if (!job_.flags.x_contiguous || !is_aligned(x)) {  // gather the storage bytes first
       std::byte* to = buffers_.more;
       for_each_run(x, b, n, [&](const std::byte* p, std::int64_t stride, std::int64_t count) {
         for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype))
@@ -345,7 +342,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
         const ArrayView &to = targets[i], &from = sources[i];
         const DType compute = compute_dtype(to.dtype);
         const auto direct = [&](const ArrayView& a, bool contiguous) {
-          return contiguous && a.dtype == compute && aligned(a.data, a.dtype);
+          return contiguous && a.dtype == compute && is_aligned(a);
         };
         const bool to_contiguous = is_contiguous(to), from_contiguous = is_contiguous(from);
         const bool to_direct = direct(to, to_contiguous), from_direct = direct(from, from_contiguous);
