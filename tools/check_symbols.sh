@@ -1,9 +1,11 @@
 #!/bin/sh
-# check_symbols.sh LIBDIR: what the libraries there show to the linker is what they should.
+# check_symbols.sh LIBDIR [EXTENSION]: what the libraries there, and Python's extension, show to the linker is what they
+# should.
 # 1. Each object built for an instruction set shows one data symbol, its table, and no function, weak ones included:
 #    a shared copy of an inline function compiled for AVX-512 would be called on machines without it.
 # 2. The shared library of the C interface shows optimisers_* and nothing else.
-# 3. The static library is at most 1.5 MB (1.5 * 2^20 bytes) stripped.
+# 3. The extension shows its initialisation and nothing else.
+# 4. The static library is at most 1.5 MB (1.5 * 2^20 bytes) stripped.
 set -eu
 libdir=$(cd "$1" && pwd)
 failed=0
@@ -44,6 +46,13 @@ for shared in "$libdir"/liboptimisers_c.so; do
 $others"
   nm -D --defined-only "$shared" | grep -q ' T optimisers_update$' || complain "$(basename "$shared") lacks optimisers_update"
 done
+
+if [ -n "${2:-}" ]; then
+  shown=$(nm -D --defined-only --extern-only "$2" | awk '{print $NF}' | grep -vx 'PyInit__core' || true)
+  [ -z "$shown" ] || complain "$(basename "$2") exports more than PyInit__core:
+$shown"
+  nm -D --defined-only "$2" | grep -q ' T PyInit__core$' || complain "$(basename "$2") lacks PyInit__core"
+fi
 
 cp "$archive" "$scratch/stripped.a"
 strip --strip-unneeded "$scratch/stripped.a"

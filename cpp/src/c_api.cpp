@@ -97,7 +97,8 @@ opt::Model model_of(const optimisers_array* arrays, std::size_t count) {
   for (std::size_t i = 0; i < count; ++i) {
     const optimisers_array& a = arrays[i];
     opt::Named leaf{a.name != nullptr ? a.name : std::to_string(i), spans[i]};
-    if (a.ndim < 0 || a.ndim > 64) refuse("array: ndim " + std::to_string(a.ndim) + " is out of range");
+    if (a.ndim < 0 || a.ndim > opt::max_ndim)
+      refuse("array: ndim is " + std::to_string(a.ndim) + ", expected 0 to " + std::to_string(opt::max_ndim));
     if (a.ndim > 0) leaf.shape.assign(&required(a.shape, "shape"), a.shape + a.ndim);
     leaves.push_back(std::move(leaf));
   }

@@ -6,8 +6,6 @@
 
 namespace optimisers {
 
-inline constexpr int max_ndim = 64;
-
 bool share_memory(const ArrayView& a, const ArrayView& b);  // some byte belongs to elements of both
 bool same_view(const ArrayView& a, const ArrayView& b);     // the same elements at the same indices
 

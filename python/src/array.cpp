@@ -104,6 +104,7 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
     return Fault::layout;
   }
   if (!exchange_dtype(t, view.dtype)) return Fault::unsupported;
+  if (t.ndim < 0 || t.ndim > max_ndim) return Fault::axes;
   if (!dl::on_host(t.device_type) && !dl::on_cuda(t.device_type)) return Fault::device;
   view.device = dl::on_host(t.device_type) ? on_host : static_cast<std::int8_t>(t.device_id);
   view.data = static_cast<std::byte*>(t.data) + t.byte_offset;
@@ -177,7 +178,7 @@ void set_base(const nb::object& array, nb::handle owner) {
 
 void permute_axes(ArrayView& view, const std::vector<int>& axes, std::int64_t* memory) {
   const std::size_t n = axes.size();
-  std::int64_t packed[64];  // NumPy's limit; torch's is the same
+  std::int64_t packed[max_ndim];
   if (view.strides == nullptr) {
     std::int64_t next = size_of(view.dtype);
     for (std::size_t i = n; i-- > 0;) {

@@ -28,6 +28,7 @@ enum class Fault : std::uint8_t {
   not_numeric,  // strings, dates, records
   byte_order,
   device,  // on an accelerator that is no CUDA device
+  axes,    // more than max_ndim
   layout,  // sparse, meta ...: the library gives no pointer
   lazy,    // torch's lazy conjugate or negative: the memory holds other values
 };

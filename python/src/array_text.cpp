@@ -39,6 +39,11 @@ std::string fault_text(PyObject* object, Fault fault) {
       const std::string where = named ? nb::str(device).c_str() : "an accelerator";
       return "is on " + where + ", expected the CPU or a CUDA device; move it there first";
     }
+    case Fault::axes: {
+      nb::object shape = nb::getattr(nb::borrow(object), "shape", nb::none());
+      const std::string count = shape.is_none() ? "too many" : std::to_string(nb::len(shape));
+      return "has " + count + " axes, expected at most " + std::to_string(max_ndim) + "; reshape it";
+    }
     case Fault::layout:
       return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
     case Fault::lazy:

@@ -203,8 +203,8 @@ Streams streams_of(nb::handle array, const ArrayView& view) {
 }
 
 // Where each leaf goes, zeros until something is found for it.
-std::vector<Segment> empty_segments(const Model& m) {
-  std::vector<Segment> segments;
+std::vector<FlatPart> empty_segments(const Model& m) {
+  std::vector<FlatPart> segments;
   std::int64_t begin = 0;
   for (const ArrayView& a : m.flat.views) {
     segments.push_back({{}, begin, size_of(a)});
@@ -216,7 +216,7 @@ std::vector<Segment> empty_segments(const Model& m) {
 // The model's own arrays, tied ones once.
 void pack_model(const Model& m, nb::handle out) {
   const Vector vector = vector_of(out, "destructure");
-  std::vector<Segment> segments = empty_segments(m);
+  std::vector<FlatPart> segments = empty_segments(m);
   for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
   const OnStreams on(streams_of(out, vector.view), {});
   Unlocked unlocked;
@@ -229,7 +229,7 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
   const OnStreams on(streams_of(out, vector.view), {});
   Objects objects(spec);
   walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
-  std::vector<Segment> segments = empty_segments(m), further;
+  std::vector<FlatPart> segments = empty_segments(m);
   check_length(vector.view, segments.empty() ? 0 : segments.back().begin + segments.back().size, "flatten");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
   for (const Place& place : spec.places) {
@@ -238,11 +238,10 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
     if (static_cast<std::size_t>(view.ndim) == place.axes.size() && view.ndim > 0)
       permute_axes(view, place.axes, memory.emplace_back(2 * place.axes.size()).data());
     check_packed(spec, place.node, view, m.flat.views[place.leaf], objects[place.node]);
-    Segment& segment = segments[place.leaf];
-    if (segment.array.present) further.push_back({view, segment.begin, segment.size, true});
+    FlatPart& segment = segments[place.leaf];
+    if (segment.array.present) segment.further.push_back(view);
     else segment.array = view;
   }
-  segments.insert(segments.end(), further.begin(), further.end());
   Unlocked unlocked;
   pack(segments, vector.view);
 }

@@ -65,6 +65,7 @@ Fault import_dlpack(PyObject* object, int device, nb::object& out) {
   if (tensor == nullptr) return Fault::layout;
   if (!dl::on_cuda(tensor->device_type)) return Fault::device;
   if (!exchange_dtype(*tensor, array->dtype)) return Fault::unsupported;
+  if (tensor->ndim < 0 || tensor->ndim > max_ndim) return Fault::axes;
   array->data = static_cast<std::byte*>(tensor->data) + tensor->byte_offset;
   array->device = tensor->device_id;
   array->shape.assign(tensor->shape, tensor->shape + tensor->ndim);
@@ -107,6 +108,7 @@ Fault import_interface(PyObject* object, const nb::object& interface, nb::object
   for (nb::handle n : fields["shape"]) array->shape.push_back(nb::cast<std::int64_t>(n));
   if (fields.contains("strides") && !fields["strides"].is_none())
     for (nb::handle n : fields["strides"]) array->strides.push_back(nb::cast<std::int64_t>(n));
+  if (array->shape.size() > static_cast<std::size_t>(max_ndim)) return Fault::axes;
   if (fields.contains("stream") && !fields["stream"].is_none()) {
     array->stream = stream_of_handle(nb::cast<std::uintptr_t>(fields["stream"]));
     array->names_stream = true;
@@ -208,8 +210,8 @@ nb::object device_zeros(int device, DType dtype, std::span<const std::int64_t> s
 }
 
 void device_zero(std::span<const ArrayView> arrays) {
-  static constexpr std::int64_t no_strides[64] = {};  // NumPy's limit of axes
-  static std::mutex mutex;                            // callers need not hold the interpreter's lock
+  static constexpr std::int64_t no_strides[max_ndim] = {};
+  static std::mutex mutex;  // callers need not hold the interpreter's lock
   static auto& zeros = *new std::unordered_map<int, std::byte*>;
   const std::lock_guard lock(mutex);
   std::unordered_map<int, std::pair<std::vector<ArrayView>, std::vector<ArrayView>>> by_device;

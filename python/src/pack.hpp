@@ -1,21 +1,12 @@
-// pack.hpp: copying arrays of any layout and dtype into the segments of one vector.
+// pack.hpp: copying arrays of any layout and dtype into the parts of one vector, wherever they are.
 #pragma once
-#include <vector>
+#include <span>
 
-#include "optimisers/array.hpp"
+#include "../../cpp/src/flat_parts.hpp"
 
 namespace optimisers::python {
 
-// One array and where it goes: `begin` in elements of the vector. Further arrays for the same place are added.
-struct Segment {
-  ArrayView array;  // not present: zeros
-  std::int64_t begin;
-  std::int64_t size;
-  bool add = false;
-};
-
-// In parallel, or enqueued where the vector is on a device; segments that add run after the others, in order. No Python
-// here: the GIL may be released.
-void pack(const std::vector<Segment>& segments, const ArrayView& vector);
+// As pack_parts, or enqueued where all of them are on a device. No Python here: the GIL may be released.
+void pack(std::span<const FlatPart> parts, const ArrayView& vector);
 
 }  // namespace optimisers::python

@@ -211,6 +211,8 @@ TEST(Api, PackConvertsAndChecks) {
   EXPECT_EQ(back, (Floats{1, 2, 1}));
   EXPECT_THROW(pack({a, h}, a), Error);  // length, and shared memory
   EXPECT_THROW(pack<float>(Arrays(c)), Error);
+  const std::span<float> whole(back);
+  EXPECT_THROW(unpack(Floats(4), {whole.first(2), whole.subspan(1)}), Error);  // they share an element
   const AnySpan like[] = {a, h};
   Floats zeros(3, 9.f);
   pack({{}, h}, zeros, like);

@@ -14,6 +14,9 @@ namespace optimisers {
 // Where an array's memory is: here, or the number of an accelerator.
 inline constexpr std::int8_t on_host = -1;
 
+// How many axes an array may have, as in NumPy. Whoever makes a view of somebody's array refuses more.
+inline constexpr int max_ndim = 64;
+
 // Shape and strides are borrowed as well: they must live as long as the view. Any alignment is allowed.
 struct ArrayView {
   std::byte* data = nullptr;

@@ -23,7 +23,8 @@ std::vector<T> pack(const Arrays& arrays) {
 }
 
 /// The way back: copies consecutive parts of `flat` into the arrays, converting to their types; a complex value into
-/// a real array leaves its real part. Throws Error(value) as pack does, and for an array that is const.
+/// a real array leaves its real part. Throws Error(value) as pack does, for an array that is const, and for arrays that
+/// share memory with one another.
 void unpack(AnySpan flat, const Arrays& arrays);
 
 /// Consecutive views of `sizes` elements, no copy: `split(std::span(flat), sizes)[2]` is the third leaf.

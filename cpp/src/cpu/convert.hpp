@@ -8,6 +8,9 @@
 
 namespace optimisers::cpu {
 
+template <class T>
+inline constexpr bool is_narrow = std::is_same_v<T, Half> || std::is_same_v<T, BHalf>;
+
 OPT_FN float half_to_float(std::uint16_t h) {
   constexpr std::uint32_t rebias = 112u << 23;  // exponent bias 127 - 15
   const std::uint32_t magnitude = h & 0x7fffu, sign = std::uint32_t(h & 0x8000u) << 16;
@@ -48,14 +51,23 @@ OPT_FN float double_to_float_odd(double d) {
   return std::bit_cast<float>(bits);
 }
 
+// Likewise of integers: 64 bits do not fit a double, and this one rounds on to float or less as the integer would.
+template <class I>
+OPT_FN double integer_to_double_odd(I a) {
+  if constexpr (sizeof(I) == 8) {
+    constexpr I exact = I(1) << 53, lost = (1 << 11) - 1;
+    if (a > exact || (std::is_signed_v<I> && a < I(0) - exact)) a = I(a >> 11 | I((a & lost) != 0)) << 11;
+  }
+  return double(a);
+}
+
 template <class To, class From>
 OPT_FN To convert(From a) {
   if constexpr (std::is_same_v<To, From>) return a;
   else if constexpr (is_complex<To> && is_complex<From>) return {convert<real_t<To>>(a.re), convert<real_t<To>>(a.im)};
   else if constexpr (is_complex<To>) return {convert<real_t<To>>(a), 0};
-  else if constexpr (sizeof(To) == 2 && !std::is_integral_v<To> && !std::is_same_v<From, float> &&
-                     !std::is_same_v<From, double>)
-    return convert<To>(convert<float>(a));  // between the 16-bit floats, and from integers, by way of float
+  else if constexpr (is_narrow<To> && std::is_integral_v<From>) return convert<To>(integer_to_double_odd(a));
+  else if constexpr (is_narrow<To> && is_narrow<From>) return convert<To>(convert<float>(a));
   else if constexpr (std::is_same_v<From, Half>) return To(half_to_float(a.bits));
   else if constexpr (std::is_same_v<From, BHalf>) return To(bhalf_to_float(a.bits));
   else if constexpr (std::is_same_v<To, Half> && std::is_same_v<From, double>)

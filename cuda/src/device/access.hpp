@@ -42,7 +42,7 @@ OPT_FN void put(const Piece<16>& p, Piece<16>* to) {
 // V elements that start at a multiple of V from an aligned start; `count` of them exist.
 template <int V, class S>
 OPT_FN void load(const S* from, bool wide, int count, S* to) {
-  constexpr int bytes = V * int(sizeof(S)), piece = bytes < 16 ? bytes : 16;
+  constexpr std::ptrdiff_t bytes = V * sizeof(S), piece = bytes < 16 ? bytes : 16;
   if (wide && count == V) {
     for (int i = 0; i < bytes / piece; ++i) {
       const auto p = reinterpret_cast<const Piece<piece>*>(in_global(from))[i];
@@ -54,7 +54,7 @@ OPT_FN void load(const S* from, bool wide, int count, S* to) {
 }
 template <int V, class S>
 OPT_FN void store(const S* from, bool wide, int count, S* to) {
-  constexpr int bytes = V * int(sizeof(S)), piece = bytes < 16 ? bytes : 16;
+  constexpr std::ptrdiff_t bytes = V * sizeof(S), piece = bytes < 16 ? bytes : 16;
   if (wide && count == V) {
     for (int i = 0; i < bytes / piece; ++i) {
       Piece<piece> p;

@@ -13,7 +13,7 @@ struct MeasureSums {
   static constexpr Access access = A_;
   static constexpr bool with_stages = Stages_;
   static constexpr int threads = measure_threads, phases = 8, V = 4;
-  static_assert(norms::chunk / norms::row * norms::lanes == threads * V);
+  static_assert(norms::chunk / norms::row * norms::lanes == std::int64_t(threads) * V);
   using Stages = BlockStages<Interpreted, real_t<T>>;
 
   struct Shared : LeafShared {
@@ -57,7 +57,7 @@ struct MeasureSums {
   OPT_FN static void begin(const Table& t, Shared& s) {
     const GroupTable& g = t.group;
     s.active = false;
-    const int r = t.at[s.index];
+    const std::int8_t r = t.at[s.index];
     if (r < 0 || s.call.role == Role::absent || (g.stages[0].reducer == r) == with_stages) return;
     if (!with_stages && s.call.access != access) return;
     const Total before = t.totals[s.index];
@@ -115,14 +115,15 @@ struct MeasureSums {
     // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
     constexpr int ahead = in_registers && sizeof(T) == 4 ? 4 : 1;  // wider elements are enough as they are
     constexpr int quads = norms::lanes / V;
+    constexpr std::int64_t lanes = norms::lanes;
     const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
     OPT_ROLLED
-    for (std::int64_t i = row + thread % quads * V; i < end; i += ahead * norms::lanes) {
+    for (std::int64_t i = row + std::int64_t(thread % quads) * V; i < end; i += ahead * lanes) {
       Elementwise<access, T, V> e[ahead];
       int count[ahead];
       for (int k = 0; k < ahead; ++k) {
-        const std::int64_t at = i + k * norms::lanes;
+        const std::int64_t at = i + k * lanes;
         count[k] = at >= end ? 0 : end - at < V ? int(end - at) : V;
         e[k].read(t.group, s, at, count[k], with_stages && s.stage > s.course.first);
         if constexpr (with_stages)

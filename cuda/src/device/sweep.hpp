@@ -52,7 +52,7 @@ struct Sweep {
     const std::int64_t begin = std::int64_t(block - s.leaf.first_block) * t.elements;
     const std::int64_t end = begin + t.elements < s.leaf.size ? begin + t.elements : s.leaf.size;
     OPT_ROLLED
-    for (std::int64_t i = begin + thread * V; i < end; i += threads * V) {
+    for (std::int64_t i = begin + std::int64_t(thread) * V; i < end; i += std::int64_t(threads) * V) {
       const int count = end - i < V ? int(end - i) : V;
       Elementwise<access, T, V> e;
       e.read(t, s, i, count, true);
