@@ -6,6 +6,7 @@ OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
 - no kernel spills registers, and none but those in STACK has a stack frame;
 - sweeps read and write x, dx, slots and master copies in pieces of 128 bits: as many such instructions as the rules'
   headers have slots for (elements at a ragged end, and arrays that are not aligned, go one by one beside that);
+- measurements of a gradient read it in pieces of 128 bits, of 2-byte elements too;
 - no multiplication and addition were contracted to one instruction, which would give other bits than the CPU's: the
   compilers were told so, and the PTX has no fused operation but those of pow (division and roots become fused
   operations below PTX, as IEEE arithmetic allows).
@@ -30,6 +31,7 @@ ELEMENT = {"float": 4, "double": 8, "Complex<float>": 8, "Complex<double>": 16}
 ACCESS = {"0": "plain", "1": "half", "2": "bhalf", "3": "any"}
 STACK = {"any": 16}  # bytes: what functions that fit every dtype give back
 PIECE = 16  # bytes
+MEASURED = {2: 2, 4: 4, 8: 2, 16: 4}  # pieces that a thread of a measurement has on their way, by bytes of an element
 FUSED = re.compile(r"\bfma\.|\b(?:mul|add|sub|mad)\.f(?:32|64)")  # without .rn, ptxas may contract
 MAY_FUSE = re.compile(r"__internal_accurate_pow")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
@@ -56,6 +58,12 @@ class Kernel:
         """Compute type, access and rules of a sweep: "float", "plain", "ClipNorm, Adam"."""
         found = re.fullmatch(r"Sweep<([\w<>]+), (\w+), (?:Fused<(.*)>|(Interpreted))>", self.name)
         return (found[1], found[2], found[3] or "") if found else None
+
+    @property
+    def measured(self) -> tuple[str, str] | None:
+        """Compute type and access of a measurement of the gradient as it comes."""
+        found = re.fullmatch(r"MeasureSums<([\w<>]+), (\w+), false>", self.name)
+        return (found[1], found[2]) if found else None
 
     def wide(self, kind: str) -> int:
         """How many loads or stores of 128 bits, of global memory."""
@@ -194,6 +202,10 @@ def faults_of(kernel: Kernel, known: dict[str, Rule]) -> Iterator[str]:
         yield f"{kernel.name}: {kernel.spills} bytes are spilled"
     if kernel.stack > allowed:
         yield f"{kernel.name}: a stack frame of {kernel.stack} bytes, {allowed} are allowed"
+    if kernel.measured and kernel.measured[1] != "any":
+        element = ELEMENT[kernel.measured[0]] if kernel.measured[1] == "plain" else 2
+        if kernel.wide("LDG") < MEASURED[element]:
+            yield f"{kernel.name}: {kernel.wide('LDG')} instructions LDG.E.128, the gradient needs {MEASURED[element]}"
     if shape is None or shape[1] == "any":
         return
     for kind, least in zip(("LDG", "STG"), pieces(kernel, known), strict=True):
@@ -228,8 +240,9 @@ def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
         faults.append(f"{file} has no code for {arch}")
     elif not sources:
         faults.append(f"{file} has no PTX for {arch}; compile with OPTIMISERS_CUDA_ARCHITECTURES={arch[3:]}")
-    if not any(kernel.shape for kernel in kernels):
-        faults.append(f"{file} has no sweeps for {arch}")
+    for kind in ("shape", "measured"):
+        if not any(getattr(kernel, kind) for kernel in kernels):
+            faults.append(f"{file} has no {'sweeps' if kind == 'shape' else 'measurements'} for {arch}")
     known = rules()
     for kernel in kernels:
         faults += faults_of(kernel, known)

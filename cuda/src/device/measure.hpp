@@ -12,8 +12,10 @@ struct MeasureSums {
   using Table = MeasureTable;
   static constexpr Access access = A_;
   static constexpr bool with_stages = Stages_;
-  static constexpr int threads = measure_threads, phases = 8, V = 4;
-  static_assert(norms::chunk / norms::row * norms::lanes == threads * V);
+  // Neighbouring lanes of a thread: 16 bytes in one piece of 4-byte and of 2-byte elements.
+  static constexpr int V = access == Access::half || access == Access::bhalf ? 8 : 4;
+  static constexpr int threads = norms::rows * norms::lanes / V, phases = 8;  // a block is a chunk
+  static_assert(norms::lanes % V == 0 && threads >= norms::rows);
   using Stages = BlockStages<Interpreted, real_t<T>>;
 
   struct Shared : LeafShared {
@@ -100,7 +102,7 @@ struct MeasureSums {
     }
   }
 
-  // Four neighbouring lanes of one row.
+  // V neighbouring lanes of one row.
   OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
     // The kernels that fit all have no registers to spare for what their elements add up to.
     constexpr bool in_registers = access != Access::any;
@@ -113,12 +115,12 @@ struct MeasureSums {
       extreme[v] = norms::neutral(far);
     }
     // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
-    constexpr int ahead = in_registers && sizeof(T) == 4 ? 4 : 1;  // wider elements are enough as they are
-    constexpr int quads = norms::lanes / V;
-    const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
+    constexpr int ahead = in_registers && sizeof(T) == 4 ? 16 / V : 1;  // wider elements are enough as they are
+    constexpr int parts = norms::lanes / V;  // threads of a row
+    const std::int64_t row = chunk * norms::chunk + thread / parts * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
     OPT_ROLLED
-    for (std::int64_t i = row + thread % quads * V; i < end; i += ahead * norms::lanes) {
+    for (std::int64_t i = row + thread % parts * V; i < end; i += ahead * norms::lanes) {
       Elementwise<access, T, V> e[ahead];
       int count[ahead];
       for (int k = 0; k < ahead; ++k) {
@@ -129,12 +131,15 @@ struct MeasureSums {
           Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + at, count[k],
                                           e[k].x, e[k].dx);
       }
-      for (int k = 0; k < ahead; ++k)
-        for (int v = 0; v < V; ++v) {
-          if (v >= count[k]) continue;
-          sum[v] = term(s, s.measure, sum[v], e[k].dx[v]);
-          if (t.extremes) extreme[v] = term(s, far, extreme[v], e[k].dx[v]);
-        }
+      const auto add = [&](int n) {
+        const int k = n / V, v = n % V;
+        if (v >= count[k]) return;
+        sum[v] = term(s, s.measure, sum[v], e[k].dx[v]);
+        if (t.extremes) extreme[v] = term(s, far, extreme[v], e[k].dx[v]);
+      };
+      if constexpr (in_registers) each<ahead * V>(add);
+      else
+        for (int n = 0; n < V; ++n) add(n);
     }
     for (int v = 0; in_registers && v < V; ++v) {
       s.sum[thread * V + v] = sum[v];
