@@ -8,6 +8,12 @@
 namespace optimisers::test {
 namespace {
 
+namespace opt = optimisers;
+
+void as_the_page_says(float* x_pointer, float* dx_pointer, std::size_t n, void* stream) {
+#include "gpu_page.inc"
+}
+
 constexpr DType leaf_dtypes[] = {DType::float16, DType::bfloat16,  DType::float32,
                                  DType::float64, DType::complex64, DType::complex128};
 
@@ -184,6 +190,18 @@ TEST_F(Cuda, TheApiInFrontOfItTakesSpansOfDeviceMemory) {
   EXPECT_THROW(there.update(here, gradient), Error);
   cuda::release(device, bytes(x));
   cuda::release(device, bytes(dx));
+}
+
+TEST_F(Cuda, TheProgramInTheGuideTakesAStep) {
+  Twin x(DType::float32, {100}, {}, 1), dx(DType::float32, {100}, {}, 2);
+  Vector<float> here(100, 0), there(100, 0), gradient(100, 0);
+  const auto floats = [](Twin& twin, bool device_side) { return reinterpret_cast<float*>(twin.view(device_side).data); };
+  std::copy_n(floats(x, false), 100, here.values.begin());
+  std::copy_n(floats(dx, false), 100, gradient.values.begin());
+  setup(Adam{}, here.values).update(here.values, gradient.values);
+  as_the_page_says(floats(x, true), floats(dx, true), 100, nullptr);
+  cuda::copy(reinterpret_cast<std::byte*>(there.values.data()), on_host, x.view(true).data, device, 400);
+  EXPECT_EQ(there.values, here.values);
 }
 
 }  // namespace
