@@ -28,9 +28,15 @@ __global__ void __launch_bounds__(K::threads, least_blocks<K>) kernel(const __gr
 template <class K>
 struct Run {
   static int launch(const void* table, unsigned blocks, void* stream) {
-    kernel<K>
-        <<<blocks, K::threads, 0, static_cast<cudaStream_t>(stream)>>>(*static_cast<const typename K::Table*>(table));
-    return int(cudaPeekAtLastError());
+    const void* code = reinterpret_cast<const void*>(&kernel<K>);
+    if (blocks == 0) {
+      cudaFuncAttributes loaded;
+      return int(cudaFuncGetAttributes(&loaded, code));
+    }
+    void* arguments[] = {const_cast<void*>(table)};
+    // Not <<<>>>, whose errors only cudaGetLastError tells, with those that others have left there.
+    return int(
+        cudaLaunchKernel(code, dim3(blocks), dim3(K::threads), arguments, 0, static_cast<cudaStream_t>(stream)));
   }
 };
 

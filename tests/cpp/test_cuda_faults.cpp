@@ -70,7 +70,7 @@ TEST_F(Cuda, AFailureInTheMiddleMakesTheStateUnusable) {
   setenv("OPTIMISERS_EMULATED_FAILURE", "1", 1);
   EXPECT_NE(message().find("emulated failure; the device cannot be used"), std::string::npos);
   unsetenv("OPTIMISERS_EMULATED_FAILURE");
-  EXPECT_NE(message().find("failed in an earlier update of this state"), std::string::npos);
+  EXPECT_NE(message().find("failed in an earlier call on this state"), std::string::npos);
 }
 
 TEST_F(Cuda, MemoryThatRunsOutChangesNothing) {
