@@ -1,5 +1,7 @@
 """Check compiled CUDA kernels: `python tools/check_kernels.py build/cuda/_cuda.so`.
 
+With `--arch all` every architecture in the file is looked at, as far as that goes without its PTX.
+
 Reads what is in the file itself, a library or an object with the code and the PTX of one architecture (CMake's
 OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
 
@@ -224,7 +226,12 @@ def table(kernels: list[Kernel]) -> str:
     return "\n".join([head, *rows])
 
 
-def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
+def architectures(file: Path) -> list[str]:
+    """Those there is code for."""
+    return sorted(set(re.findall(r"\.(sm_\w+)\.cubin", output_of(tool("cuobjdump"), "-lelf", file))))
+
+
+def check(file: Path, arch: str, needs_ptx: bool = True) -> tuple[list[Kernel], list[str]]:
     """The kernels, and everything that is wrong."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -238,7 +245,7 @@ def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
                 count_spills(ptx, arch, by_symbol)
     if not kernels:
         faults.append(f"{file} has no code for {arch}")
-    elif not sources:
+    elif needs_ptx and not sources:
         faults.append(f"{file} has no PTX for {arch}; compile with OPTIMISERS_CUDA_ARCHITECTURES={arch[3:]}")
     for kind in ("shape", "measured"):
         if not any(getattr(kernel, kind) for kernel in kernels):
@@ -253,20 +260,24 @@ def main() -> int:
     """Check a file and print every fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a library or an object with kernels")
-    parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--arch", default="sm_90", help='"all": every architecture in the file')
     args = parser.parse_args()
     try:
-        kernels, faults = check(args.file, args.arch)
+        archs = architectures(args.file) if args.arch == "all" else [args.arch]
+        found = {arch: check(args.file, arch, needs_ptx=args.arch != "all") for arch in archs}
     except ToolError as error:
         print(f"check_kernels: {error}", file=sys.stderr)
         return 1
-    if kernels:
-        print(table(kernels))
-    for fault in faults:
-        print(f"check_kernels: {fault}", file=sys.stderr)
-    if not faults:
-        print(f"check_kernels: {len(kernels)} kernels for {args.arch}, none spills, sweeps move 128 bits at a time")
-    return 1 if faults else 0
+    wrong = not found
+    for arch, (kernels, faults) in found.items():
+        if kernels:
+            print(f"{arch}\n{table(kernels)}")
+        for fault in faults:
+            print(f"check_kernels: {arch}: {fault}", file=sys.stderr)
+        if not faults:
+            print(f"check_kernels: {len(kernels)} kernels for {arch}, none spills, sweeps move 128 bits at a time")
+        wrong |= bool(faults)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

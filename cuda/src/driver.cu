@@ -175,14 +175,12 @@ const Driver gpu{
         [](int device, void* stream, std::size_t bytes, void** memory) {
           return on(device, [&] { return cudaMallocAsync(memory, bytes, as_stream(stream)); });
         },
-    .release_on =
-        [](int device, void* stream, void* memory) {
-          return on(device, [&] { return cudaFreeAsync(memory, as_stream(stream)); });
-        },
+    .release_on = [](int device, void* stream,
+                     void* memory) { return on(device, [&] { return cudaFreeAsync(memory, as_stream(stream)); }); },
     .allocate_shared =
         [](int device, std::size_t bytes, void** memory) {
-          return anywhere_on(
-              device, [&] { return cudaHostAlloc(memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped); });
+          return anywhere_on(device,
+                             [&] { return cudaHostAlloc(memory, bytes, cudaHostAllocPortable | cudaHostAllocMapped); });
         },
     .release_shared = [](int device, void* memory) { anywhere_on(device, [&] { return cudaFreeHost(memory); }); },
     .free_memory =
@@ -206,13 +204,10 @@ const Driver gpu{
         },
     .load =
         [](int device, int kernel) {
-          return anywhere_on(device,
-                             [&] { return static_cast<cudaError_t>(launcher(kernel)(nullptr, 0, nullptr)); });
+          return anywhere_on(device, [&] { return static_cast<cudaError_t>(launcher(kernel)(nullptr, 0, nullptr)); });
         },
-    .wait =
-        [](int device, void* stream) {
-          return on(device, [&] { return cudaStreamSynchronize(as_stream(stream)); });
-        },
+    .wait = [](int device,
+               void* stream) { return on(device, [&] { return cudaStreamSynchronize(as_stream(stream)); }); },
     .capturing =
         [](int device, void* stream) {
           cudaStreamCaptureStatus status = cudaStreamCaptureStatusNone;
@@ -258,8 +253,7 @@ const Driver gpu{
         },
     .await =
         [](int device, void* stream, void* event) {
-          return on(device,
-                    [&] { return cudaStreamWaitEvent(as_stream(stream), static_cast<cudaEvent_t>(event), 0); });
+          return on(device, [&] { return cudaStreamWaitEvent(as_stream(stream), static_cast<cudaEvent_t>(event), 0); });
         },
     .release_event =
         [](int device, void* event) {

@@ -212,8 +212,7 @@ void GroupTables::load_kernels(Access access) {
   if (reduces()) {
     kernels.push_back(kernel_for<FirstMeasure>(group_.compute, access));
     kernels.push_back(kernel_number<Combine>);
-    if (group_.reducers.size() > 1 || group_.reducers[0] != 0)
-      kernels.push_back(later_measure(group_.compute));
+    if (group_.reducers.size() > 1 || group_.reducers[0] != 0) kernels.push_back(later_measure(group_.compute));
   }
   for (const int kernel : kernels) check(driver_in_use().load(device_, kernel), device_, "loading a kernel");
   loaded = true;

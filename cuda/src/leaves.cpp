@@ -12,6 +12,7 @@
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"
 #include "refuse.hpp"
+#include "shared_report.hpp"
 
 namespace optimisers::cuda {
 namespace {
@@ -30,26 +31,6 @@ struct PlannedStep {
 struct Plan {
   std::vector<NormPath> key;
   std::vector<PlannedStep> steps;
-};
-
-// Memory that host and device see under one address.
-class SharedReport {
- public:
-  explicit SharedReport(int device) : device_(device) {
-    void* memory = nullptr;
-    check(driver_in_use().allocate_shared(device, sizeof(Report), &memory), device, "setup");
-    report_ = new (memory) Report{};
-  }
-  ~SharedReport() {
-    if (const Driver* d = driver_or_null()) d->release_shared(device_, report_);
-  }
-  SharedReport(const SharedReport&) = delete;
-  SharedReport& operator=(const SharedReport&) = delete;
-  Report* get() const { return report_; }
-
- private:
-  int device_;
-  Report* report_;
 };
 
 class Leaves final : public DeviceLeaves {
@@ -140,7 +121,7 @@ class Leaves final : public DeviceLeaves {
   // The thread's stream.
   struct Here {
     void* stream;
-    bool capture;              // work becomes part of a graph
+    bool capture;               // work becomes part of a graph
     unsigned long long id = 0;  // not while capturing
   };
   Here here() const {
@@ -402,47 +383,6 @@ class Leaves final : public DeviceLeaves {
 
 std::unique_ptr<DeviceLeaves> make_leaves(Optimiser::State& state, int device, std::span<const ArrayView> x) {
   return std::make_unique<Leaves>(state, device, x);
-}
-
-std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> arrays, double p) {
-  refuse_to_wait_in_capture(device, "norm");
-  std::vector<norms::Sum> sums(arrays.size());
-  // As gradients that a ClipNorm measures, those of one compute type together.
-  for (int c = 0; c < compute_count; ++c) {
-    const auto compute = DType(int(DType::float32) + c);
-    const auto measured_as = [](DType d) { return is_trainable(d) ? compute_dtype(d) : DType::float64; };
-    RuleValue rule(*find_rule("ClipNorm"));
-    rule.set(*rule.info().field("p"), p);
-    const Group group(Program{{rule}, {}, {}}, compute, device);
-    std::vector<GroupTables::LeafShape> shapes;
-    std::vector<CalledLeaf> called;
-    std::vector<std::size_t> which;
-    std::vector<std::byte> rows;
-    for (std::size_t i = 0; i < arrays.size(); ++i) {
-      if (measured_as(arrays[i].dtype) != compute) continue;
-      called.push_back({std::uint32_t(shapes.size()), Role::gradient, nullptr, &arrays[i]});
-      shapes.push_back({size_of(arrays[i]), 0});
-      which.push_back(i);
-      rows.resize(rows.size() + std::size_t(group.row_size));
-      std::memcpy(rows.data() + rows.size() - std::size_t(group.row_size) + std::size_t(group.stages[0].rule_offset),
-                  rule.data(), std::size_t(rule.info().size));
-    }
-    if (which.empty()) continue;
-    GroupTables tables(group, device, shapes);
-    tables.load_rows(rows.data());
-    tables.prepare(called, {}, false);
-    void* on = stream(device);
-    tables.begin(on, false);
-    const Buffer at = constant<std::int8_t>(device, std::vector<std::int8_t>(which.size(), 0));
-    tables.measure(on, at.as<std::int8_t>(), true, false,
-                   group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
-    std::vector<Total> totals(which.size());
-    copy(reinterpret_cast<std::byte*>(totals.data()), on_host, reinterpret_cast<const std::byte*>(tables.total(0)),
-         device, totals.size() * sizeof(Total));
-    for (std::size_t k = 0; k < which.size(); ++k)
-      sums[which[k]] = shapes[k].size == 0 ? norms::Sum{0, 1, true} : totals[k].sum;
-  }
-  return sums;
 }
 
 }  // namespace optimisers::cuda

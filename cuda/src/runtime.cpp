@@ -5,6 +5,7 @@
 
 #include "kernel_list.hpp"
 #include "leaves.hpp"
+#include "measure_arrays.hpp"
 #include "memory.hpp"
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"

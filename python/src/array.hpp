@@ -29,6 +29,7 @@ enum class Fault : std::uint8_t {
   byte_order,
   device,  // on an accelerator that is no CUDA device
   layout,  // sparse, meta ...: the library gives no pointer
+  gone,    // a pointer that CUDA does not know (any more)
   lazy,    // torch's lazy conjugate or negative: the memory holds other values
 };
 

@@ -127,7 +127,7 @@ Fault import_interface(PyObject* object, const nb::object& interface, nb::object
   }
   if (cuda_status().on) {
     array->device = array->data == nullptr ? 0 : cuda::device_of(array->data);
-    if (array->device < 0) return Fault::layout;
+    if (array->device < 0) return Fault::gone;
     if (array->names_stream && array->stream != cuda::stream(array->device))
       cuda::follow(array->device, cuda::stream(array->device), array->stream);
   }

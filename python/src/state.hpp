@@ -110,7 +110,7 @@ class State {
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
   void read_parameter(const Place& place, ArrayView& x, const char* call);
-  bool read_device_array(PyObject* object, ArrayView& view);
+  Fault read_device_array(PyObject* object, ArrayView& view);
   void hold_jax_arrays(std::uint32_t root);
   void let_cupy_follow(std::uint32_t root);
   void record_stream(std::uint32_t root, PyObject* flat, void* stream);

@@ -289,7 +289,7 @@ class GradientWalk : Walk {
   if (is_container(kind))
     value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
   const std::string message = place + fault_text(object, fault);
-  fault == Fault::byte_order || fault == Fault::layout ? value_error(message) : type_error(message);
+  fault == Fault::byte_order || fault == Fault::layout || fault == Fault::gone ? value_error(message) : type_error(message);
 }
 
 }  // namespace

@@ -163,7 +163,7 @@ class Pair {
 };
 
 inline std::unique_ptr<Twin> twin(DType dtype, std::vector<std::int64_t> shape, int seed,
-                           std::vector<std::int64_t> strides = {}, int misalign = 0) {
+                                  std::vector<std::int64_t> strides = {}, int misalign = 0) {
   return std::make_unique<Twin>(dtype, std::move(shape), std::move(strides), seed, misalign);
 }
 

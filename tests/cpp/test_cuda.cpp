@@ -195,7 +195,9 @@ TEST_F(Cuda, TheApiInFrontOfItTakesSpansOfDeviceMemory) {
 TEST_F(Cuda, TheProgramInTheGuideTakesAStep) {
   Twin x(DType::float32, {100}, {}, 1), dx(DType::float32, {100}, {}, 2);
   Vector<float> here(100, 0), there(100, 0), gradient(100, 0);
-  const auto floats = [](Twin& twin, bool device_side) { return reinterpret_cast<float*>(twin.view(device_side).data); };
+  const auto floats = [](Twin& twin, bool device_side) {
+    return reinterpret_cast<float*>(twin.view(device_side).data);
+  };
   std::copy_n(floats(x, false), 100, here.values.begin());
   std::copy_n(floats(dx, false), 100, gradient.values.begin());
   setup(Adam{}, here.values).update(here.values, gradient.values);

@@ -72,7 +72,8 @@ struct MeasureSums {
       if (g.stages[i].reducer == r) s.stage = i;
     runs = runs && s.course.first <= s.stage && s.stage < s.course.end;
     if (!runs) {
-      if (last_of(t.counted + s.index, s.leaf.chunks)) t.totals[s.index] = {{0, 1, false}, 0, true, true};
+      if (s.leaf.chunks == 1 || last_of(t.counted + s.index, s.leaf.chunks))
+        t.totals[s.index] = {{0, 1, false}, 0, true, true};
       return;
     }
     for (int i = s.course.first; i < s.stage; ++i)
@@ -116,7 +117,7 @@ struct MeasureSums {
     }
     // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
     constexpr int ahead = in_registers && sizeof(T) == 4 ? 16 / V : 1;  // wider elements are enough as they are
-    constexpr int parts = norms::lanes / V;  // threads of a row
+    constexpr int parts = norms::lanes / V;                             // threads of a row
     const std::int64_t row = chunk * norms::chunk + thread / parts * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
     OPT_ROLLED
@@ -150,7 +151,7 @@ struct MeasureSums {
   OPT_FN static void end_chunk(const Table& t, Shared& s, unsigned block) {
     t.sums[block] = norms::fold(s.measure, s.sum, norms::rows, norms::lanes);
     if (t.extremes) t.extremes[block] = norms::fold(extreme_of(s), s.extreme, norms::rows, norms::lanes);
-    s.last = last_of(t.counted + s.index, s.leaf.chunks);
+    s.last = s.leaf.chunks == 1 || last_of(t.counted + s.index, s.leaf.chunks);
     if (s.last && s.leaf.chunks == 1) {
       s.sum[0] = t.sums[block];
       s.extreme[0] = t.extremes ? t.extremes[block] : 0;
