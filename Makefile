@@ -26,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test gpu-test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs
+.PHONY: check-cuda-wheel help demo test gpu-test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs
 .PHONY: clean distclean
 
 help: ## list the targets
@@ -51,6 +51,14 @@ cpp-test: $(BUILD)/.installed ## run the C++ tests
 
 check-kernels: $(VENV)/.cuda-check ## check the CUDA kernels that were compiled: spills, 128-bit accesses, contraction
 	$(PY) tools/check_kernels.py $(BUILD)/cuda/_cuda.so
+
+WHEEL := $(BUILD)/wheel
+check-cuda-wheel: $(VENV)/.build $(VENV)/.cuda-check ## the wheel with kernels for all GPUs: at most 8 MB, nothing spills anywhere
+	rm -rf $(WHEEL)
+	$(PIP) wheel . --no-build-isolation --no-deps -w $(WHEEL) -Cbuild-dir=$(BUILD)/wheel-build \
+		-Ccmake.define.OPTIMISERS_CUDA=ON
+	@ls -l $(WHEEL); test -z "$$(find $(WHEEL) -size +8M)" || { echo "make: the wheel is larger than 8 MB" >&2; exit 1; }
+	$(PY) tools/check_kernels.py --arch all $(BUILD)/wheel-build/cuda/_cuda.so
 
 python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)

@@ -1,11 +1,14 @@
 """Check compiled CUDA kernels: `python tools/check_kernels.py build/cuda/_cuda.so`.
 
+With `--arch all` every architecture in the file is looked at, as far as that goes without its PTX.
+
 Reads what is in the file itself, a library or an object with the code and the PTX of one architecture (CMake's
 OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
 
 - no kernel spills registers, and none but those in STACK has a stack frame;
 - sweeps read and write x, dx, slots and master copies in pieces of 128 bits: as many such instructions as the rules'
   headers have slots for (elements at a ragged end, and arrays that are not aligned, go one by one beside that);
+- measurements of a gradient read it in pieces of 128 bits, of 2-byte elements too;
 - no multiplication and addition were contracted to one instruction, which would give other bits than the CPU's: the
   compilers were told so, and the PTX has no fused operation but those of pow (division and roots become fused
   operations below PTX, as IEEE arithmetic allows).
@@ -30,6 +33,7 @@ ELEMENT = {"float": 4, "double": 8, "Complex<float>": 8, "Complex<double>": 16}
 ACCESS = {"0": "plain", "1": "half", "2": "bhalf", "3": "any"}
 STACK = {"any": 16}  # bytes: what functions that fit every dtype give back
 PIECE = 16  # bytes
+MEASURED = {2: 2, 4: 4, 8: 2, 16: 4}  # pieces that a thread of a measurement has on their way, by bytes of an element
 FUSED = re.compile(r"\bfma\.|\b(?:mul|add|sub|mad)\.f(?:32|64)")  # without .rn, ptxas may contract
 MAY_FUSE = re.compile(r"__internal_accurate_pow")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
@@ -56,6 +60,12 @@ class Kernel:
         """Compute type, access and rules of a sweep: "float", "plain", "ClipNorm, Adam"."""
         found = re.fullmatch(r"Sweep<([\w<>]+), (\w+), (?:Fused<(.*)>|(Interpreted))>", self.name)
         return (found[1], found[2], found[3] or "") if found else None
+
+    @property
+    def measured(self) -> tuple[str, str] | None:
+        """Compute type and access of a measurement of the gradient as it comes."""
+        found = re.fullmatch(r"MeasureSums<([\w<>]+), (\w+), false>", self.name)
+        return (found[1], found[2]) if found else None
 
     def wide(self, kind: str) -> int:
         """How many loads or stores of 128 bits, of global memory."""
@@ -194,6 +204,10 @@ def faults_of(kernel: Kernel, known: dict[str, Rule]) -> Iterator[str]:
         yield f"{kernel.name}: {kernel.spills} bytes are spilled"
     if kernel.stack > allowed:
         yield f"{kernel.name}: a stack frame of {kernel.stack} bytes, {allowed} are allowed"
+    if kernel.measured and kernel.measured[1] != "any":
+        element = ELEMENT[kernel.measured[0]] if kernel.measured[1] == "plain" else 2
+        if kernel.wide("LDG") < MEASURED[element]:
+            yield f"{kernel.name}: {kernel.wide('LDG')} instructions LDG.E.128, the gradient needs {MEASURED[element]}"
     if shape is None or shape[1] == "any":
         return
     for kind, least in zip(("LDG", "STG"), pieces(kernel, known), strict=True):
@@ -212,7 +226,12 @@ def table(kernels: list[Kernel]) -> str:
     return "\n".join([head, *rows])
 
 
-def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
+def architectures(file: Path) -> list[str]:
+    """Those there is code for."""
+    return sorted(set(re.findall(r"\.(sm_\w+)\.cubin", output_of(tool("cuobjdump"), "-lelf", file))))
+
+
+def check(file: Path, arch: str, needs_ptx: bool = True) -> tuple[list[Kernel], list[str]]:
     """The kernels, and everything that is wrong."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
@@ -226,10 +245,11 @@ def check(file: Path, arch: str) -> tuple[list[Kernel], list[str]]:
                 count_spills(ptx, arch, by_symbol)
     if not kernels:
         faults.append(f"{file} has no code for {arch}")
-    elif not sources:
+    elif needs_ptx and not sources:
         faults.append(f"{file} has no PTX for {arch}; compile with OPTIMISERS_CUDA_ARCHITECTURES={arch[3:]}")
-    if not any(kernel.shape for kernel in kernels):
-        faults.append(f"{file} has no sweeps for {arch}")
+    for kind in ("shape", "measured"):
+        if not any(getattr(kernel, kind) for kernel in kernels):
+            faults.append(f"{file} has no {'sweeps' if kind == 'shape' else 'measurements'} for {arch}")
     known = rules()
     for kernel in kernels:
         faults += faults_of(kernel, known)
@@ -240,20 +260,24 @@ def main() -> int:
     """Check a file and print every fault."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("file", type=Path, help="a library or an object with kernels")
-    parser.add_argument("--arch", default="sm_90")
+    parser.add_argument("--arch", default="sm_90", help='"all": every architecture in the file')
     args = parser.parse_args()
     try:
-        kernels, faults = check(args.file, args.arch)
+        archs = architectures(args.file) if args.arch == "all" else [args.arch]
+        found = {arch: check(args.file, arch, needs_ptx=args.arch != "all") for arch in archs}
     except ToolError as error:
         print(f"check_kernels: {error}", file=sys.stderr)
         return 1
-    if kernels:
-        print(table(kernels))
-    for fault in faults:
-        print(f"check_kernels: {fault}", file=sys.stderr)
-    if not faults:
-        print(f"check_kernels: {len(kernels)} kernels for {args.arch}, none spills, sweeps move 128 bits at a time")
-    return 1 if faults else 0
+    wrong = not found
+    for arch, (kernels, faults) in found.items():
+        if kernels:
+            print(f"{arch}\n{table(kernels)}")
+        for fault in faults:
+            print(f"check_kernels: {arch}: {fault}", file=sys.stderr)
+        if not faults:
+            print(f"check_kernels: {len(kernels)} kernels for {arch}, none spills, sweeps move 128 bits at a time")
+        wrong |= bool(faults)
+    return 1 if wrong else 0
 
 
 if __name__ == "__main__":

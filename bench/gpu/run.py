@@ -4,9 +4,10 @@
     python bench/gpu/run.py --only Adam   cases whose name contains one of these texts
     python bench/gpu/run.py --dry-run     everything once, tiny, on the CPU: shows that it works, measures nothing
 
-First checks every rule's bits against the CPU's, and every peer's results against the float64 reference of the tests;
-what is wrong is not timed. Peers that are not installed are left out and named. Prints a table and writes it to
-bench/results/gpu-<date>.json, from which `python bench/run.py --report` makes a section of docs/performance.md.
+First checks every rule's bits against the CPU's: with others the figures are for you alone. Checks every peer's results
+against the float64 reference of the tests; what is wrong is not timed. Peers that are not installed, or fail, are left
+out and named. Prints a table and writes it to bench/results/gpu-<date>.json, after each case what there is so far;
+`python bench/run.py --report` makes a section of docs/performance.md of a whole one.
 """
 
 from __future__ import annotations
@@ -38,6 +39,7 @@ def arguments() -> argparse.Namespace:
     p.add_argument("--only", nargs="+", metavar="TEXT", help="only cases whose name contains one of these")
     p.add_argument("--rounds", type=int, help="visits to each peer (default: 9)")
     p.add_argument("--budget", type=float, help="seconds a visit (default: 0.1)")
+    p.add_argument("--minutes", type=float, default=7.5, help="no case begins after these (default: 7.5)")
     p.add_argument("--out", type=Path, help="default: bench/results/gpu-<date>.json; a dry run writes none")
     return p.parse_args()
 
@@ -129,16 +131,40 @@ def measured_case(case: Any, peers: dict[str, Any], settings: Any) -> Iterator[R
         except Exception as error:  # the others' figures are not lost for it
             yield {**common, "peer": name, "error": f"{type(error).__name__}: {error}"}
     for _ in range(settings.rounds):
-        for peer in visited.values():
-            peer.visit()
+        for name, peer in list(visited.items()):
+            try:
+                peer.visit()
+            except Exception as error:
+                del visited[name]
+                yield {**common, "peer": name, "error": f"{type(error).__name__}: {error}"}
     for name, peer in visited.items():
         yield {**common, "peer": name, "how": case.how, "check": checked[name], **peer.record()}
+
+
+def goals_of(cases: list[Any], records: list[Record]) -> list[Record]:
+    """What was to be reached, and what was."""
+    return [
+        {"case": case.title, "goal": goal.text, "measured": round(goal.measured(times), 4), "met": goal.met(times)}
+        for case in cases
+        if (times := {r["peer"]: r["us"] for r in records if r["case"] == case.title and "us" in r})
+        for goal in case.goals
+        if all(peer in times for peer in goal.needs)
+    ]
+
+
+def written(data: Record, out: Path | None) -> None:
+    """The results so far; what is there is whole even where the run ends here."""
+    if out is None:
+        return
+    out.parent.mkdir(parents=True, exist_ok=True)
+    whole = out.with_suffix(".part")
+    whole.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
+    whole.replace(out)
 
 
 def measured(args: argparse.Namespace, device: str) -> Record:
     from gpu import plan
     from gpu.bits import LARGEST, check_bits
-    from gpu.report import table
     from gpu.timing import Settings
 
     settings = Settings(
@@ -151,47 +177,51 @@ def measured(args: argparse.Namespace, device: str) -> Record:
             raise SystemExit(f"bench/gpu: no case contains {' or '.join(args.only)}")
     start, facts = time.monotonic(), about(device)
     print(f"{facts['device']}; driver {facts['driver']}, CUDA {facts['cuda']}", flush=True)
-    compared = check_bits(device, 1003 if args.dry_run else LARGEST)
-    print(f"{compared} rules and dtypes have the bits they have on the CPU", flush=True)
+    compared, other_bits = check_bits(device, 1003 if args.dry_run else LARGEST)
+    print(
+        "\n".join([f"{compared} rules and dtypes compared with the CPU, wrong:", *(other_bits or ["none"])]), flush=True
+    )
     peers, missing = available(cases, device)
     records: list[Record] = []
+    data = {
+        "date": datetime.date.today().isoformat(), "dry_run": args.dry_run, "partial": True, **facts,
+        "compared_with_cpu": compared, "other_bits": other_bits, "missing_peers": missing,
+        "method": {"rounds": settings.rounds, "budget_s": settings.budget}, "minutes": 0.0, "goals": [],
+        "records": records,
+    }  # fmt: skip
+    out = args.out or (None if args.dry_run else HERE.parent / "results" / f"gpu-{data['date']}.json")
+    left_out = 0
     for case in cases:
+        if time.monotonic() - start > args.minutes * 60:
+            print(f"left out: {case.title}, {args.minutes:g} minutes are over", flush=True)
+            left_out += 1
+            continue
         print(case.title, flush=True)
         for record in measured_case(case, peers, settings):
             figure = f"{record['us']:>12,.1f} µs" if "us" in record else record.get("missing") or record["error"]
             print(f"    {plan.LABELS[record['peer']]:16}{figure}", flush=True)
             records.append(record)
         gc.collect()
-    data = {
-        "date": datetime.date.today().isoformat(), "dry_run": args.dry_run, "partial": bool(args.only), **facts,
-        "compared_with_cpu": compared, "missing_peers": missing,
-        "method": {"rounds": settings.rounds, "budget_s": settings.budget},
-        "minutes": round((time.monotonic() - start) / 60, 1),
-        "goals": [
-            {"case": case.title, "goal": goal.text, "measured": round(goal.measured(times), 4), "met": goal.met(times)}
-            for case in cases
-            if (times := {r["peer"]: r["us"] for r in records if r["case"] == case.title and "us" in r})
-            for goal in case.goals
-            if all(peer in times for peer in goal.needs)
-        ],
-        "records": records,
-    }  # fmt: skip
-    print(table(data))
+        data["minutes"] = round((time.monotonic() - start) / 60, 1)
+        data["goals"] = goals_of(cases, records)
+        written(data, out)
+    data["partial"] = bool(args.only or left_out or other_bits)
+    written(data, out)
+    if out is not None:
+        print(f"results: {out}")
     return data
 
 
 def main() -> int:
     args = arguments()
     data = measured(args, device_of(args))
-    out = args.out or (None if args.dry_run else HERE.parent / "results" / f"gpu-{data['date']}.json")
-    if out is not None:
-        out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(json.dumps(data, indent=1, ensure_ascii=False) + "\n")
-        print(f"results: {out}")
-    wrong = [r for r in data["records"] if "error" in r]
-    for r in wrong:
-        print(f"bench/gpu: {r['case']}, {r['peer']}: {r['error']}", file=sys.stderr)
-    return 1 if wrong else 0
+    from gpu.report import table
+
+    print(table(data))
+    wrong = [f"{r['case']}, {r['peer']}: {r['error']}" for r in data["records"] if "error" in r]
+    for text in (*data["other_bits"], *wrong):
+        print(f"bench/gpu: {text}", file=sys.stderr)
+    return 1 if wrong or data["other_bits"] else 0
 
 
 if __name__ == "__main__":

@@ -76,7 +76,7 @@ class Visited:
     """One peer of one case: how a step runs, which clock times it, and its rounds."""
 
     def __init__(self, peer: str, case: DeviceCase, step: Step, settings: Settings) -> None:
-        self.settings, self.step = settings, step
+        self.peer, self.settings, self.step = peer, settings, step
         self.run = captured(step, settings) if case.how == "graph" else step.run
         # JAX has streams of its own, which events of torch do not see.
         self.clock = by_wall if case.how == "wall" or peer == OPTAX else by_events

@@ -24,6 +24,7 @@ class DeviceLeaves {
   virtual void send_clock(std::uint32_t leaf) = 0;  // its row's clocks have
   virtual void fetch_clock(std::uint32_t leaf) = 0;
   virtual void copy_from(DeviceLeaves& other) = 0;  // of another optimiser for the same leaves: slots and clocks
+  virtual void follow() = 0;  // what this thread enqueues from now on comes behind what was enqueued for the leaves
   // Waits for what was enqueued, and throws what it found out (a norm that must be finite was not).
   virtual void wait() = 0;
 };

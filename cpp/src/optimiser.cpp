@@ -230,6 +230,7 @@ void Optimiser::set_clock(Leaf leaf, int stage, std::span<const double> values) 
 }
 
 std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->follow();
   Group& group = state_->group_of(leaf);
   const Stage& s = group.stages[std::size_t(stage)];
   std::vector<SlotView> views;
@@ -245,6 +246,7 @@ std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
 std::optional<SlotView> Optimiser::master(Leaf leaf) {
   Group& group = state_->group_of(leaf);
   if (!group.master) return std::nullopt;
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->follow();
   return SlotView{"master", group.masters.data() + state_->leaves[leaf].offset * size_of(group.compute), group.compute,
                   std::int8_t(group.device)};
 }

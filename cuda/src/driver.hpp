@@ -7,7 +7,7 @@
 
 namespace optimisers::cuda {
 
-inline constexpr int driver_version = 1;  // of this struct and of the tables in tables.hpp
+inline constexpr int driver_version = 2;  // of this struct and of the tables in tables.hpp
 
 enum class Status : std::int32_t { ok, no_memory, sticky, failed };
 
@@ -17,8 +17,8 @@ struct Driver {
 
   // How many devices there are; with 0, `why` says why in at most `size` bytes.
   int (*count)(char* why, std::size_t size);
-  void (*describe)(int device, char* name, std::size_t size, int* major, int* minor, std::size_t* memory,
-                   int* processors);
+  void (*describe)(int device, char* name, std::size_t size, int* major, int* minor, std::size_t* memory);
+  int (*processors)(int device);
   // Device memory is aligned to 256 bytes; host memory is seen by device and host under the same address.
   Status (*allocate)(int device, std::size_t bytes, void** memory);
   void (*release)(int device, void* memory);
@@ -30,13 +30,17 @@ struct Driver {
   std::size_t (*free_memory)(int device);
 
   // All on a stream. copy: to and from may be on the host; it is then complete on return.
-  Status (*zero)(int device, void* stream, void* memory, std::size_t bytes);
   Status (*copy)(int device, void* stream, void* to, const void* from, std::size_t bytes, bool host);
   Status (*launch)(int device, void* stream, int kernel, const void* args, unsigned blocks);
+  // The kernel's code is on the device: CUDA loads it at its first use, which is no part of a graph and may fail.
+  Status (*load)(int device, int kernel);
   Status (*wait)(int device, void* stream);
-  // Whether a graph is being captured on the stream; then `copy` and `zero` with `now` bypass the capture.
+  // Whether a graph is being captured on the stream, or was until something was called that cannot be.
   bool (*capturing)(int device, void* stream);
-  Status (*fill_now)(int device, void* to, const void* from, std::size_t bytes);  // from the host, outside any capture
+  // From the host, or zeros (null), outside any capture and the order of any stream; complete on return.
+  Status (*fill_now)(int device, void* to, const void* from, std::size_t bytes);
+  // A number that no other stream of the process ever has: handles of destroyed streams are used again.
+  Status (*stream_id)(int device, void* stream, unsigned long long* id);
   // The stream waits for what `earlier`, another stream, holds now.
   Status (*follow)(int device, void* stream, void* earlier);
   // An event for what the stream holds now (made where *event is null), and a stream that waits for it. It may outlive

@@ -26,6 +26,29 @@ std::size_t limit() {
   return text ? std::strtoull(text, nullptr, 10) : std::size_t(1) << 34;
 }
 
+// What tests look at and ask for, by environment variables:
+// OPTIMISERS_EMULATED_CALLS=FILE takes a line for each call that concerns a stream: "await 0 0x50".
+Status note(const char* what, int device, const void* stream) {
+  if (const char* path = std::getenv("OPTIMISERS_EMULATED_CALLS"))
+    if (std::FILE* file = std::fopen(path, "a")) {
+      std::fprintf(file, "%s %d 0x%zx\n", what, device, reinterpret_cast<std::size_t>(stream));
+      std::fclose(file);
+    }
+  return Status::ok;
+}
+// OPTIMISERS_EMULATED_FAILURE=sticky or failed makes launches fail; "failed:3" those after three more.
+std::size_t launched = 0;
+Status launch_fault() {
+  const char* text = std::getenv("OPTIMISERS_EMULATED_FAILURE");
+  if (text == nullptr) {
+    launched = 0;
+    return Status::ok;
+  }
+  const char* colon = std::strchr(text, ':');
+  if (launched++ < (colon ? std::strtoull(colon + 1, nullptr, 10) : 0)) return Status::ok;
+  return *text == 'f' ? Status::failed : Status::sticky;
+}
+
 template <class K, int... P>
 void run_block(const typename K::Table& t, unsigned block, std::integer_sequence<int, P...>) {
   alignas(64) std::byte memory[sizeof(typename K::Shared)];
@@ -71,51 +94,60 @@ const Driver emulated{
     .name = "emulation",
     .count = [](char*, std::size_t) { return devices; },
     .describe =
-        [](int, char* name, std::size_t size, int* major, int* minor, std::size_t* memory, int* processors) {
+        [](int, char* name, std::size_t size, int* major, int* minor, std::size_t* memory) {
           std::snprintf(name, size, "emulated device");
           *major = *minor = 0;
           *memory = limit();
-          *processors = 2;
         },
+    .processors = [](int) { return 2; },
     .allocate = allocate,
     .release = release,
     .allocate_on = [](int device, void*, std::size_t bytes, void** memory) { return allocate(device, bytes, memory); },
     .release_on =
-        [](int device, void*, void* memory) {
+        [](int device, void* stream, void* memory) {
+          note("release", device, stream);
           release(device, memory);
           return Status::ok;
         },
     .allocate_shared = allocate,
     .release_shared = release,
     .free_memory = [](int) { return limit() - in_use; },
-    .zero =
-        [](int, void*, void* memory, std::size_t bytes) {
-          if (bytes > 0) std::memset(memory, 0, bytes);
-          return Status::ok;
-        },
     .copy =
-        [](int, void*, void* to, const void* from, std::size_t bytes, bool) {
+        [](int device, void* stream, void* to, const void* from, std::size_t bytes, bool host) {
           if (bytes > 0) std::memmove(to, from, bytes);
-          return Status::ok;
+          return note(host ? "copy, wait" : "copy", device, stream);
         },
     .launch =
-        [](int, void* stream, int kernel, const void* args, unsigned blocks) {
-          if (std::getenv("OPTIMISERS_EMULATED_FAILURE")) return Status::sticky;
+        [](int device, void* stream, int kernel, const void* args, unsigned blocks) {
+          if (const Status fault = launch_fault(); fault != Status::ok) return fault;
           table[std::size_t(kernel)](args, blocks, stream);
-          return Status::ok;
+          return note("launch", device, stream);
         },
-    .wait = [](int, void*) { return Status::ok; },
-    .capturing = [](int, void*) { return false; },
+    .load = [](int device, int) { return note("load", device, nullptr); },
+    .wait = [](int device, void* stream) { return note("wait", device, stream); },
+    // OPTIMISERS_EMULATED_CAPTURE says so; kernels run all the same.
+    .capturing = [](int, void*) { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; },
     .fill_now =
         [](int, void* to, const void* from, std::size_t bytes) {
-          if (bytes > 0) std::memcpy(to, from, bytes);
+          if (bytes > 0 && from == nullptr) std::memset(to, 0, bytes);
+          else if (bytes > 0) std::memcpy(to, from, bytes);
           return Status::ok;
         },
-    .follow = [](int, void*, void*) { return Status::ok; },
-    .record = [](int, void*, void**) { return Status::ok; },
-    .await = [](int, void*, void*) { return Status::ok; },
+    .stream_id =
+        [](int, void* stream, unsigned long long* id) {
+          *id = reinterpret_cast<std::uintptr_t>(stream);
+          return Status::ok;
+        },
+    .follow = [](int device, void* stream, void*) { return note("follow", device, stream); },
+    .record =
+        [](int device, void* stream, void** event) {
+          *event = &launched;  // there is one
+          return note("record", device, stream);
+        },
+    .await = [](int device, void* stream, void*) { return note("await", device, stream); },
     .release_event = [](int, void*) {},
-    .device_of = [](const void*) { return 0; },
+    // OPTIMISERS_EMULATED_GONE: no memory is known any more, as after its context was destroyed.
+    .device_of = [](const void*) { return std::getenv("OPTIMISERS_EMULATED_GONE") ? -1 : 0; },
     .error_text = [](int) { return "emulated failure"; },
 };
 

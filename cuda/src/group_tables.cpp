@@ -64,11 +64,7 @@ using InterpretedSweep = Sweep<T, A, Interpreted>;
 // Elements of a block: enough blocks to fill the device several times, and enough work in each to be worth its start.
 std::int64_t block_elements(std::int64_t elements, int device) {
   constexpr std::int64_t least = 4096, most = 65536, blocks_a_processor = 32;
-  char name[8];
-  int major, minor, processors = 1;
-  std::size_t memory;
-  driver_in_use().describe(device, name, sizeof name, &major, &minor, &memory, &processors);
-  const std::int64_t even = elements / (blocks_a_processor * processors);
+  const std::int64_t even = elements / (blocks_a_processor * driver_in_use().processors(device));
   return std::clamp((even + least - 1) / least * least, least, most);
 }
 
@@ -190,6 +186,36 @@ void GroupTables::prepare(std::span<const CalledLeaf> leaves, std::span<const Fu
   further_.set<FurtherArray>(more);
   axes_.set<Axis>(axes);
   for (Mirror* m : {&call_table_, &x_, &dx_, &out_, &further_, &axes_}) m->reserve();
+  for (int a = 0; a < access_count; ++a)
+    if (accesses_[a]) load_kernels(Access(a));
+}
+
+void GroupTables::load_usual_kernels() {
+  const DeviceArray array{nullptr, 0, 0, group_.storage, true, true};
+  load_kernels(access_of(group_.compute, array, nullptr));
+}
+
+int GroupTables::sweep_kernel(Access access) const {
+  auto* programs = static_cast<CommonPrograms*>(nullptr);
+  if (group_.compute == DType::float32 && fused_ >= 0 && !to_out_) {
+    if (access == Access::plain) return fused_kernel<Access::plain>(fused_, programs);
+    if (access == Access::bhalf) return fused_kernel<Access::bhalf>(fused_, programs);
+  }
+  return kernel_for<InterpretedSweep>(group_.compute, access);
+}
+
+// What a call of this kind launches; before anything is enqueued, since it may fail, and cannot be captured.
+void GroupTables::load_kernels(Access access) {
+  bool& loaded = loaded_[to_out_][int(access)];
+  if (loaded) return;
+  std::vector<int> kernels{kernel_number<Send<send_small>>, kernel_number<Send<send_large>>, sweep_kernel(access)};
+  if (reduces()) {
+    kernels.push_back(kernel_for<FirstMeasure>(group_.compute, access));
+    kernels.push_back(kernel_number<Combine>);
+    if (group_.reducers.size() > 1 || group_.reducers[0] != 0) kernels.push_back(later_measure(group_.compute));
+  }
+  for (const int kernel : kernels) check(driver_in_use().load(device_, kernel), device_, "loading a kernel");
+  loaded = true;
 }
 
 void GroupTables::begin(void* stream, bool capture) {
@@ -239,13 +265,7 @@ void GroupTables::sweep(void* stream, const Verdict* verdict) {
   const GroupTable t = table(verdict);
   for (int a = 0; a < access_count; ++a) {
     if (!accesses_[a]) continue;
-    int kernel = kernel_for<InterpretedSweep>(group_.compute, Access(a));
-    if (group_.compute == DType::float32 && fused_ >= 0 && !to_out_) {
-      auto* programs = static_cast<CommonPrograms*>(nullptr);
-      if (Access(a) == Access::plain) kernel = fused_kernel<Access::plain>(fused_, programs);
-      if (Access(a) == Access::bhalf) kernel = fused_kernel<Access::bhalf>(fused_, programs);
-    }
-    check(driver_in_use().launch(device_, stream, kernel, &t, blocks_), device_, "an update");
+    check(driver_in_use().launch(device_, stream, sweep_kernel(Access(a)), &t, blocks_), device_, "an update");
   }
 }
 

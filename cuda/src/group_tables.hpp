@@ -32,6 +32,9 @@ class GroupTables {
   void load_rows(const std::byte* rows);  // all of them, now
   std::int64_t size(std::uint32_t index) const { return shapes_[index].size; }
 
+  // What leaves as they usually are need: bringing a kernel's code to the device may wait for it.
+  void load_usual_kernels();
+
   // Takes the call down and makes room for its tables. Throws before anything is enqueued.
   void prepare(std::span<const CalledLeaf> leaves, std::span<const FurtherGradient> further, bool to_out);
   bool empty() const { return empty_; }
@@ -49,6 +52,8 @@ class GroupTables {
 
  private:
   GroupTable table(const Verdict* verdict) const;
+  int sweep_kernel(Access access) const;
+  void load_kernels(Access access);
 
   const Group& group_;
   int device_;
@@ -58,7 +63,7 @@ class GroupTables {
   unsigned blocks_ = 0, chunks_ = 0;
   Buffer leaves_, block_leaf_, chunk_leaf_, rows_, arrived_, counted_, sums_, extremes_, totals_, norms_;
 
-  bool empty_ = true, to_out_ = false, accesses_[access_count] = {};
+  bool empty_ = true, to_out_ = false, accesses_[access_count] = {}, loaded_[2][access_count] = {};
   std::vector<CallLeaf> call_;
   std::vector<DeviceArray> x_array_, dx_array_;
   std::vector<std::byte*> out_array_;

@@ -12,12 +12,18 @@ __device__ void run_phases(const typename K::Table& table, typename K::Shared& s
   ((P > 0 ? __syncthreads() : void(), K::template run<P>(table, shared, blockIdx.x, int(threadIdx.x))), ...);
 }
 
-// How many blocks a processor is to hold at least; 0: ptxas decides. Complex elements it would spill for one more
-// block.
+// How many blocks a processor is to hold at least; 0: ptxas decides. It would spill for one more block where one is
+// given here.
 template <class K>
 inline constexpr int least_blocks = 0;
-template <class R, Access A>
-inline constexpr int least_blocks<Sweep<Complex<R>, A, Interpreted>> = 1;
+template <class T, Access A>
+inline constexpr int least_blocks<Sweep<T, A, Interpreted>> = A == Access::any || is_complex<T> ? 1 : 0;
+template <class T, Access A, bool Stages>
+inline constexpr int least_blocks<MeasureSums<T, A, Stages>> = 1;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
+template <>
+inline constexpr int least_blocks<Sweep<float, Access::plain, Interpreted>> = 1;
+#endif
 
 template <class K>
 __global__ void __launch_bounds__(K::threads, least_blocks<K>) kernel(const __grid_constant__ typename K::Table table) {
@@ -28,9 +34,14 @@ __global__ void __launch_bounds__(K::threads, least_blocks<K>) kernel(const __gr
 template <class K>
 struct Run {
   static int launch(const void* table, unsigned blocks, void* stream) {
-    kernel<K>
-        <<<blocks, K::threads, 0, static_cast<cudaStream_t>(stream)>>>(*static_cast<const typename K::Table*>(table));
-    return int(cudaPeekAtLastError());
+    const void* code = reinterpret_cast<const void*>(&kernel<K>);
+    if (blocks == 0) {
+      cudaFuncAttributes loaded;
+      return int(cudaFuncGetAttributes(&loaded, code));
+    }
+    void* arguments[] = {const_cast<void*>(table)};
+    // Not <<<>>>, whose errors only cudaGetLastError tells, with those that others have left there.
+    return int(cudaLaunchKernel(code, dim3(blocks), dim3(K::threads), arguments, 0, static_cast<cudaStream_t>(stream)));
   }
 };
 

@@ -4,6 +4,7 @@
 
 namespace optimisers::cuda {
 
+// With no blocks it only brings the kernel's code to the device.
 using LaunchFn = int (*)(const void* table, unsigned blocks, void* stream);
 
 template <template <class> class Run, class... K>

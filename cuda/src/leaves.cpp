@@ -2,6 +2,7 @@
 #include "leaves.hpp"
 
 #include <algorithm>
+#include <atomic>
 #include <cmath>
 #include <string>
 
@@ -11,6 +12,7 @@
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"
 #include "refuse.hpp"
+#include "shared_report.hpp"
 
 namespace optimisers::cuda {
 namespace {
@@ -31,30 +33,11 @@ struct Plan {
   std::vector<PlannedStep> steps;
 };
 
-// Memory that host and device see under one address.
-class SharedReport {
- public:
-  explicit SharedReport(int device) : device_(device) {
-    void* memory = nullptr;
-    check(driver_in_use().allocate_shared(device, sizeof(Report), &memory), device, "setup");
-    report_ = new (memory) Report{};
-  }
-  ~SharedReport() {
-    if (const Driver* d = driver_or_null()) d->release_shared(device_, report_);
-  }
-  SharedReport(const SharedReport&) = delete;
-  SharedReport& operator=(const SharedReport&) = delete;
-  Report* get() const { return report_; }
-
- private:
-  int device_;
-  Report* report_;
-};
-
 class Leaves final : public DeviceLeaves {
  public:
   Leaves(Optimiser::State& state, int device, std::span<const ArrayView> x)
       : state_(state), device_(device), report_(device), verdict_(constant<Verdict>(device, std::vector<Verdict>(1))) {
+    refuse_to_wait_in_capture(device, "setting up or copying a state");
     for (std::uint32_t g = 0; g < state.groups.size(); ++g) {
       if (state.groups[g].device != device) continue;
       std::vector<GroupTables::LeafShape> shapes;
@@ -64,6 +47,7 @@ class Leaves final : public DeviceLeaves {
       group_of_[g] = int(groups_.size());
       groups_.push_back(std::make_unique<GroupTables>(state.groups[g], device, std::move(shapes)));
       groups_.back()->load_rows(state.groups[g].rows.data());
+      groups_.back()->load_usual_kernels();
     }
     if (!x.empty()) start(x);
   }
@@ -78,8 +62,89 @@ class Leaves final : public DeviceLeaves {
     (void)driver_in_use();
     if (broken_)
       throw Error(ErrorKind::device, "update: device " + std::to_string(device_) +
-                                         " failed in an earlier update of this state, which may be half done; set up "
+                                         " failed in an earlier call on this state, which may be half updated; set up "
                                          "a new state, or load a saved one, in a process whose device works");
+    watched([&] { prepare_all(leaves, further, out); });
+  }
+
+  void enqueue() override {
+    if (std::exchange(prepared_, false)) watched([&] { enqueue_all(); });
+  }
+
+  void send_rule(std::uint32_t leaf) override {
+    watched([&] { send_parts(leaf, true); });
+  }
+  void send_clock(std::uint32_t leaf) override {
+    watched([&] { send_parts(leaf, false); });
+  }
+  void fetch_clock(std::uint32_t leaf) override {
+    const Group& group = state_.group_of(leaf);
+    std::vector<std::byte> row(std::size_t(group.row_size));
+    if (row.empty()) return;
+    watched([&] {
+      follow();
+      copy(row.data(), on_host, tables_of(leaf).row(state_.leaves[leaf].index), device_, row.size());
+    });
+    for (const Stage& s : group.stages)
+      std::memcpy(state_.row_of(leaf) + s.clock_offset, row.data() + s.clock_offset,
+                  std::size_t(s.info->clock_size) * sizeof(double));
+  }
+
+  void copy_from(DeviceLeaves& other) override {
+    auto& from = static_cast<Leaves&>(other);
+    from.follow();
+    for (std::size_t g = 0; g < groups_.size(); ++g) {
+      const Group &a = groups_[g]->group(), &b = from.groups_[g]->group();
+      const auto copy_arena = [&](const Arena& to, const Arena& of) {
+        if (to.bytes() > 0) copy(to.data(), device_, of.data(), device_, to.bytes());
+      };
+      for (std::size_t k = 0; k < a.arenas.size(); ++k) copy_arena(a.arenas[k], b.arenas[k]);
+      copy_arena(a.masters, b.masters);
+      if (!a.rows.empty()) copy(groups_[g]->row(0), device_, from.groups_[g]->row(0), device_, a.rows.size());
+    }
+    cuda::wait(device_);
+  }
+
+  void follow() override {
+    watched([&] { follow_last(here()); });
+  }
+
+  void wait() override {
+    watched([&] {
+      follow_last(here());
+      cuda::wait(device_);
+    });
+    throw_reports();
+  }
+
+ private:
+  // The thread's stream.
+  struct Here {
+    void* stream;
+    bool capture;               // work becomes part of a graph
+    unsigned long long id = 0;  // not while capturing
+  };
+  Here here() const {
+    const Driver& d = driver_in_use();
+    Here h{stream(device_), false};
+    h.capture = d.capturing(device_, h.stream);
+    if (!h.capture) check(d.stream_id(device_, h.stream, &h.id), device_, "asking for a stream");
+    return h;
+  }
+
+  // After a device is lost, a state there is of no use; what has failed is said once.
+  template <class F>
+  void watched(F&& f) {
+    try {
+      f();
+    } catch (const Lost&) {
+      broken_ = true;
+      throw;
+    }
+  }
+
+  void prepare_all(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                   std::span<std::byte* const> out) {
     throw_reports();
     for (auto& called : called_) called.clear();
     called_.resize(groups_.size());
@@ -100,53 +165,14 @@ class Leaves final : public DeviceLeaves {
     prepared_ = true;
   }
 
-  void enqueue() override {
-    if (!std::exchange(prepared_, false)) return;
-    broken_ = true;  // unless all of it is enqueued
-    enqueue_all();
-    broken_ = false;
-  }
-
-  void send_rule(std::uint32_t leaf) override { send_parts(leaf, true); }
-  void send_clock(std::uint32_t leaf) override { send_parts(leaf, false); }
-  void fetch_clock(std::uint32_t leaf) override {
-    const Group& group = state_.group_of(leaf);
-    std::vector<std::byte> row(std::size_t(group.row_size));
-    if (row.empty()) return;
-    copy(row.data(), on_host, tables_of(leaf).row(state_.leaves[leaf].index), device_, row.size());
-    for (const Stage& s : group.stages)
-      std::memcpy(state_.row_of(leaf) + s.clock_offset, row.data() + s.clock_offset,
-                  std::size_t(s.info->clock_size) * sizeof(double));
-  }
-
-  void copy_from(DeviceLeaves& other) override {
-    auto& from = static_cast<Leaves&>(other);
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      const Group &a = groups_[g]->group(), &b = from.groups_[g]->group();
-      const auto copy_arena = [&](const Arena& to, const Arena& of) {
-        if (to.bytes() > 0) copy(to.data(), device_, of.data(), device_, to.bytes());
-      };
-      for (std::size_t k = 0; k < a.arenas.size(); ++k) copy_arena(a.arenas[k], b.arenas[k]);
-      copy_arena(a.masters, b.masters);
-      if (!a.rows.empty()) copy(groups_[g]->row(0), device_, from.groups_[g]->row(0), device_, a.rows.size());
-    }
-    cuda::wait(device_);
-  }
-
-  void wait() override {
-    cuda::wait(device_);
-    throw_reports();
-  }
-
- private:
   void enqueue_all() {
     const Driver& d = driver_in_use();
-    void* on = stream(device_);
-    const bool capture = d.capturing(device_, on);
-    follow_last(on, capture);
-    if (capture && plan_) captured_.push_back(plan_);
+    const Here at = here();
+    void* on = at.stream;
+    follow_last(at);
+    if (at.capture && plan_) captured_.push_back(plan_);
     for (auto& g : groups_)
-      if (!g->empty()) g->begin(on, capture);
+      if (!g->empty()) g->begin(on, at.capture);
     bool first = true;
     for (const PlannedStep& step : plan_->steps) {
       for (std::size_t g = 0; g < groups_.size(); ++g)
@@ -164,9 +190,11 @@ class Leaves final : public DeviceLeaves {
         check(d.launch(device_, on, kernel_number<Combine>, &table, 1), device_, "a norm");
       }
     }
+    broken_ = !at.capture;  // unless all sweeps are enqueued; before them nothing has been written
     for (auto& g : groups_)
       if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
-    mark_last(on, capture);
+    mark_last(at);
+    broken_ = false;
   }
 
   GroupTables& tables_of(std::uint32_t leaf) { return *groups_[std::size_t(group_of_[state_.leaves[leaf].group])]; }
@@ -295,34 +323,34 @@ class Leaves final : public DeviceLeaves {
 
   void send_parts(std::uint32_t leaf, bool rules) {
     const Group& group = state_.group_of(leaf);
-    void* on = stream(device_);
-    const bool capture = driver_in_use().capturing(device_, on);
-    follow_last(on, capture);
+    const Here at = here();
+    follow_last(at);
     std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
     const std::byte* from = state_.row_of(leaf);
     for (const Stage& s : group.stages) {
-      const int at = rules ? s.rule_offset : s.clock_offset;
+      const int begin = rules ? s.rule_offset : s.clock_offset;
       const int bytes = rules ? s.clock_offset - s.rule_offset : s.info->clock_size * int(sizeof(double));
-      if (bytes > 0) send(device_, on, to + at, from + at, std::size_t(bytes));
+      if (bytes > 0) send(device_, at.stream, to + begin, from + begin, std::size_t(bytes));
     }
-    mark_last(on, capture);
+    mark_last(at);
   }
 
   // Work on another stream than before waits for what was enqueued there.
-  void follow_last(void* on, bool capture) const {
-    if (!capture && event_ != nullptr && last_stream_ != on)
-      check(driver_in_use().await(device_, on, event_), device_, "changing streams");
+  void follow_last(const Here& at) const {
+    if (!at.capture && event_ != nullptr && last_stream_ != at.id)
+      check(driver_in_use().await(device_, at.stream, event_), device_, "changing streams");
   }
-  void mark_last(void* on, bool capture) {
-    if (capture) return;  // what is captured has not been enqueued
-    check(driver_in_use().record(device_, on, &event_), device_, "marking a stream");
-    last_stream_ = on;
+  void mark_last(const Here& at) {
+    if (at.capture) return;  // what is captured has not been enqueued
+    check(driver_in_use().record(device_, at.stream, &event_), device_, "marking a stream");
+    last_stream_ = at.id;
   }
 
   void throw_reports() {
-    const volatile Report* r = report_.get();
-    if (r->refusals == seen_) return;
-    seen_ = r->refusals;
+    Report* r = report_.get();  // the device counts last what the host reads first
+    const std::uint64_t refusals = std::atomic_ref(r->refusals).load(std::memory_order_acquire);
+    if (refusals == seen_) return;
+    seen_ = refusals;
     const std::uint32_t leaf = r->leaf;
     const int stage = int(r->stage);
     const std::string& name = state_.specs[leaf].name;
@@ -345,56 +373,16 @@ class Leaves final : public DeviceLeaves {
   std::vector<std::vector<CalledLeaf>> called_;
   std::shared_ptr<Plan> plan_;
   std::vector<std::shared_ptr<Plan>> captured_;
-  void* last_stream_ = nullptr;
+  unsigned long long last_stream_ = 0;
   void* event_ = nullptr;  // behind what was last enqueued
   bool prepared_ = false;
-  bool broken_ = false;  // a call was enqueued in part
+  bool broken_ = false;  // the device is lost, or a call was enqueued in part
 };
 
 }  // namespace
 
 std::unique_ptr<DeviceLeaves> make_leaves(Optimiser::State& state, int device, std::span<const ArrayView> x) {
   return std::make_unique<Leaves>(state, device, x);
-}
-
-std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> arrays, double p) {
-  std::vector<norms::Sum> sums(arrays.size());
-  // As gradients that a ClipNorm measures, those of one compute type together.
-  for (int c = 0; c < compute_count; ++c) {
-    const auto compute = DType(int(DType::float32) + c);
-    const auto measured_as = [](DType d) { return is_trainable(d) ? compute_dtype(d) : DType::float64; };
-    RuleValue rule(*find_rule("ClipNorm"));
-    rule.set(*rule.info().field("p"), p);
-    const Group group(Program{{rule}, {}, {}}, compute, device);
-    std::vector<GroupTables::LeafShape> shapes;
-    std::vector<CalledLeaf> called;
-    std::vector<std::size_t> which;
-    std::vector<std::byte> rows;
-    for (std::size_t i = 0; i < arrays.size(); ++i) {
-      if (measured_as(arrays[i].dtype) != compute) continue;
-      called.push_back({std::uint32_t(shapes.size()), Role::gradient, nullptr, &arrays[i]});
-      shapes.push_back({size_of(arrays[i]), 0});
-      which.push_back(i);
-      rows.resize(rows.size() + std::size_t(group.row_size));
-      std::memcpy(rows.data() + rows.size() - std::size_t(group.row_size) + std::size_t(group.stages[0].rule_offset),
-                  rule.data(), std::size_t(rule.info().size));
-    }
-    if (which.empty()) continue;
-    GroupTables tables(group, device, shapes);
-    tables.load_rows(rows.data());
-    tables.prepare(called, {}, false);
-    void* on = stream(device);
-    tables.begin(on, false);
-    const Buffer at = constant<std::int8_t>(device, std::vector<std::int8_t>(which.size(), 0));
-    tables.measure(on, at.as<std::int8_t>(), true, false,
-                   group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
-    std::vector<Total> totals(which.size());
-    copy(reinterpret_cast<std::byte*>(totals.data()), on_host, reinterpret_cast<const std::byte*>(tables.total(0)),
-         device, totals.size() * sizeof(Total));
-    for (std::size_t k = 0; k < which.size(); ++k)
-      sums[which[k]] = shapes[k].size == 0 ? norms::Sum{0, 1, true} : totals[k].sum;
-  }
-  return sums;
 }
 
 }  // namespace optimisers::cuda

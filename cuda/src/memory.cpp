@@ -10,14 +10,17 @@
 
 namespace optimisers::cuda {
 
+void throw_no_memory(int device, std::size_t bytes) {
+  throw Error(ErrorKind::memory, "out of memory on device " + std::to_string(device) + ": " + std::to_string(bytes) +
+                                     " bytes asked for, " + std::to_string(driver_in_use().free_memory(device)) +
+                                     " free; nothing was changed");
+}
+
 Buffer::Buffer(int device, std::size_t bytes) : device_(device), bytes_(bytes) {
   if (bytes == 0) return;
   void* memory = nullptr;
   const Status status = driver_in_use().allocate(device, bytes, &memory);
-  if (status == Status::no_memory)
-    throw Error(ErrorKind::memory, "out of memory on device " + std::to_string(device) + ": " + std::to_string(bytes) +
-                                       " bytes asked for, " + std::to_string(driver_in_use().free_memory(device)) +
-                                       " free; nothing was changed");
+  if (status == Status::no_memory) throw_no_memory(device, bytes);
   check(status, device, "allocating memory");
   data_ = static_cast<std::byte*>(memory);
 }

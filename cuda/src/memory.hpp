@@ -6,13 +6,25 @@
 #include <vector>
 
 #include "driver.hpp"
+#include "optimisers/error.hpp"
 #include "tables.hpp"
 
 namespace optimisers::cuda {
 
 const Driver* driver_or_null() noexcept;                  // null also in a forked process, which owns nothing there
 const Driver& driver_in_use();                            // throws Error(value) without one
-void check(Status status, int device, const char* what);  // throws Error(memory) or Error(device)
+void check(Status status, int device, const char* what);  // throws Error(memory), Error(device) or Lost
+
+[[noreturn]] void throw_no_memory(int device, std::size_t bytes);
+
+// The device cannot be used in this process any more.
+class Lost : public Error {
+ public:
+  using Error::Error;
+};
+
+// Throws Error(value) while a graph is being captured: waiting would end the capture.
+void refuse_to_wait_in_capture(int device, const char* what);
 
 class Buffer {
  public:

@@ -11,7 +11,28 @@
 namespace optimisers::cuda {
 namespace {
 constexpr std::int64_t pair_elements = 4096;  // of a block
-}
+
+// Memory in the order of a stream: given back behind the kernel that reads it, also where something fails.
+class OnStream {
+ public:
+  OnStream(int device, std::size_t bytes) : device_(device), stream_(stream(device)) {
+    void* memory = nullptr;
+    const Status status = driver_in_use().allocate_on(device, stream_, bytes, &memory);
+    if (status == Status::no_memory) throw_no_memory(device, bytes);
+    check(status, device, "allocating memory");
+    data = static_cast<std::byte*>(memory);
+  }
+  ~OnStream() {
+    if (const Driver* d = driver_or_null()) d->release_on(device_, stream_, data);
+  }
+  OnStream(const OnStream&) = delete;
+  std::byte* data;
+
+ private:
+  int device_;
+  void* stream_;
+};
+}  // namespace
 
 void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, PairOp op, double keep,
                double take) {
@@ -36,9 +57,9 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
   std::memcpy(bytes.data() + pair_bytes + axis_bytes, block_pair.data(), block_pair.size() * sizeof(std::uint32_t));
   const Driver& driver = driver_in_use();
   void* on = stream(device);
-  void* given = nullptr;
-  check(driver.allocate_on(device, on, bytes.size(), &given), device, "an elementwise kernel");
-  auto* memory = static_cast<std::byte*>(given);
+  check(driver.load(device, kernel_number<Pairs>), device, "loading a kernel");
+  const OnStream tables(device, bytes.size());
+  std::byte* const memory = tables.data;
   const PairTable table{.pairs = reinterpret_cast<const Pair2*>(memory),
                         .block_pair = reinterpret_cast<const std::uint32_t*>(memory + pair_bytes + axis_bytes),
                         .axes = reinterpret_cast<const Axis*>(memory + pair_bytes),
@@ -49,7 +70,6 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
   send(device, on, memory, bytes.data(), bytes.size());
   check(driver.launch(device, on, kernel_number<Pairs>, &table, unsigned(block_pair.size())), device,
         "an elementwise kernel");
-  check(driver.release_on(device, on, memory), device, "an elementwise kernel");
 }
 
 }  // namespace optimisers::cuda

@@ -5,6 +5,7 @@
 
 #include "kernel_list.hpp"
 #include "leaves.hpp"
+#include "measure_arrays.hpp"
 #include "memory.hpp"
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"
@@ -84,9 +85,16 @@ void check(Status status, int device, const char* what) {
   if (status == Status::no_memory)
     throw Error(ErrorKind::memory,
                 where + ": out of memory, " + std::to_string(driver_in_use().free_memory(device)) + " bytes free");
-  throw Error(ErrorKind::device,
-              where + " failed: " + driver_in_use().error_text(device) +
-                  (status == Status::sticky ? "; the device cannot be used in this process any more" : ""));
+  const std::string failed = where + " failed: " + driver_in_use().error_text(device);
+  if (status == Status::sticky)
+    throw Lost(ErrorKind::device, failed + "; the device cannot be used in this process any more");
+  throw Error(ErrorKind::device, failed);
+}
+
+void refuse_to_wait_in_capture(int device, const char* what) {
+  if (capturing(device))
+    refuse(std::string(what) + " has to wait for device " + std::to_string(device) +
+           ", which cannot be part of the CUDA graph that is being captured; call it before or after the capture");
 }
 
 void use(const Driver& driver) {
@@ -137,8 +145,7 @@ std::vector<Device> devices() {
   const int n = d->count(text, sizeof text);
   for (int i = 0; i < n; ++i) {
     Device device{};
-    int processors;
-    d->describe(i, text, sizeof text, &device.major, &device.minor, &device.memory, &processors);
+    d->describe(i, text, sizeof text, &device.major, &device.minor, &device.memory);
     device.name = text;
     all.push_back(device);
   }
@@ -159,10 +166,8 @@ void* stream(int device) {
 void set_stream(int device, void* stream) { streams()[device] = stream; }
 
 std::byte* allocate(int device, std::size_t bytes) {
-  const Driver& d = driver_in_use();
   Buffer buffer(device, bytes);
-  check(d.zero(device, stream(device), buffer.data(), bytes), device, "zeroing memory");
-  check(d.wait(device, stream(device)), device, "zeroing memory");
+  if (bytes > 0) check(driver_in_use().fill_now(device, buffer.data(), nullptr, bytes), device, "zeroing memory");
   return buffer.detach();
 }
 
@@ -173,6 +178,7 @@ void release(int device, std::byte* memory) noexcept {
 void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) {
   const int device = to_device == on_host ? from_device : to_device;
   const bool host = to_device == on_host || from_device == on_host;
+  if (host || to_device != from_device) refuse_to_wait_in_capture(device, "copying");
   if (to_device != from_device && !host) {  // what the source's stream still writes
     const Driver& d = driver_in_use();
     check(d.wait(from_device, stream(from_device)), from_device, "copying");
@@ -184,7 +190,12 @@ void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayVi
   run_pairs(device, to, from, add ? PairOp::add : PairOp::copy, 0, 0);
 }
 
-void wait(int device) { check(driver_in_use().wait(device, stream(device)), device, "waiting"); }
+void wait(int device) {
+  refuse_to_wait_in_capture(device, "this call");
+  check(driver_in_use().wait(device, stream(device)), device, "waiting");
+}
+
+bool capturing(int device) { return driver_in_use().capturing(device, stream(device)); }
 
 void follow(int device, void* stream, void* earlier) {
   check(driver_in_use().follow(device, stream, earlier), device, "ordering streams");

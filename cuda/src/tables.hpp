@@ -10,7 +10,6 @@ namespace optimisers::cuda {
 
 inline constexpr int stage_limit = 16, slot_limit = 32, row_limit = 1024, step_limit = 1024;
 inline constexpr int sweep_threads = 256;
-inline constexpr int measure_threads = 64;  // four lanes each: a chunk of norm_terms.hpp is a block
 inline constexpr int combine_threads = norms::sum_lanes;
 
 // One array of one leaf.

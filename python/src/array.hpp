@@ -30,6 +30,7 @@ enum class Fault : std::uint8_t {
   device,  // on an accelerator that is no CUDA device
   axes,    // more than max_ndim
   layout,  // sparse, meta ...: the library gives no pointer
+  gone,    // a pointer that CUDA does not know (any more)
   lazy,    // torch's lazy conjugate or negative: the memory holds other values
 };
 

@@ -46,6 +46,9 @@ std::string fault_text(PyObject* object, Fault fault) {
     }
     case Fault::layout:
       return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
+    case Fault::gone:
+      return "is a " + type_name(object) +
+             " whose memory CUDA does not know: it was freed, or its context destroyed, or it never was a device's";
     case Fault::lazy:
       return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
   }

@@ -161,6 +161,7 @@ nb::object moved(nb::handle object, int device) {
   const auto bytes = static_cast<std::size_t>(size_of(from) * size_of(from.dtype));
   Unlocked unlocked;
   if (bytes > 0) cuda::copy(to.data, device, from.data, from.device, bytes);
+  if (device != on_host) cuda::wait(device);  // the source may be gone as soon as this returns
   return array;
 }
 

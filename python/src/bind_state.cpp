@@ -54,7 +54,7 @@ nb::list clock_list(State& state, std::uint32_t leaf) {
   nb::list stages;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) {
     const auto names = state.core().spec(part).program.stages[static_cast<std::size_t>(stage)].info().clock;
-    const auto values = state.core().clock(part, stage);
+    const auto values = clock_of(state.core(), part, stage);
     nb::list clock;
     for (std::size_t i = 0; i < names.size(); ++i) clock.append(nb::make_tuple(names[i], values[i]));
     stages.append(clock);

@@ -60,6 +60,7 @@ Streams streams_of(const Flattened& flat, const char* call) {
 double norm_of(nb::handle tree, double p, nb::handle stream) {
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
+  follow_imported(flat.read_from);
   std::set<Fingerprint> seen;
   std::vector<ArrayView> views;
   for (const ArrayView& view : flat.views)
@@ -107,6 +108,7 @@ class Sources {
 void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
+  follow_imported(to.read_from);
   const Sources from(to, source);
   nb::list tensors;
   for (const nb::object& array : to.arrays)

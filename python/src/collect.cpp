@@ -30,14 +30,15 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
 }  // namespace
 
 // Of a library whose arrays on devices are imported one by one.
-bool State::read_device_array(PyObject* object, ArrayView& view) {
+Fault State::read_device_array(PyObject* object, ArrayView& view) {
   nb::object imported;
-  if (streams_.empty() || is_jax(object) || import_device_array(object, imported) != Fault::none) return false;
+  if (streams_.empty() || is_jax(object)) return Fault::not_array;
+  if (const Fault fault = import_device_array(object, imported); fault != Fault::none) return fault;
   const DeviceArray& array = *as_device_array(imported.ptr());
   if (array.names_stream) streams_.adopt(array.device, array.stream);
   view = array.view();
   imported_.push_back(std::move(imported));
-  return true;
+  return Fault::none;
 }
 
 void State::own_objects() {
@@ -61,7 +62,9 @@ void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
     has_tensors_ = true;
     fault = read_array(object, x);
   }
-  if (fault != Fault::none && !(fault == Fault::not_array && read_device_array(object, x))) [[unlikely]]
+  if (fault == Fault::not_array) [[unlikely]]
+    fault = read_device_array(object, x);
+  if (fault != Fault::none) [[unlikely]]
     refuse_parameter(*spec_, place.node, object, fault, call);
   if (!place.axes.empty()) bring_to_leaf_axes(place, x);
 }
@@ -145,10 +148,10 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
   spec_->check_part(root, call);
   ArrayView x, g;
   auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
-    const Fault fault = read_array(object, view);
+    Fault fault = read_array(object, view);
     const std::string place = std::string(call) + ": " + what + " ";
-    if (fault != Fault::none && !(fault == Fault::not_array && read_device_array(object, view)))
-      type_error(place + fault_text(object, fault));
+    if (fault == Fault::not_array) fault = read_device_array(object, view);
+    if (fault != Fault::none) type_error(place + fault_text(object, fault));
     if (view.ndim != 1 || view.shape[0] != layout_->size)
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
                   ", the layout has " + shape_text(std::span(&layout_->size, 1)));

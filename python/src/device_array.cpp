@@ -73,6 +73,7 @@ Fault import_dlpack(PyObject* object, int device, nb::object& out) {
     for (int i = 0; i < tensor->ndim; ++i) array->strides.push_back(tensor->strides[i] * size_of(array->dtype));
   if (is_jax(object)) array->writable = false;
   array->stream = ordered ? cuda::stream(device) : nullptr;
+  array->library = library_of(object);
   out = std::move(result);
   return Fault::none;
 }
@@ -98,6 +99,7 @@ Fault dtype_of_typestr(const char* text, DType& dtype) {
 Fault import_interface(PyObject* object, const nb::object& interface, nb::object& out) {
   auto [result, array] = new_array();
   array->owner = nb::borrow(object);
+  array->library = library_of(object);
   nb::dict fields = nb::cast<nb::dict>(interface);
   if (fields.contains("mask") && !fields["mask"].is_none()) return Fault::layout;
   if (const Fault fault = dtype_of_typestr(nb::cast<nb::str>(fields["typestr"]).c_str(), array->dtype);
@@ -115,7 +117,7 @@ Fault import_interface(PyObject* object, const nb::object& interface, nb::object
   }
   if (cuda_status().on) {
     array->device = array->data == nullptr ? 0 : cuda::device_of(array->data);
-    if (array->device < 0) return Fault::layout;
+    if (array->device < 0) return Fault::gone;
     if (array->names_stream && array->stream != cuda::stream(array->device))
       cuda::follow(array->device, cuda::stream(array->device), array->stream);
   }
@@ -160,6 +162,15 @@ Fault import_device_array(PyObject* object, nb::object& out) {
   if (!type_has(object, "__cuda_array_interface__")) return Fault::not_array;
   nb::object interface = nb::getattr(object, "__cuda_array_interface__", nb::handle());
   return interface.is_valid() ? import_interface(object, interface, out) : Fault::not_array;
+}
+
+void follow_imported(std::span<const nb::object> arrays) {
+  for (const nb::object& object : arrays) {
+    const DeviceArray* array = as_device_array(object.ptr());
+    if (array == nullptr) continue;
+    void* here = cuda::stream(array->device);
+    if (array->stream != here) cuda::follow(array->device, here, array->stream);
+  }
 }
 
 Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from) {

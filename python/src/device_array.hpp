@@ -20,7 +20,8 @@ struct DeviceArray {
   bool writable = true;
   void* stream = nullptr;     // what was enqueued here may still be writing it
   bool names_stream = false;  // the library said which
-  nb::object owner;           // keeps the memory; not valid: the memory is this object's own
+  Library library = Library::other;
+  nb::object owner;  // keeps the memory; not valid: the memory is this object's own
 
   DeviceArray() = default;
   DeviceArray(const DeviceArray&) = delete;
@@ -37,7 +38,10 @@ DeviceArray* as_device_array(PyObject* object);
 // writes it before this thread's stream goes on.
 Fault import_device_array(PyObject* object, nb::object& out);
 
-// The same for an array of any library, with what the view is of.
+// Arrays that came in before this thread's streams were set: those go on behind what writes the arrays.
+void follow_imported(std::span<const nb::object> arrays);
+
+// import_device_array for an array of any library, with what the view is of.
 Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from);
 
 // Memory that `owner` keeps, in C order.

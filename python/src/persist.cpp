@@ -9,6 +9,7 @@
 #include "errors.hpp"
 #include "optimisers/cuda.hpp"
 #include "state.hpp"
+#include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -44,6 +45,7 @@ nb::bytes bytes_of(const Memory& memory) {
   nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(memory.bytes)));
   if (!bytes.is_valid()) throw nb::python_error();
   auto* to = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes.ptr()));
+  Unlocked unlocked;
   if (memory.bytes > 0) cuda::copy(to, on_host, memory.data, memory.device, memory.bytes);
   return bytes;
 }
@@ -52,8 +54,12 @@ void take_bytes(const Memory& memory, const nb::bytes& saved) {
   if (saved.size() != memory.bytes) value_error("unpickling a state: a state array has the wrong size");
   const auto* from = static_cast<const std::byte*>(saved.data());
   if (memory.bytes == 0) return;
-  if (memory.device == on_host) std::memcpy(memory.data, from, memory.bytes);
-  else cuda::copy(memory.data, memory.device, from, on_host, memory.bytes);
+  if (memory.device == on_host) {
+    std::memcpy(memory.data, from, memory.bytes);
+    return;
+  }
+  Unlocked unlocked;
+  cuda::copy(memory.data, memory.device, from, on_host, memory.bytes);
 }
 
 nb::object saved_layout(const std::optional<Layout>& layout) {
@@ -91,10 +97,16 @@ std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf) {
   return all;
 }
 
+std::span<double> clock_of(Optimiser& core, std::uint32_t leaf, int stage) {
+  if (core.spec(leaf).device == on_host) return core.clock(leaf, stage);
+  Unlocked unlocked;  // it waits
+  return core.clock(leaf, stage);
+}
+
 std::vector<double> clocks_of(Optimiser& core, std::uint32_t leaf) {
   std::vector<double> all;
   for (int stage = 0; stage < static_cast<int>(core.spec(leaf).program.stages.size()); ++stage)
-    for (double value : core.clock(leaf, stage)) all.push_back(value);
+    for (double value : clock_of(core, leaf, stage)) all.push_back(value);
   return all;
 }
 

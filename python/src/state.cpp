@@ -1,6 +1,7 @@
 // state.cpp: setting up, and everything around one update: collecting, running, telling torch.
 #include "state.hpp"
 
+#include <set>
 #include <unordered_map>
 
 #include "device_array.hpp"
@@ -178,6 +179,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     user.commit();
   }
   if (!streams_.empty()) hold_jax_arrays(root);
+  if (!streams_.empty()) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
   if (source.zero) zero_gradients(root);
@@ -199,6 +201,20 @@ void State::hold_jax_arrays(std::uint32_t root) {
   };
   hold(gradients_[root]);
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) hold(gradients_[spec_->places[p].node]);
+}
+
+// CuPy gives the memory of an array that is gone to what comes next on its own stream.
+void State::let_cupy_follow(std::uint32_t root) {
+  std::set<int> devices;
+  const auto look = [&](PyObject* object) {
+    const DeviceArray* array = object == nullptr ? nullptr : as_device_array(object);
+    if (array != nullptr && array->library == Library::cupy) devices.insert(array->device);
+  };
+  for (const nb::object& object : imported_) look(object.ptr());
+  look(gradients_[root]);
+  const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) look(gradients_[spec_->places[p].node]);
+  for (const int device : devices) Streams::let_cupy_follow(device);
 }
 
 // torch takes memory back as soon as the stream it was allocated for is done with it, unless told of others.

@@ -36,6 +36,7 @@ struct Memory {
   int device;
 };
 std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf);
+std::span<double> clock_of(Optimiser& core, std::uint32_t leaf, int stage);  // without the interpreter's lock
 std::vector<double> clocks_of(Optimiser& core, std::uint32_t leaf);
 void set_clocks(Optimiser& core, std::uint32_t leaf, std::span<const double> values);
 
@@ -109,8 +110,9 @@ class State {
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
   void read_parameter(const Place& place, ArrayView& x, const char* call);
-  bool read_device_array(PyObject* object, ArrayView& view);
+  Fault read_device_array(PyObject* object, ArrayView& view);
   void hold_jax_arrays(std::uint32_t root);
+  void let_cupy_follow(std::uint32_t root);
   void record_stream(std::uint32_t root, PyObject* flat, void* stream);
   bool read_gradient(const Place& place, ArrayView& dx, const char* call);
   void own_objects();

@@ -112,6 +112,13 @@ void Streams::adopt(int device, void* stream) {
   }
 }
 
+void Streams::let_cupy_follow(int device) {
+  void* ours = cuda::stream(device);
+  void* theirs = cupy_stream(device);
+  // While a graph is being captured its arrays are to be kept anyway, and CuPy's stream would be drawn into it.
+  if (theirs != ours && !cuda::capturing(device)) cuda::follow(device, theirs, ours);
+}
+
 void Streams::reset() const noexcept {
   for (const Device& d : devices_) cuda::set_stream(d.device, nullptr);
 }

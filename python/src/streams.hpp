@@ -40,6 +40,8 @@ class Streams {
   void use(std::optional<void*> given = {});
   // Arrays of a library that has no current stream name one themselves.
   void adopt(int device, void* stream);
+  // CuPy's stream goes on behind what this thread has enqueued.
+  static void let_cupy_follow(int device);
   void wait() const;            // for the streams in use
   void reset() const noexcept;  // this thread's work goes to the default streams again: those in use may end
 

@@ -24,7 +24,10 @@ Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   if (state_.streams_.empty()) [[likely]]
     return;
   try {
-    if (!state_.held_.empty()) state_.streams_.wait();
+    if (!state_.held_.empty()) {
+      Unlocked unlocked;  // what is waited for may be waiting for a callback written in Python
+      state_.streams_.wait();
+    }
     state_.held_.clear();
     state_.streams_.use(stream);
   } catch (...) {

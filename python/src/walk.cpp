@@ -289,8 +289,9 @@ class GradientWalk : Walk {
   if (is_container(kind))
     value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
   const std::string message = place + fault_text(object, fault);
-  fault == Fault::byte_order || fault == Fault::axes || fault == Fault::layout ? value_error(message)
-                                                                               : type_error(message);
+  const bool of_value =
+      fault == Fault::byte_order || fault == Fault::axes || fault == Fault::layout || fault == Fault::gone;
+  of_value ? value_error(message) : type_error(message);
 }
 
 }  // namespace

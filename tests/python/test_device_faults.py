@@ -102,6 +102,23 @@ def test_too_little_memory_is_an_error_that_changes_nothing(monkeypatch):
 
 
 @needs_emulation
+def test_memory_of_a_destroyed_context_is_refused(monkeypatch):
+    state, x = state_and_array()
+    before = bits(x.host)
+    monkeypatch.setenv("OPTIMISERS_EMULATED_GONE", "1")
+    for call in (
+        lambda: opt.update_(state, x, CudaArray(X)),
+        lambda: opt.setup(opt.Adam(), {"x": CudaArray(X)}),
+        lambda: opt.norm(CudaArray(X)),
+    ):
+        with pytest.raises(ValueError, match="memory CUDA does not know: it was freed, or its context destroyed"):
+            call()
+    monkeypatch.delenv("OPTIMISERS_EMULATED_GONE")
+    assert bits(x.host) == before
+    opt.update_(state, x, CudaArray(X))
+
+
+@needs_emulation
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
 def test_devices_cannot_be_used_after_a_fork():
     state, x = state_and_array()

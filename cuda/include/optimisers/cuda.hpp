@@ -84,8 +84,11 @@ void copy(std::byte* to, int to_device, const std::byte* from, int from_device, 
 /// to[i] = from[i], converted, or to[i] += from[i]; all arrays on this device, of any strides. Enqueued.
 void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, bool add = false);
 
-/// Waits for the thread's stream.
+/// Waits for the thread's stream. Throws Error(value) while a graph is being captured on it.
 void wait(int device);
+
+/// Whether a CUDA graph is being captured on the thread's stream.
+bool capturing(int device);
 
 /// `stream` goes on after what `earlier` holds now. Waits for neither.
 void follow(int device, void* stream, void* earlier);

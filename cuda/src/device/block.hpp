@@ -40,6 +40,12 @@ OPT_FN void publish() {
 #endif
 }
 
+// f(0), f(1), ... f(N - 1), with what it indexes in registers: the compiler decides otherwise for long bodies.
+template <int N, class F>
+OPT_FN void each(F&& f) {
+  [&]<int... I>(std::integer_sequence<int, I...>) { (f(I), ...); }(std::make_integer_sequence<int, N>{});
+}
+
 // f(a null pointer to the i-th type of the list), by halves.
 template <class List, int Low = 0, int High = int(std::tuple_size_v<List>), class F>
 OPT_FN void pick(int i, F&& f) {

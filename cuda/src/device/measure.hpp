@@ -12,8 +12,10 @@ struct MeasureSums {
   using Table = MeasureTable;
   static constexpr Access access = A_;
   static constexpr bool with_stages = Stages_;
-  static constexpr int threads = measure_threads, phases = 8, V = 4;
-  static_assert(norms::chunk / norms::row * norms::lanes == std::int64_t(threads) * V);
+  // Neighbouring lanes of a thread: 16 bytes in one piece of 4-byte and of 2-byte elements.
+  static constexpr int V = access == Access::half || access == Access::bhalf ? 8 : 4;
+  static constexpr int threads = norms::rows * norms::lanes / V, phases = 8;  // a block is a chunk
+  static_assert(norms::lanes % V == 0 && threads >= norms::rows);
   using Stages = BlockStages<Interpreted, real_t<T>>;
 
   struct Shared : LeafShared {
@@ -70,7 +72,8 @@ struct MeasureSums {
       if (g.stages[i].reducer == r) s.stage = i;
     runs = runs && s.course.first <= s.stage && s.stage < s.course.end;
     if (!runs) {
-      if (last_of(t.counted + s.index, s.leaf.chunks)) t.totals[s.index] = {{0, 1, false}, 0, true, true};
+      if (s.leaf.chunks == 1 || last_of(t.counted + s.index, s.leaf.chunks))
+        t.totals[s.index] = {{0, 1, false}, 0, true, true};
       return;
     }
     for (int i = s.course.first; i < s.stage; ++i)
@@ -100,7 +103,7 @@ struct MeasureSums {
     }
   }
 
-  // Four neighbouring lanes of one row.
+  // V neighbouring lanes of one row.
   OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
     // The kernels that fit all have no registers to spare for what their elements add up to.
     constexpr bool in_registers = access != Access::any;
@@ -113,13 +116,13 @@ struct MeasureSums {
       extreme[v] = norms::neutral(far);
     }
     // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
-    constexpr int ahead = in_registers && sizeof(T) == 4 ? 4 : 1;  // wider elements are enough as they are
-    constexpr int quads = norms::lanes / V;
+    constexpr int ahead = in_registers && sizeof(T) == 4 ? 16 / V : 1;  // wider elements are enough as they are
+    constexpr int parts = norms::lanes / V;                             // threads of a row
     constexpr std::int64_t lanes = norms::lanes;
-    const std::int64_t row = chunk * norms::chunk + thread / quads * norms::row;
+    const std::int64_t row = chunk * norms::chunk + thread / parts * norms::row;
     const std::int64_t end = row + norms::row < s.leaf.size ? row + norms::row : s.leaf.size;
     OPT_ROLLED
-    for (std::int64_t i = row + std::int64_t(thread % quads) * V; i < end; i += ahead * lanes) {
+    for (std::int64_t i = row + std::int64_t(thread % parts) * V; i < end; i += ahead * lanes) {
       Elementwise<access, T, V> e[ahead];
       int count[ahead];
       for (int k = 0; k < ahead; ++k) {
@@ -130,12 +133,15 @@ struct MeasureSums {
           Interpreted::apply<false, T, V>(t.group, s.course.first, s.stage, s.steps, s.leaf.offset + at, count[k],
                                           e[k].x, e[k].dx);
       }
-      for (int k = 0; k < ahead; ++k)
-        for (int v = 0; v < V; ++v) {
-          if (v >= count[k]) continue;
-          sum[v] = term(s, s.measure, sum[v], e[k].dx[v]);
-          if (t.extremes) extreme[v] = term(s, far, extreme[v], e[k].dx[v]);
-        }
+      const auto add = [&](int n) {
+        const int k = n / V, v = n % V;
+        if (v >= count[k]) return;
+        sum[v] = term(s, s.measure, sum[v], e[k].dx[v]);
+        if (t.extremes) extreme[v] = term(s, far, extreme[v], e[k].dx[v]);
+      };
+      if constexpr (in_registers) each<ahead * V>(add);
+      else
+        for (int n = 0; n < V; ++n) add(n);
     }
     for (int v = 0; in_registers && v < V; ++v) {
       s.sum[thread * V + v] = sum[v];
@@ -146,7 +152,7 @@ struct MeasureSums {
   OPT_FN static void end_chunk(const Table& t, Shared& s, unsigned block) {
     t.sums[block] = norms::fold(s.measure, s.sum, norms::rows, norms::lanes);
     if (t.extremes) t.extremes[block] = norms::fold(extreme_of(s), s.extreme, norms::rows, norms::lanes);
-    s.last = last_of(t.counted + s.index, s.leaf.chunks);
+    s.last = s.leaf.chunks == 1 || last_of(t.counted + s.index, s.leaf.chunks);
     if (s.last && s.leaf.chunks == 1) {
       s.sum[0] = t.sums[block];
       s.extreme[0] = t.extremes ? t.extremes[block] : 0;

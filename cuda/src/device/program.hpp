@@ -189,7 +189,7 @@ struct LeafShared {
   DeviceArray x, dx;
   Course course;
   std::uint32_t index;
-  bool active;
+  bool active, ticked;
 };
 
 // All threads bring the row; to be followed by a barrier.

@@ -21,24 +21,30 @@ struct Sweep {
     } else if constexpr (Phase == 1) {
       if (thread == 0) tick(t, s);
     } else {
+      if (thread == 0 && s.ticked) write_clocks(t, s);  // here, where nobody waits for it
       if (s.active) sweep(t, s, block, thread);
     }
   }
 
  private:
-  // Every block ticks a copy; the last to have read the clocks writes them back.
+  // Every block ticks a copy.
   OPT_FN static void tick(const Table& t, Shared& s) {
-    s.active = false;
+    s.active = s.ticked = false;
     if (s.call.role == Role::absent || s.call.access != access) return;
     if (t.verdict != nullptr && t.verdict->refused != 0) return;
     const Stages stages{t, s.row, s.steps};
     s.course = {};
+    s.ticked = true;
     s.active = advance(stages, t.stage_count, s.call.role == Role::gradient, s.course);
     if (s.active && t.verdict != nullptr)
       for (int i = s.course.first; i < s.course.end; ++i)
         if (const int r = t.stages[i].reducer; r >= 0)
           stages.finish(i, t.norms[std::int64_t(r) * t.leaf_count + s.index]);
-    if (!last_of(t.arrived + s.index, s.leaf.blocks)) return;
+  }
+
+  // The last block to have read the clocks writes them back.
+  OPT_FN static void write_clocks(const Table& t, const Shared& s) {
+    if (s.leaf.blocks > 1 && !last_of(t.arrived + s.index, s.leaf.blocks)) return;
     std::byte* row = t.rows + std::int64_t(s.index) * t.row_size;
     for (int i = 0; i < t.stage_count; ++i)
       for (int w = 0; w < t.stages[i].clocks; ++w) {

@@ -1,0 +1,84 @@
+"""Which stream of an (emulated) device is ordered behind which: the calls the emulation writes down."""
+
+import copy
+import pickle
+import sys
+
+import pytest
+import stand_in_cupy as cp
+from device_arrays import CudaArray, DLPackArray, needs_emulation
+from support import sized
+
+import optimisers as opt
+
+pytestmark = needs_emulation
+X, G = sized((50,), "float32", 1), sized((50,), "float32", 2)
+
+
+@pytest.fixture
+def calls(monkeypatch, tmp_path):
+    """The calls since the last time; those that begin with one of these words, or all."""
+    path = tmp_path / "calls"
+    monkeypatch.setenv("OPTIMISERS_EMULATED_CALLS", str(path))
+
+    def since(*words):
+        lines = path.read_text().splitlines() if path.exists() else []
+        path.unlink(missing_ok=True)
+        return [line for line in lines if not words or line.startswith(words)]
+
+    return since
+
+
+@pytest.fixture
+def cupy(monkeypatch):
+    monkeypatch.setitem(sys.modules, "cupy", cp.module)
+    monkeypatch.setattr(cp.current, "ptr", 0)
+    return cp
+
+
+READS = {
+    "clock": lambda state: state.clock,
+    "slots": lambda state: state.state.m,
+    "wait": opt.wait,
+    "pickle": pickle.dumps,
+    "copy": copy.deepcopy,
+    "to_device": lambda state: opt.to_device(state, "cpu"),
+}
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS)
+def test_what_reads_a_state_follows_a_step_on_another_stream(calls, cupy, read):
+    x, g = cp.array(X), cp.array(G)
+    state = opt.setup(opt.Adam(), x)
+    opt.update_(state, x, g, stream=0x50)
+    calls()
+    read(state)
+    assert calls("await", "copy", "wait")[0] == "await 0 0x0"
+
+
+def test_norm_and_lerp_follow_arrays_that_came_in_on_another_stream(calls, cupy):
+    cp.current.ptr = 0x60
+    tree = [cp.array(X), DLPackArray(G)]  # the first one's library decides
+    calls()
+    opt.norm(tree)
+    assert "follow 0 0x60" in calls()
+    opt.lerp_(tree, [cp.array(G), DLPackArray(X)], 0.5)
+    assert "follow 0 0x60" in calls()
+
+
+def test_cupys_stream_goes_on_behind_a_step_on_another_one(calls, cupy):
+    x = CudaArray(X.copy())
+    state = opt.setup(opt.Adam(), x)
+    cp.current.ptr = 0x60
+    calls()
+    opt.update_(state, x, cp.array(G), stream=0x50)
+    found = calls("launch", "follow")
+    assert found[-1] == "follow 0 0x60" and "launch 0 0x50" in found
+    opt.update_(state, x, cp.array(G), stream=0x60)
+    assert not calls("follow")
+
+
+def test_moving_within_devices_has_arrived_on_return(calls):
+    calls()
+    opt.to_device(DLPackArray(X), "cuda:0")
+    assert calls("copy", "wait")[-1] == "wait 0 0x0"
