@@ -18,26 +18,41 @@ bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<
   return ((stages[at++].info == find_rule(R::text.name)) && ...);
 }
 
-// The stages as passes: what the program or the library has fused (the longer one), the others alone.
-template <class... C>
-std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, const std::vector<FusedStages>& fused,
-                            std::tuple<C...>*) {
-  const auto c = std::size_t(compute_index(compute));
-  std::vector<Pass> passes;
-  for (std::size_t s = 0; s < stages.size();) {
-    int chain = 0, length = 0;
-    if (!is_complex_dtype(compute))
-      ((length == 0 && (begins_with(stages, s, static_cast<C*>(nullptr)) ? (length = C::length) : (++chain, 0))), ...);
-    StageKernels kernels = length ? cpu::kernels().chain[chain][c] : stages[s].kernels;
-    for (const FusedStages& own : fused) {
-      const StageKernels k = own.kernels[c];
-      if (own.first != int(s) || own.count <= length || k.last == nullptr) continue;
-      length = own.count;
-      kernels = k;
-    }
-    passes.push_back({int(s), int(s) + std::max(length, 1), kernels});
-    s += std::size_t(std::max(length, 1));
+// What may run as one pass from a stage on: the stage alone, and what the library or the program has fused.
+template <class F, class... C>
+void each_pass_at(const std::vector<Stage>& stages, int s, std::size_t compute, const std::vector<FusedStages>& fused,
+                  std::tuple<C...>*, F&& offer) {
+  offer(Pass{s, s + 1, stages[std::size_t(s)].kernels});
+  if (compute < std::size_t(cpu::real_compute_count)) {
+    std::size_t chain = 0;
+    const auto common = [&]<class Chain>(Chain* c) {
+      if (begins_with(stages, std::size_t(s), c))
+        offer(Pass{s, s + Chain::length, cpu::kernels().chain[chain][compute]});
+      ++chain;
+    };
+    (common(static_cast<C*>(nullptr)), ...);
   }
+  for (const FusedStages& own : fused)
+    if (own.first == s && own.kernels[compute].last != nullptr) offer(Pass{s, s + own.count, own.kernels[compute]});
+}
+
+// The stages in as few passes as can be. Of equally few, those with the longer ones last: a rule that only prepares dx
+// costs nothing beside the roots and divisions of the rule behind it.
+std::vector<Pass> passes_of(const std::vector<Stage>& stages, DType compute, const std::vector<FusedStages>& fused) {
+  const int n = int(stages.size());
+  std::vector<int> passes_from(stages.size() + 1, 0);
+  std::vector<Pass> best(stages.size());
+  for (int s = n; s-- > 0;) {
+    int& fewest = passes_from[std::size_t(s)];
+    fewest = n + 1;
+    each_pass_at(stages, s, std::size_t(compute_index(compute)), fused, static_cast<cpu::CommonChains*>(nullptr),
+                 [&](const Pass& pass) {
+                   const int count = 1 + passes_from[std::size_t(pass.end)];
+                   if (count < fewest) fewest = count, best[std::size_t(s)] = pass;
+                 });
+  }
+  std::vector<Pass> passes;
+  for (int s = 0; s < n; s = passes.back().end) passes.push_back(best[std::size_t(s)]);
   return passes;
 }
 
@@ -65,7 +80,7 @@ Group::Group(const Program& program, DType storage_dtype, int on_device)
     if (info.reducing()) reducers.push_back(int(stages.size()));
     stages.push_back(stage);
   }
-  passes = passes_of(stages, compute, program.fused, static_cast<cpu::CommonChains*>(nullptr));
+  passes = passes_of(stages, compute, program.fused);
 }
 
 bool Group::holds(const Program& program, DType dtype, int on_device) const {

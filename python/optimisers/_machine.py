@@ -57,8 +57,9 @@ def _loaded_version(name: str) -> str | None:
 def doctor() -> Doctor:
     """Say which version this is and what it uses: instruction set, threads, CUDA, array libraries.
 
-    `OPTIMISERS_ISA` and `OPTIMISERS_NUM_THREADS` choose others at start, `OPTIMISERS_CUDA_LIBRARY` the file with the
-    CUDA kernels, which is loaded at the first array on a device, and by this call.
+    `OPTIMISERS_ISA` and `OPTIMISERS_NUM_THREADS` choose others at start, `OPTIMISERS_PREFETCH` how many bytes ahead
+    loops ask for memory (0: the processor's own prefetchers suffice), `OPTIMISERS_CUDA_LIBRARY` the file with the CUDA
+    kernels, which is loaded at the first array on a device, and by this call.
 
     Example:
         >>> import optimisers as opt

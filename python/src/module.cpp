@@ -48,7 +48,7 @@ NB_MODULE(_core_anywhere, m) {
   import_numpy_api();
   bind_errors(m);
   watch_forks();
-  optimisers::isa_choice();  // an unknown OPTIMISERS_ISA is an error now, not in the first update
+  optimisers::isa_choice();  // a wrong OPTIMISERS_ISA is an error now, not in the first update
   bind_rules(m);
   bind_state(m);
   bind_tree(m);

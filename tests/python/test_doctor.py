@@ -32,9 +32,12 @@ def test_number_of_threads_can_be_set(threads):
         assert opt.get_num_threads() == opt.doctor().threads == n
 
 
-def test_unknown_instruction_set_is_an_error_at_import():
-    result = run("import optimisers", OPTIMISERS_ISA="v7")
-    assert result.returncode != 0 and "OPTIMISERS_ISA" in result.stderr and "v7" in result.stderr
+@pytest.mark.parametrize(
+    ("name", "value"), [("OPTIMISERS_ISA", "v7"), ("OPTIMISERS_PREFETCH", "far"), ("OPTIMISERS_PREFETCH", "65537")]
+)
+def test_a_wrong_choice_of_kernels_is_an_error_at_import(name, value):
+    result = run("import optimisers", **{name: value})
+    assert result.returncode != 0 and name in result.stderr and value in result.stderr
 
 
 def test_importing_brings_in_nothing_heavy():

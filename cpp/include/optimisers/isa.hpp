@@ -1,5 +1,6 @@
 // isa.hpp: which instruction set the kernels run on. Chosen once; OPTIMISERS_ISA=v2|v3|v4 asks for another.
 #pragma once
+#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -11,7 +12,11 @@ struct IsaChoice {
   std::string note;                    // why it is not what OPTIMISERS_ISA asked for; empty otherwise
 };
 
-// Throws Error(value) if OPTIMISERS_ISA has a value that is no level.
+// Throws Error(value) if OPTIMISERS_ISA or OPTIMISERS_PREFETCH has a value they cannot have.
 const IsaChoice& isa_choice();
+
+// How many bytes ahead the loops over elements ask for memory; 0: that is left to the processor. Set with the choice,
+// by what processor this is; OPTIMISERS_PREFETCH=0..65536 sets another. Results are the same.
+extern std::uintptr_t fetch_distance;
 
 }  // namespace optimisers

@@ -4,6 +4,7 @@
 #include <cstddef>
 #include <cstdint>
 
+#include "optimisers/isa.hpp"
 #include "optimisers/rule.hpp"
 
 namespace optimisers {
@@ -27,9 +28,8 @@ struct Use {
 template <class R, class Real>
 inline constexpr int step_bytes = (int(sizeof(typename R::template Step<Real>)) + 7) / 8 * 8;
 
-// Loops over elements ask for memory this far ahead: the processor's own prefetchers stop at each page's end, and lie
-// idle while the other stages of a chain run.
-inline constexpr std::int64_t cache_line = 64, fetch_distance = 4096;  // bytes
+inline constexpr std::int64_t cache_line = 64;  // bytes
+// Loops over elements ask for memory this far ahead (isa.cpp).
 OPT_FN void fetch_ahead(const void* p) {
   OPT_PREFETCH(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + fetch_distance));
 }

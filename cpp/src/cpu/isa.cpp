@@ -1,7 +1,9 @@
 // isa.cpp: chooses one of the kernel tables that were built, once, by what the processor has.
 #include "optimisers/isa.hpp"
 
+#include <charconv>
 #include <cstdlib>
+#include <cstring>
 
 #include "cpu/kernels.hpp"
 #include "optimisers/error.hpp"
@@ -36,11 +38,31 @@ std::vector<Level> levels() {
 #endif
 }
 
+// Measured, 10^7 elements beside their bare traffic, with 4096 and with 0: on an Intel Xeon a chain of four rules 1.03
+// and 1.59, bfloat16 Adam 0.83 and 1.26, WeightDecay 0.98 and 1.13; on an AMD Zen 4, whose own prefetchers keep up with
+// as many streams, all three take 1.1 to 1.5 times as long with 4096 as with 0.
+std::uintptr_t chosen_fetch_distance() {
+  if (const char* wish = std::getenv("OPTIMISERS_PREFETCH"); wish != nullptr && *wish != '\0') {
+    std::uintptr_t bytes = 0;
+    const char* end = wish + std::strlen(wish);
+    const auto [stop, fault] = std::from_chars(wish, end, bytes);
+    if (fault == std::errc{} && stop == end && bytes <= 65536) return bytes;
+    throw Error(ErrorKind::value,
+                "OPTIMISERS_PREFETCH must be a number of bytes from 0 to 65536, got \"" + std::string(wish) + "\"");
+  }
+#ifdef OPTIMISERS_X86_LEVELS
+  __builtin_cpu_init();
+  if (__builtin_cpu_is("intel")) return 4096;
+#endif
+  return 0;
+}
+
 struct Choice {
   IsaChoice described;
   const cpu::KernelTable* table;
 
   Choice() {
+    fetch_distance = chosen_fetch_distance();
     const char* wish = std::getenv("OPTIMISERS_ISA");
     std::string wanted = wish == nullptr ? "" : wish, known;
     bool found = wanted.empty();
@@ -67,6 +89,8 @@ const Choice& choice() {
 }
 
 }  // namespace
+
+std::uintptr_t fetch_distance = 0;
 
 const IsaChoice& isa_choice() { return choice().described; }
 const cpu::KernelTable& cpu::kernels() { return *choice().table; }
