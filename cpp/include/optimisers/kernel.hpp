@@ -15,7 +15,11 @@ using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* 
                          std::int64_t n);
 struct StageKernels {
   StageFn middle = nullptr, last = nullptr;
+  // As `last` in float32, on x and dx in bfloat16, a multiple of bhalf_line elements; with a master copy in `out`. The
+  // library has them for some of its own chains, on instruction sets where they pay.
+  StageFn last_bhalf = nullptr, last_bhalf_master = nullptr;
 };
+inline constexpr std::int64_t bhalf_line = 32;  // of them fill a cache line
 
 // A rule with the number of slots it has here.
 template <class R, int Slots = min_slots<R>>
@@ -42,17 +46,31 @@ OPT_FN void few(Body& body, std::int64_t i) {
   OPT_INDEPENDENT OPT_ROLLED for (std::int64_t k = 0; k < Count; ++k) body.element(i + k);
 }
 
-// body.element(i) for all i below n; body.fetch(i) once for each `Line` of them, which fill a cache line.
+// body.element(i) for all i in the whole lines of n, body.fetch(i) once for each `Line` of them, which fill a cache
+// line. Returns where they end. Clang unrolls the inner loops before it could vectorise them: one loop there, and
+// memory is not asked for.
+template <std::int64_t Line, class Body>
+OPT_FN std::int64_t whole_lines(std::int64_t n, Body& body) {
+  const std::int64_t end = n / Line * Line;
+#if defined(__GNUC__) && !defined(__clang__)
+  OPT_ROLLED
+  for (std::int64_t i = 0; i < end; i += Line) {
+    body.fetch(i);
+    few<Line>(body, i);
+  }
+#else
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < end; ++i) body.element(i);
+#endif
+  return end;
+}
+
+// The same for all i below n.
 template <std::int64_t Line, class Body>
 OPT_FN void each_element(std::int64_t n, Body body) {
 #if defined(__GNUC__) && !defined(__clang__)
   constexpr std::int64_t part = Line / 4;  // what the narrowest vectors hold
-  std::int64_t i = 0;
-  OPT_ROLLED
-  for (; i + Line <= n; i += Line) {
-    body.fetch(i);
-    few<Line>(body, i);
-  }
+  std::int64_t i = whole_lines<Line>(n, body);
   if constexpr (part > 1) {
     OPT_ROLLED
     for (; i + part <= n; i += part) few<part>(body, i);
@@ -62,7 +80,7 @@ OPT_FN void each_element(std::int64_t n, Body body) {
     OPT_ONE_BY_ONE;
     body.element(i);
   }
-#else  // Clang unrolls the inner loops before it could vectorise them. One loop; memory is not asked for.
+#else
   OPT_INDEPENDENT
   for (std::int64_t i = 0; i < n; ++i) body.element(i);
 #endif
@@ -180,7 +198,7 @@ static void stage_kernel(const std::byte* steps, void* x, const void* in, void* 
 
 template <class T, class... U>
 static constexpr StageKernels stage_kernels() {
-  return {stage_kernel<false, T, U...>, stage_kernel<true, T, U...>};
+  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>};
 }
 
 }  // namespace optimisers

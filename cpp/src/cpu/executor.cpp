@@ -120,6 +120,7 @@ class Range {
     // A leaf that an earlier stage stops or that starts in the middle runs stage by stage.
     const bool all = job_.course.first == 0 && job_.course.end == int(group_.stages.size()) && !job_.course.no_gradient;
     const bool whole = all && group_.passes.size() <= 1 && job_.flags.x_direct && job_.flags.dx_direct && subtracts_;
+    if (all) begin = sweep_bhalf(begin, end);
     const std::int64_t length = whole ? end - begin : block;
     for (std::int64_t b = begin; b < end; b += length) {
       const std::int64_t n = std::min(length, end - b);
@@ -150,6 +151,26 @@ class Range {
   }
 
  private:
+  // The whole lines of bfloat16 arrays, where one kernel does it all. Returns where it ended.
+  std::int64_t sweep_bhalf(std::int64_t begin, std::int64_t end) {
+    const auto is_bhalf = [](const ArrayView& a, bool contiguous) {
+      return contiguous && a.dtype == DType::bfloat16 && is_aligned(a);
+    };
+    if (group_.passes.size() != 1 || !subtracts_ || job_.arrays->more >= 0) return begin;
+    const ArrayView &x = job_.arrays->x, &dx = job_.arrays->dx;
+    if (!is_bhalf(x, job_.flags.x_contiguous) || !is_bhalf(dx, job_.flags.dx_contiguous)) return begin;
+    const Pass& pass = group_.passes.front();
+    const StageFn kernel = group_.master ? pass.kernels.last_bhalf_master : pass.kernels.last_bhalf;
+    const std::int64_t n = (end - begin) / bhalf_line * bhalf_line;
+    if (kernel == nullptr || n == 0) return begin;
+    void* slots[max_pass_slots];
+    pass_slots(pass, begin, slots);
+    std::byte* master = group_.master ? group_.masters.data() + (job_.offset + begin) * size_ : nullptr;
+    const std::int64_t item = size_of(DType::bfloat16);
+    kernel(step_of(job_, group_.stages.front()), x.data + begin * item, dx.data + begin * item, master, slots, n);
+    return begin + n;
+  }
+
   template <class Iterator>
   const std::byte* run(Iterator first, Iterator end, std::int64_t b, std::int64_t n, std::byte* x,
                        const std::byte* dx) {
@@ -165,15 +186,18 @@ class Range {
 
   const std::byte* pass(const Pass& p, bool last, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
     void* slots[max_pass_slots];
-    int filled = 0;
-    for (int s = p.first; s < p.end; ++s) {
-      const Stage& stage = group_.stages[std::size_t(s)];
-      slot_pointers(group_, stage, job_.offset + b, slots + filled);
-      filled += stage.slot_count;
-    }
+    pass_slots(p, b, slots);
     const std::byte* steps = step_of(job_, group_.stages[std::size_t(p.first)]);
     (last ? p.kernels.last : p.kernels.middle)(steps, x, dx, buffers_.dx, slots, n);
     return buffers_.dx;
+  }
+
+  void pass_slots(const Pass& p, std::int64_t b, void** slots) {
+    for (int s = p.first; s < p.end; ++s) {
+      const Stage& stage = group_.stages[std::size_t(s)];
+      slot_pointers(group_, stage, job_.offset + b, slots);
+      slots += stage.slot_count;
+    }
   }
 
   // What the last kernel did not do: x back into its own type, dx to where it was asked for.

@@ -10,11 +10,82 @@
 namespace optimisers::cpu {
 namespace {
 
+// The master copy of x, or x where that was edited: where it is not the rounded master.
+template <class Storage, class C>
+OPT_FN C edited(C master, Storage x) {
+  return bits_of(convert<Storage>(master)) == bits_of(x) ? master : convert<C>(x);
+}
+
+// ---- stages on bfloat16 parameters and gradients
+
+#if defined(__x86_64__) && !defined(__AVX2__)
+constexpr bool has_bhalf_stages = false;  // narrow vectors: no faster than block by block
+#else
+constexpr bool has_bhalf_stages = true;
+#endif
+
+template <bool Master, class P, class... U>
+struct BHalfStages;
+template <bool Master, int... P, class... U>
+struct BHalfStages<Master, std::integer_sequence<int, P...>, U...> {
+  BHalf* x;
+  const BHalf* in;
+  float* master;
+  detail::Bag<detail::stage_data<float, U>...> stage;
+
+  OPT_FN void fetch(std::int64_t i) {
+    constexpr std::int64_t half = bhalf_line / 2;
+    fetch_ahead(x + i);
+    fetch_ahead(in + i);
+    if constexpr (Master) fetch_ahead(master + i), fetch_ahead(master + i + half);
+    (detail::get<P>(stage).fetch(i), ...);
+    (detail::get<P>(stage).fetch(i + half), ...);
+  }
+  OPT_FN void element(std::int64_t i) {
+    float dx = convert<float>(in[i]), before = convert<float>(x[i]);
+    if constexpr (Master) before = edited(master[i], x[i]);
+    (detail::get<P>(stage).apply(before, dx, i), ...);
+    const float after = before - dx;
+    if constexpr (Master) master[i] = after;
+    x[i] = convert<BHalf>(after);
+  }
+};
+
+template <bool Master, class... U, int... P>
+OPT_FN void run_bhalf(std::integer_sequence<int, P...> all, const std::byte* steps, void* x, const void* in, void* out,
+                      void* const* slots, std::int64_t n) {
+  BHalfStages<Master, decltype(all), U...> body{
+      static_cast<BHalf*>(x), static_cast<const BHalf*>(in), static_cast<float*>(out),
+      detail::bag(detail::stage_data<float, U>::at(steps + detail::step_offset<float, U...>(P),
+                                                   slots + detail::slot_offset<U...>(P))...)};
+  detail::whole_lines<bhalf_line>(n, body);
+}
+template <bool Master, class... U>
+void bhalf_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots, std::int64_t n) {
+  run_bhalf<Master, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
+}
+
+template <class Chain, class... C>
+constexpr bool is_in(std::tuple<C...>*) {
+  return (std::is_same_v<Chain, C> || ...);
+}
+
+template <class T, class... U>
+constexpr StageKernels all_kernels() {
+  StageKernels kernels = stage_kernels<T, U...>();
+  if constexpr (has_bhalf_stages && std::is_same_v<T, float> &&
+                is_in<ChainOf<typename U::Rule...>>(static_cast<ChainsOnBHalf*>(nullptr))) {
+    kernels.last_bhalf = bhalf_kernel<false, U...>;
+    kernels.last_bhalf_master = bhalf_kernel<true, U...>;
+  }
+  return kernels;
+}
+
 template <class R, class T>
 constexpr void fill_rule(StageKernels (&variants)[2][compute_count], int compute) {
   if constexpr (!(is_complex<T> && RefusesComplex<R>)) {
-    variants[0][compute] = stage_kernels<T, Use<R, min_slots<R>>>();
-    if constexpr (max_slots<R> > min_slots<R>) variants[1][compute] = stage_kernels<T, Use<R, max_slots<R>>>();
+    variants[0][compute] = all_kernels<T, Use<R, min_slots<R>>>();
+    if constexpr (max_slots<R> > min_slots<R>) variants[1][compute] = all_kernels<T, Use<R, max_slots<R>>>();
   }
 }
 
@@ -29,7 +100,7 @@ constexpr void fill_rules(KernelTable& t, std::tuple<R...>*) {
 
 template <class... R>
 constexpr void fill_chain(StageKernels (&chain)[real_compute_count], ChainOf<R...>*) {
-  chain[0] = stage_kernels<float, Use<R>...>();
+  chain[0] = all_kernels<float, Use<R>...>();
   chain[1] = stage_kernels<double, Use<R>...>();
 }
 template <class... C>
@@ -194,9 +265,7 @@ void convert_all(const void* in, void* out, std::int64_t n) {
 
 template <class Storage, class C>
 void take_edits(const void* x, void* master, std::int64_t n) {
-  map<C, Storage>(master, x, n, [](C kept, Storage a) {
-    return bits_of(convert<Storage>(kept)) == bits_of(a) ? kept : convert<C>(a);
-  });
+  map<C, Storage>(master, x, n, [](C kept, Storage a) { return edited(kept, a); });
 }
 
 template <class C>
