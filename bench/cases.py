@@ -172,7 +172,7 @@ def other_cases() -> Iterator[Case]:
     for title, bare, size, op in (
         ("norm of a tree", "norm", 4, "norm"),
         ("moving average of a tree (lerp_)", "update0", 12, "lerp"),
-        ("re.flatten of a tree", "copy", 8, "flatten"),
+        ("re.flatten of a tree into a vector", "copy", 8, "flatten"),
     ):
         yield Case("other", f"{title}, ResNet-18", RESNET, bare, size, peers, op=op, goals=goals)
     never, title = ("AccumGrad", {"n": 1_000_000_000}), "AccumGrad, a call that collects, 10⁷"

@@ -62,13 +62,14 @@ class Ours:
             lerp_ = offered("lerp_")
             return Step(lambda: lerp_(model, gradients, LERP_WEIGHT), lambda: [as_numpy(a) for a in arrays])
         if op == "norm":
-            call, argument = offered("norm"), gradients
+            call = offered("norm")
         else:
-            _, re = opt.destructure(model)
-            call, argument = re.flatten, gradients
+            vector, re = opt.destructure(model)
+
+            def call(tree: Any) -> Any:
+                return re.flatten(tree, out=vector)
 
         def run() -> None:
-            result[0] = None  # a training loop has let go of the last result by now
-            result[0] = call(argument)
+            result[0] = call(gradients)
 
         return Step(run, lambda: [np.asarray(result[0], np.float64)])

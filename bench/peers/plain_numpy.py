@@ -43,9 +43,10 @@ class Numpy:
         def norm() -> None:
             result[0] = np.sqrt(sum(float(np.vdot(g, g)) for g in dx))
 
+        vector = np.empty(sum(g.size for g in dx), dx[0].dtype) if op == "flatten" else result[0]
+
         def flatten() -> None:
-            result[0] = np.zeros(())
-            result[0] = np.concatenate([g.ravel() for g in dx])
+            result[0] = np.concatenate([g.ravel() for g in dx], out=vector)
 
         def lerp() -> None:
             for target, source in zip(x, dx, strict=True):

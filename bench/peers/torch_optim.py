@@ -113,13 +113,13 @@ class Torch:
 
     def other(self, op: str, p: list[Any], g: list[Any]) -> Step:
         target, result = [a.detach() for a in p], [torch.zeros(())]
+        vector = torch.empty(sum(a.numel() for a in g), dtype=g[0].dtype) if op == "flatten" else result[0]
 
         def norm() -> None:
             result[0] = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(g)))
 
         def flatten() -> None:
-            result[0] = torch.zeros(())
-            result[0] = torch.cat([a.view(-1) for a in g])
+            result[0] = torch.cat([a.view(-1) for a in g], out=vector)
 
         def lerp() -> None:
             torch._foreach_lerp_(target, g, LERP_WEIGHT)

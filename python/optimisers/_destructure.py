@@ -145,28 +145,50 @@ class Restructure(Generic[M]):
             arrays[leaf] = array if arrays[leaf] is None else arrays[leaf] + array
         return self._concatenated(arrays)
 
-    def flatten(self, tree: Any) -> Any:
-        """Pack a tree of the model's shape, such as its gradients, into a new vector.
+    def flatten(self, tree: Any, out: Any = None) -> Any:
+        """Pack a tree of the model's shape, such as its gradients, into a vector.
 
         Args:
             tree: arrays where the model has trained ones; `None` and missing keys become zeros,
                 gradients of tied arrays are summed, everything else is ignored.
+            out: a contiguous vector like the one `destructure` returned, to be written and returned. A step that
+                packs into the same one each time takes no new memory, which costs more than the packing.
 
         Returns:
-            A new vector of the dtype `destructure` chose.
+            `out`, or a new vector of the dtype `destructure` chose.
 
         Raises:
-            ValueError: structure or shapes do not fit.
-            TypeError: something that should be an array is none.
+            ValueError: structure or shapes do not fit; `out` is read-only, has gaps or shares memory with the tree;
+                or gradients would be taken through it.
+            TypeError: something that should be an array is none; `out` has another dtype or library.
+
+        Example:
+            >>> import numpy as np, optimisers as opt
+            >>> flat, re = opt.destructure({"w": np.ones(2), "b": np.ones(1)})
+            >>> memory = np.empty_like(flat)
+            >>> re.flatten({"w": np.array([3.0, 4.0])}, out=memory) is memory, memory
+            (True, array([3., 4., 0.]))
         """
         if self._library in ("jax", "torch") or "jax" in sys.modules:
             found = self._native.gathered(tree)
             arrays = [array for *_, array in found]
             if self._library == "jax" or _keeps_graph(arrays):
+                if out is not None:
+                    raise InvalidValueError(
+                        "flatten: out cannot be written: JAX arrays are never, and tensors that require grad need a "
+                        "graph; leave it out, or detach them"
+                    )
                 return self._flatten_by_library(found)
-        flat = self._empty()
-        self._native.pack(tree, flat)
-        return flat
+        if out is None:
+            out = self._empty()
+            self._native.pack(tree, out, "")
+            return out
+        if _core.library_of(out) != self._library:
+            raise InvalidTypeError(f"flatten: out must be {_CALLED[self._library]}, got {type(out).__name__}")
+        if self._library == "torch" and out.requires_grad:
+            raise InvalidValueError("flatten: out requires grad, so it cannot be written in place; pass out.detach()")
+        self._native.pack(tree, out, self._dtype)
+        return out
 
     def __repr__(self) -> str:
         return f"Restructure({type(self._native.model).__name__}, {len(self)} elements, {self._dtype})"

@@ -101,11 +101,10 @@ Vector vector_of(nb::handle flat, const char* call) {
   return vector;
 }
 
-void check_length(const ArrayView& view, std::int64_t size, const char* call) {
+void check_length(const ArrayView& view, std::int64_t size, const std::string& what) {
   if (view.ndim == 1 && view.shape[0] == size) return;
-  value_error(std::string(call) + ": the flat vector has shape " +
-              shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) + ", the layout has " +
-              shape_text(std::span(&size, 1)));
+  value_error(what + " has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
+              ", the layout has " + shape_text(std::span(&size, 1)));
 }
 
 std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
@@ -127,7 +126,7 @@ std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules
   if (!is_trainable(view.dtype))
     type_error("setup: the flat vector has dtype " + dtype_text(flat.ptr()) + ", expected a real or complex float");
   const Layout whole = layout_of(m.flat, view.dtype);
-  check_length(view, whole.size, "setup");
+  check_length(view, whole.size, "setup: the flat vector");
   Chosen chosen = chosen_leaves(m, rules, marks);
   Layout layout{whole.dtype, whole.size, {}, {}, {}};
   for (std::size_t i : chosen.leaves) {
@@ -223,14 +222,35 @@ void pack_model(const Model& m, nb::handle out) {
   pack(segments, vector.view);
 }
 
-void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
+// A vector the caller gave to be written.
+void check_out(const ArrayView& out, nb::handle given, const std::string& dtype) {
+  const std::string place = "flatten: out ";
+  if (dtype_text(given.ptr()) != dtype)
+    type_error(place + "has dtype " + dtype_text(given.ptr()) + ", the packed vector has " + dtype);
+  if (!out.writable) value_error(place + "is read-only; pass a vector that may be written, or none");
+  if (!is_contiguous(out)) value_error(place + "has gaps between its elements; pass a contiguous vector, or none");
+}
+
+// Only what shares an element is in the way: a strided array may lie around a vector.
+void check_apart(const ArrayView& out, const ArrayView& array, const std::string& path) {
+  const Extent a = extent_of(out), b = extent_of(array);
+  if (out.device != array.device || a.lo >= b.hi || b.lo >= a.hi) return;
+  const ArrayView both[] = {out, array};
+  if (find_aliases(both, [&](std::size_t i) { return i == 0 ? "out" : path; })[1].first == 0)
+    value_error("flatten: out has the memory of the array at \"" + path + "\"; pass another vector, or none");
+}
+
+// `given_dtype`: of an `out` that is the caller's; empty: it was made for this call.
+void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::string& given_dtype) {
   const TreeSpec& spec = *m.flat.spec;
-  const Vector vector = vector_of(out, "flatten");
+  const Vector vector = vector_of(out, given_dtype.empty() ? "flatten" : "flatten: out");
+  if (!given_dtype.empty()) check_out(vector.view, out, given_dtype);
   const OnStreams on(streams_of(out, vector.view), {});
   Objects objects(spec);
   walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
   std::vector<FlatPart> segments = empty_segments(m);
-  check_length(vector.view, segments.empty() ? 0 : segments.back().begin + segments.back().size, "flatten");
+  check_length(vector.view, segments.empty() ? 0 : segments.back().begin + segments.back().size,
+               given_dtype.empty() ? "flatten: the flat vector" : "flatten: out");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
   for (const Place& place : spec.places) {
     ArrayView view;
@@ -238,12 +258,20 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out) {
     if (static_cast<std::size_t>(view.ndim) == place.axes.size() && view.ndim > 0)
       permute_axes(view, place.axes, memory.emplace_back(2 * place.axes.size()).data());
     check_packed(spec, place.node, view, m.flat.views[place.leaf], objects[place.node]);
+    if (!given_dtype.empty()) check_apart(vector.view, view, spec.text(place.node));
     FlatPart& segment = segments[place.leaf];
     if (segment.array.present) segment.further.push_back(view);
     else segment.array = view;
   }
-  Unlocked unlocked;
-  pack(segments, vector.view);
+  {
+    Unlocked unlocked;
+    pack(segments, vector.view);
+  }
+  if (is_tensor(out.ptr()) && !given_dtype.empty()) {
+    nb::list written;
+    written.append(out);
+    bump_versions(written);
+  }
 }
 
 // The tree's object for each place of the model that has one: (leaf, axes of the leaf there, object).
@@ -311,7 +339,7 @@ void bind_tree(nb::module_& m) {
       .def("segments", &segments_of)
       .def("gathered", &gathered, nb::arg("tree").none())
       .def("pack_model", &pack_model)
-      .def("pack", &pack_tree, nb::arg("tree").none(), nb::arg("out"));
+      .def("pack", &pack_tree, nb::arg("tree").none(), nb::arg("out"), nb::arg("given_dtype"));
 }
 
 }  // namespace optimisers::python

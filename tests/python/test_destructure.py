@@ -185,6 +185,70 @@ def test_flatten_refuses_what_does_not_fit(tree, error, part):
         re.flatten(tree)
 
 
+@KINDS
+def test_flatten_writes_into_a_given_vector(kind):
+    model = model_of(kind)
+    flat, re = opt.destructure(model)
+    out = flat * 0 - 1
+    version = getattr(out, "_version", 0)
+    assert re.flatten(model, out=out) is out
+    assert np.array_equal(numbers(out), numbers(flat))
+    assert kind == "numpy" or out._version > version
+    part = {"l1": {"b": model["l1"]["b"]}}
+    assert np.array_equal(numbers(re.flatten(part, out=out)), numbers(re.flatten(part)))
+
+
+def test_flatten_adds_tied_gradients_in_a_given_vector():
+    w = np.ones(3)
+    _, re = opt.destructure([w, w])
+    out = np.full(3, 7.0)
+    assert re.flatten([w, 2 * w], out=out) is out and (out == 3).all()
+
+
+@pytest.mark.parametrize(
+    "out, error, part",
+    [
+        (np.zeros(23), ValueError, r"out.*\(23,\).*\(24,\)"),
+        (np.zeros((24, 1)), ValueError, r"out.*\(24, 1\)"),
+        (np.zeros(24, np.float32), TypeError, "out has dtype float32.*float64"),
+        (np.zeros(48)[::2], ValueError, "out has gaps"),
+        (np.broadcast_to(0.0, 24), ValueError, "out is read-only"),
+        (torch.zeros(24, dtype=torch.float64), TypeError, "out must be.*Tensor"),
+        ([0.0] * 24, TypeError, "out must be.*list"),
+    ],
+)
+def test_flatten_refuses_an_out_that_does_not_fit(out, error, part):
+    model = model_of("numpy")
+    _, re = opt.destructure(model)
+    before = np.array(np.asarray(out))
+    with pytest.raises(error, match=part):
+        re.flatten(model, out=out)
+    assert np.array_equal(np.array(out), before)
+
+
+def test_flatten_refuses_an_out_that_shares_an_element_with_the_tree():
+    memory = np.arange(40.0)
+    _, re = opt.destructure([np.zeros(4), np.zeros(4)])
+    for tree in ([memory[2:6], None], [None, memory[7:15:2]], [memory[:4], memory[4:8]], [memory[:8][::-2], None]):
+        with pytest.raises(ValueError, match='"out" and "[01]"|out has the memory of the array at "[01]"'):
+            re.flatten(tree, out=memory[:8])
+        assert np.array_equal(memory, np.arange(40.0))
+    around = memory[:36].reshape(3, 12)
+    out = around[1, 2:10]
+    assert np.array_equal(re.flatten([around[::2, 3][[0, 1, 0, 1]], around[::2, :2].ravel()], out=out), out)
+    _, one = opt.destructure(np.zeros((2, 4)))
+    assert np.array_equal(one.flatten(around[::2, 4:8], out=out), around[::2, 4:8].ravel())
+
+
+def test_flatten_refuses_an_out_where_a_graph_is_kept():
+    w = torch.ones(3, requires_grad=True)
+    _, re = opt.destructure([torch.ones(3)])
+    with pytest.raises(ValueError, match="out"):
+        re.flatten([w], out=torch.empty(3))
+    with pytest.raises(ValueError, match="out requires grad"):
+        re.flatten([w.detach()], out=w)
+
+
 # ------------------------------------------------------------------------------------------------- vectors
 
 
