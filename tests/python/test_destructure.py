@@ -230,7 +230,7 @@ def test_flatten_refuses_an_out_that_shares_an_element_with_the_tree():
     memory = np.arange(40.0)
     _, re = opt.destructure([np.zeros(4), np.zeros(4)])
     for tree in ([memory[2:6], None], [None, memory[7:15:2]], [memory[:4], memory[4:8]], [memory[:8][::-2], None]):
-        with pytest.raises(ValueError, match='"out" and "[01]"|out has the memory of the array at "[01]"'):
+        with pytest.raises(ValueError, match=r'"out" and "[01]"|out has the memory of the array at "[01]"'):
             re.flatten(tree, out=memory[:8])
         assert np.array_equal(memory, np.arange(40.0))
     around = memory[:36].reshape(3, 12)

@@ -1,7 +1,8 @@
-"""So many leaves that checks and clocks are dealt out to the threads as well: nothing may depend on that."""
+"""So many leaves that reading, checks and clocks are dealt out to the threads as well: nothing may depend on that."""
 
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support import everything
@@ -92,4 +93,64 @@ def test_the_first_fault_is_named_and_nothing_has_changed(four_threads, first, f
             grads[key] = model["w0"]
     with pytest.raises(ValueError, match=f'"w{first}"'):
         opt.update_(state, model, grads)
+    assert snapshot(model, state) == before
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+OTHERS = {
+    "subclass": lambda x: x.view(Subclass),
+    "integers": lambda x: np.rint(x).astype(np.int16),
+    "half": lambda x: x.astype(np.float16),
+    "bfloat16": lambda x: x.astype(ml_dtypes.bfloat16),
+    "strided": lambda x: np.repeat(x, 2)[::2],
+    "tensor": lambda x: pytest.importorskip("torch").from_numpy(x.copy()),
+    "jax": lambda x: pytest.importorskip("jax").numpy.asarray(x),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("at", [0, 4600])
+def test_arrays_of_another_kind_among_many_are_what_they_are(four_threads, other, at):
+    results = []
+    for of_another_kind in (True, False):
+        model = {f"w{i}": array(i) for i in range(COUNT)}
+        state = opt.setup(opt.Adam(), model)
+        grads = {k: 2 * x for k, x in model.items()}
+        if of_another_kind:
+            grads[f"w{at}"] = OTHERS[other](grads[f"w{at}"])
+        for _ in range(2):
+            opt.update_(state, model, grads)
+        results.append(snapshot(model, state))
+    assert results[0] == results[1]
+
+
+def test_tensors_among_many_count_their_versions(four_threads):
+    torch = pytest.importorskip("torch")
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    model["w4600"] = torch.from_numpy(model["w4600"])
+    state = opt.setup(opt.Descent(0.5), model)
+    version = model["w4600"]._version
+    opt.update_(state, model, {k: np.ones(2, np.float32) for k in model})
+    assert model["w4600"]._version > version
+    assert all((np.asarray(x) == array(i) - 0.5).all() for i, x in enumerate(model.values()))
+
+
+@pytest.mark.parametrize(
+    "broken, error, part",
+    [
+        (np.array(["a", "b"]), TypeError, "<U1"),
+        (np.ones(2, np.dtype(np.float32).newbyteorder()), ValueError, "byte"),
+        (np.ones(2, object), TypeError, "object"),
+    ],
+)
+@pytest.mark.parametrize("at", [3, 8990])
+def test_what_is_no_gradient_among_many_is_named(four_threads, broken, error, part, at):
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    state = opt.setup(opt.Adam(), model)
+    before = snapshot(model, state)
+    with pytest.raises(error, match=f'"w{at}".*{part}'):
+        opt.update_(state, model, {k: broken if k == f"w{at}" else x for k, x in model.items()})
     assert snapshot(model, state) == before
