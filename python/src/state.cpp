@@ -13,9 +13,12 @@
 namespace optimisers::python {
 namespace {
 
-// Elements from which on a call lets other Python threads run meanwhile. Below, it is over within half a millisecond,
-// a tenth of the time the interpreter lets any thread keep it, and nobody can let go of the arrays it works on.
-constexpr std::int64_t worth_releasing = 1 << 20;
+// Below this, handing over the interpreter costs more than the update.
+constexpr std::int64_t worth_releasing = 1 << 13;  // elements
+// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It keeps
+// it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter lets any
+// thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
+constexpr std::int64_t small_leaf = 512, briefly = 1 << 20;
 
 // The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
 std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
@@ -143,7 +146,10 @@ std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
   return all;
 }
 
-bool State::lets_go() const { return elements_ >= worth_releasing || !streams_.empty(); }
+bool State::lets_go() const {
+  const bool brief = elements_ < briefly && elements_ < small_leaf * static_cast<std::int64_t>(leaves_.size());
+  return !streams_.empty() || (elements_ >= worth_releasing && !brief);
+}
 
 void State::run(std::span<const LeafUpdate> updates) {
   if (!lets_go()) return core_.update(updates, further_);
