@@ -24,8 +24,9 @@ TEST_F(Cuda, EveryRuleGivesTheHostsBits) {
       Pair pair;
       int seed = 0;
       for (const std::int64_t size : {0, 1, 5, 4099, 70'003}) {
-        pair.add("n" + std::to_string(size), twin(dtype, {size}, ++seed), twin(dtype, {size}, ++seed),
+        pair.add("n" + std::to_string(size), twin(dtype, {size}, seed + 1), twin(dtype, {size}, seed + 2),
                  {{some(info)}, {}, {}});
+        seed += 2;
       }
       pair.set_up();
       for (int step = 0; step < 4; ++step) pair.step();
@@ -61,9 +62,11 @@ TEST_F(Cuda, ChainsFusedAndInterpretedDo) {
     for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
       Pair pair;
       int seed = 100;
-      for (const std::int64_t size : {3, 1000, 40'000, 0, 300'000})
-        pair.add("n" + std::to_string(size), twin(dtype, {size}, ++seed), twin(dtype, {size}, ++seed),
+      for (const std::int64_t size : {3, 1000, 40'000, 0, 300'000}) {
+        pair.add("n" + std::to_string(size), twin(dtype, {size}, seed + 1), twin(dtype, {size}, seed + 2),
                  {chains[c], {}, {}});
+        seed += 2;
+      }
       pair.set_up();
       for (int step = 0; step < 7; ++step) {
         if (step == 3) pair.step({1, 2});
