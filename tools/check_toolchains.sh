@@ -17,7 +17,7 @@ for compiler in $compilers; do
   for standard in 20 23; do
     folder=$root/$(basename "$compiler")-$standard
     "$cmake" -S . -B "$folder" -DCMAKE_BUILD_TYPE=Release -DCMAKE_CXX_COMPILER="$compiler" -DCMAKE_CXX_STANDARD=$standard \
-      -DCMAKE_CXX_FLAGS=-Wconversion -DOPTIMISERS_WERROR=ON -DOPTIMISERS_CUDA=OFF -DOPTIMISERS_TESTS=ON -DOPTIMISERS_SHARED=ON \
+      -DCMAKE_CXX_FLAGS="-Wconversion -Werror" -DOPTIMISERS_CUDA=OFF -DOPTIMISERS_TESTS=ON -DOPTIMISERS_SHARED=ON \
       -DOPTIMISERS_CONSUMER_TESTS=OFF >/dev/null
     "$cmake" --build "$folder" --parallel "${JOBS:-2}"
     "$folder/tests/cpp/optimisers_tests" --gtest_brief=1
