@@ -66,8 +66,9 @@ Fault numpy_dtype_fault(PyArray_Descr* descr) {
 bool plain_dtype(PyArrayObject* a, DType& dtype) {
   const unsigned type = static_cast<unsigned>(PyArray_DESCR(a)->type_num);
   const std::int8_t known = type < NPY_NTYPES_LEGACY ? numpy_dtypes.of[type] : no_dtype;
+  if (known == no_dtype) return false;
   dtype = static_cast<DType>(known);
-  return known != no_dtype;
+  return true;
 }
 
 void view_numpy(PyArrayObject* a, ArrayView& view) {
