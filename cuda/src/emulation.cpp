@@ -126,6 +126,11 @@ struct Run {
 };
 const auto table = launchers<Run>(static_cast<Kernels*>(nullptr));
 
+bool capturing() { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; }
+
+// Whose code is on the device. In a capture CUDA may refuse to bring it there.
+std::array<std::atomic<bool>, kernel_count> loaded{};
+
 Status allocate(int, std::size_t bytes, void** memory) {
   const std::lock_guard lock(mutex);
   if (in_use + bytes > limit()) return Status::no_memory;
@@ -176,13 +181,18 @@ const Driver emulated{
     .launch =
         [](int device, void* stream, int kernel, const void* args, unsigned blocks) {
           if (const Status fault = launch_fault(); fault != Status::ok) return fault;
+          if (!loaded[std::size_t(kernel)].exchange(true) && capturing()) return Status::failed;
           table[std::size_t(kernel)](args, blocks, stream);
           return note("launch", device, stream);
         },
-    .load = [](int device, int) { return note("load", device, nullptr); },
+    .load =
+        [](int device, int kernel) {
+          loaded[std::size_t(kernel)] = true;
+          return note("load", device, nullptr);
+        },
     .wait = [](int device, void* stream) { return note("wait", device, stream); },
     // OPTIMISERS_EMULATED_CAPTURE says so; kernels run all the same.
-    .capturing = [](int, void*) { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; },
+    .capturing = [](int, void*) { return capturing(); },
     .fill_now =
         [](int, void* to, const void* from, std::size_t bytes) {
           if (bytes > 0 && from == nullptr) std::memset(to, 0, bytes);

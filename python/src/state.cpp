@@ -42,14 +42,13 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
   return specs;
 }
 
-Streams streams_of(const std::vector<LeafArray>& leaves) {
+}  // namespace
+
+Streams streams_of(std::span<const LeafArray> leaves) {
   Streams streams;
   for (const LeafArray& leaf : leaves) streams.add(leaf.device, leaf.library);
-  streams.use();
   return streams;
 }
-
-}  // namespace
 
 Layout layout_of(const Flattened& model, DType dtype) {
   Layout layout{dtype, 0, {}, {}, {}};
@@ -80,7 +79,6 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
-  streams_.reset();
 }
 
 State::State(const State& other)
