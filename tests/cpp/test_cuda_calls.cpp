@@ -185,7 +185,8 @@ TEST_F(CudaCalls, MemoryOfTheStreamIsGivenBackWhereAKernelFails) {
   EXPECT_EQ(calls("release"), (Lines{"release 0 0x0"}));
 }
 
-// The emulation refuses a launch in a capture of what nothing in the process has loaded before: ctest gives each test one.
+// The emulation refuses a launch in a capture of what nothing in the process has loaded before: ctest gives each test
+// one.
 TEST_F(Cuda, AFirstLerpInACaptureHasItsKernelsLoaded) {
   Twin x(DType::float32, {3000}, {}, 1), dx(DType::float32, {3000}, {}, 2);
   setenv("OPTIMISERS_EMULATED_CAPTURE", "1", 1);
