@@ -69,7 +69,8 @@ Fault import_dlpack(PyObject* object, int device, nb::object& out) {
   const bool ordered = cuda_status().on;
   array->library = library_of(object);
   array->stream = ordered ? stream_for(device, array->library) : nullptr;
-  array->owner = capsule_of(object, ordered && captures(device, array->stream) ? -1 : public_handle(array->stream));
+  const bool in_order = !ordered || !captures(device, array->stream);
+  array->owner = capsule_of(object, in_order ? static_cast<std::intptr_t>(public_handle(array->stream)) : -1);
   const DLPackTensor* tensor = nullptr;
   if (PyCapsule_IsValid(array->owner.ptr(), "dltensor_versioned")) {
     auto* managed = static_cast<DLPackVersioned*>(PyCapsule_GetPointer(array->owner.ptr(), "dltensor_versioned"));
