@@ -1,6 +1,8 @@
 // written.cpp: who shares memory with what a call writes.
 #include "written.hpp"
 
+#include <optional>
+
 #include "overlap.hpp"
 #include "refuse.hpp"
 
@@ -36,24 +38,50 @@ void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, co
   }
 }
 
-// Names what a gradient overlaps that is written in this call; the leaf's own array, element for element, is fine.
-void refuse_overlap(const Optimiser::State& state, std::span<const LeafUpdate> leaves, const ArrayView& dx,
-                    const LeafUpdate& u) {
-  const std::string& name = state.specs[u.leaf].name;
-  const auto is_written = [&](std::uint32_t leaf) {
-    return std::any_of(leaves.begin(), leaves.end(),
-                       [&](const LeafUpdate& v) { return v.leaf == leaf && may_write(state, v); });
-  };
-  for (const auto& [x, leaf] : state.written.arrays) {
-    if (leaf == u.leaf && same_view(x, dx)) continue;
-    if (!is_written(leaf)) continue;
-    if (share_memory(x, dx))
-      refuse(std::string(state.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " +
-                 quoted(state.specs[leaf].name) + ", which this call writes; pass a copy of the gradient",
-             name);
+// What a call writes, by where it lies. Made where a gradient meets written memory, which few calls have.
+class WrittenArrays {
+ public:
+  WrittenArrays(const Optimiser::State& state, std::span<const LeafUpdate> leaves)
+      : state_(state), is_written_(state.leaves.size(), false) {
+    for (const LeafUpdate& u : leaves) is_written_[u.leaf] = may_write(state, u);
+    const auto& arrays = state.written.arrays;
+    for (std::size_t i = 0; i < arrays.size(); ++i)
+      if (is_written_[arrays[i].second]) at_.push_back({extent_of(arrays[i].first), i, 0});
+    std::sort(at_.begin(), at_.end(), [](const At& l, const At& r) { return l.extent.lo < r.extent.lo; });
+    std::uintptr_t reach = 0;
+    for (At& a : at_) a.reach = reach = std::max(reach, a.extent.hi);
   }
-  refuse_state_overlap(state, dx, "gradient", name);
-}
+
+  // Names what a gradient overlaps, the first of the parameters; the leaf's own array, element for element, is fine.
+  void refuse_overlap(const ArrayView& dx, std::uint32_t own) const {
+    const Extent e = extent_of(dx);
+    const auto& arrays = state_.written.arrays;
+    std::size_t first = arrays.size();
+    auto a =
+        std::lower_bound(at_.begin(), at_.end(), e.hi, [](const At& w, std::uintptr_t hi) { return w.extent.lo < hi; });
+    while (a != at_.begin() && (--a)->reach > e.lo) {
+      const auto& [x, leaf] = arrays[a->position];
+      if (a->position < first && !(leaf == own && same_view(x, dx)) && share_memory(x, dx)) first = a->position;
+    }
+    const std::string& name = state_.specs[own].name;
+    if (first < arrays.size())
+      refuse(std::string(state_.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " +
+                 quoted(state_.specs[arrays[first].second].name) +
+                 ", which this call writes; pass a copy of the gradient",
+             name);
+    refuse_state_overlap(state_, dx, "gradient", name);
+  }
+
+ private:
+  struct At {
+    Extent extent;
+    std::size_t position;  // among the written arrays
+    std::uintptr_t reach;  // where the last of those up to here ends
+  };
+  const Optimiser::State& state_;
+  std::vector<bool> is_written_;
+  std::vector<At> at_;
+};
 
 }  // namespace
 
@@ -110,9 +138,12 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
 void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> leaves,
                     std::span<const FurtherGradient> further) {
   Meetings meetings(state.written);
+  std::optional<WrittenArrays> written;
   for (const LeafUpdate& u : leaves) {
     const auto check = [&](const ArrayView& dx) {
-      if (meetings.meets(extent_of(dx))) refuse_overlap(state, leaves, dx, u);
+      if (!meetings.meets(extent_of(dx))) return;
+      if (!written) written.emplace(state, leaves);
+      written->refuse_overlap(dx, u.leaf);
     };
     if (u.dx.present) check(u.dx);
     for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) check(further[std::size_t(k)].dx);

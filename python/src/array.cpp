@@ -62,14 +62,15 @@ Fault numpy_dtype_fault(PyArray_Descr* descr) {
   return text_or_date ? Fault::not_numeric : Fault::unsupported;
 }
 
-Fault import_numpy(PyArrayObject* a, ArrayView& view) {
-  PyArray_Descr* descr = PyArray_DESCR(a);
-  const unsigned type = static_cast<unsigned>(descr->type_num);
-  const std::int8_t dtype = type < NPY_NTYPES_LEGACY ? numpy_dtypes.of[type] : no_dtype;
-  if (dtype != no_dtype) view.dtype = static_cast<DType>(dtype);
-  else if (is_ml_bfloat16(descr)) view.dtype = DType::bfloat16;
-  else return numpy_dtype_fault(descr);
-  if (PyArray_ISBYTESWAPPED(a)) return Fault::byte_order;
+// NumPy's own dtypes.
+bool plain_dtype(PyArrayObject* a, DType& dtype) {
+  const unsigned type = static_cast<unsigned>(PyArray_DESCR(a)->type_num);
+  const std::int8_t known = type < NPY_NTYPES_LEGACY ? numpy_dtypes.of[type] : no_dtype;
+  dtype = static_cast<DType>(known);
+  return known != no_dtype;
+}
+
+void view_numpy(PyArrayObject* a, ArrayView& view) {
   view.data = reinterpret_cast<std::byte*>(PyArray_DATA(a));
   view.shape = reinterpret_cast<const std::int64_t*>(PyArray_DIMS(a));
   view.strides = PyArray_IS_C_CONTIGUOUS(a) ? nullptr : reinterpret_cast<const std::int64_t*>(PyArray_STRIDES(a));
@@ -78,6 +79,15 @@ Fault import_numpy(PyArrayObject* a, ArrayView& view) {
   view.writable = PyArray_ISWRITEABLE(a);
   view.present = true;
   view.device = on_host;
+}
+
+Fault import_numpy(PyArrayObject* a, ArrayView& view) {
+  if (!plain_dtype(a, view.dtype)) {
+    if (!is_ml_bfloat16(PyArray_DESCR(a))) return numpy_dtype_fault(PyArray_DESCR(a));
+    view.dtype = DType::bfloat16;
+  }
+  if (PyArray_ISBYTESWAPPED(a)) return Fault::byte_order;
+  view_numpy(a, view);
   return Fault::none;
 }
 
@@ -122,6 +132,13 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 bool read_numpy(PyObject* object, ArrayView& view, Fault& fault) {
   if (!PyArray_Check(object)) return false;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
+  return true;
+}
+
+bool read_plain_numpy(PyObject* object, ArrayView& view) {
+  PyArrayObject* a = reinterpret_cast<PyArrayObject*>(object);
+  if (!PyArray_CheckExact(object) || !plain_dtype(a, view.dtype) || PyArray_ISBYTESWAPPED(a)) return false;
+  view_numpy(a, view);
   return true;
 }
 

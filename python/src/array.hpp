@@ -37,6 +37,9 @@ enum class Fault : std::uint8_t {
 Fault read_array(PyObject* object, ArrayView& view);
 // The same for NumPy's arrays alone, which runs no code but its own; false: the object is none.
 bool read_numpy(PyObject* object, ArrayView& view, Fault& fault);
+// The same, for arrays of that very class and its own dtypes; false: look closer. Calls nothing of the interpreter, so
+// that any thread may while one holds it.
+bool read_plain_numpy(PyObject* object, ArrayView& view);
 // Whether an object is of a class of a module, which is asked only once somebody has imported it. The class is kept.
 bool is_instance_of(PyObject* object, const char* module, const char* name, PyObject*& known);
 bool is_numpy(PyObject* object);

@@ -1,4 +1,7 @@
 // collect.cpp: from a model and its gradients to the core's list of leaves. The loop every update goes through.
+#include <atomic>
+
+#include "../../cpp/src/portions.hpp"
 #include "device_array.hpp"
 #include "errors.hpp"
 #include "jax_arrays.hpp"
@@ -113,18 +116,49 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
   further_.push_back({dx, -1});
 }
 
+// Reads a model and gradients of NumPy's own arrays, on several threads while this one holds the interpreter. False:
+// something else is among them, or ties are, or the arrays are few, or would have to be owned.
+bool State::collect_plain(std::uint32_t root) {
+  const Node& top = spec_->nodes[root];
+  const std::size_t n = top.place_end - top.place_begin, portions = portion_count(n);
+  if (portions == 1 || spec_->tied() || lets_go()) return false;
+  std::atomic<bool> all_plain = true;
+  in_portions(n, portions, [&](std::size_t, std::size_t begin, std::size_t end) {
+    for (std::size_t i = begin; i < end; ++i) {
+      const Place* place = &spec_->places[top.place_begin + i];
+      if (i + ahead < end) prefetch_objects(place[ahead].node);
+      LeafUpdate& update = updates_[i];
+      PyObject* gradient = gradients_[place->node];
+      update.leaf = place->leaf;
+      update.more = -1;
+      update.dx.present = false;
+      if (!read_plain_numpy(model_[place->node], update.x) ||
+          (gradient != nullptr && !read_plain_numpy(gradient, update.dx))) {
+        all_plain = false;
+        return;
+      }
+    }
+  });
+  if (all_plain) used_ = n;
+  return all_plain;
+}
+
 void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   borrow_model(*spec_, root, model, call, model_);
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
   has_tensors_ = false;
+  if (collect_plain(root)) return;
   const Node& top = spec_->nodes[root];
+  const bool owns = lets_go();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
     if (p + ahead < top.place_end) prefetch_objects(spec_->places[p + ahead].node);
     const Place& place = spec_->places[p];
-    model_.own_place(place.node);
-    gradients_.own_place(place.node);
+    if (owns) {
+      model_.own_place(place.node);
+      gradients_.own_place(place.node);
+    }
     bool is_new;
     LeafUpdate& update = update_of(place.leaf, is_new);
     if (is_new) [[likely]] {

@@ -15,6 +15,10 @@ namespace {
 
 // Below this, handing over the interpreter costs more than the update.
 constexpr std::int64_t worth_releasing = 1 << 13;  // elements
+// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It keeps
+// it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter lets any
+// thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
+constexpr std::int64_t small_leaf = 512, briefly = 1 << 20;
 
 // The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
 std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
@@ -140,17 +144,23 @@ std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
   return all;
 }
 
+bool State::lets_go() const {
+  const bool brief = elements_ < briefly && elements_ < small_leaf * static_cast<std::int64_t>(leaves_.size());
+  return !streams_.empty() || (elements_ >= worth_releasing && !brief);
+}
+
 void State::run(std::span<const LeafUpdate> updates) {
-  if (elements_ < worth_releasing) return core_.update(updates, further_);
+  if (!lets_go()) return core_.update(updates, further_);
   Unlocked unlocked;
   core_.update(updates, further_);
 }
 
 void State::tell_torch(std::uint32_t root, PyObject* flat) {
+  if (flat == nullptr && !has_tensors_) return;
   nb::list written;
   if (flat != nullptr) {
     if (is_tensor(flat)) written.append(nb::borrow(flat));
-  } else if (has_tensors_) {
+  } else {
     std::size_t i = 0;
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -167,6 +177,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
+  if (source.zero) own_objects();
   if (source.zero) check_zeroable(root, call);
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
@@ -254,7 +265,7 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   nb::object written;
   if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
   if (user_stages_.empty()) {
-    if (elements_ < worth_releasing) return core_.apply(update, target.data);
+    if (!lets_go()) return core_.apply(update, target.data);
     Unlocked unlocked;
     return core_.apply(update, target.data);
   }

@@ -108,6 +108,8 @@ class State {
   void find_gradients(std::uint32_t root, const GradientSource& source, const char* call);
   void check_zeroable(std::uint32_t root, const char* call);
   void zero_gradients(std::uint32_t root);
+  bool lets_go() const;
+  bool collect_plain(std::uint32_t root);
   void run(std::span<const LeafUpdate> updates);
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);

@@ -1,7 +1,9 @@
-"""So many leaves that checks and clocks are dealt out to the threads as well: nothing may depend on that."""
+"""So many leaves that reading, checks and clocks are dealt out to the threads as well: nothing may depend on that."""
 
+import hashlib
 import pickle
 
+import ml_dtypes
 import numpy as np
 import pytest
 from support import everything
@@ -37,7 +39,8 @@ def gradients(model, step):
 
 
 def snapshot(model, state):
-    return pickle.dumps((list(model.values()), state))
+    """Short: pytest compares what differs, and would take minutes over all of it."""
+    return hashlib.sha256(pickle.dumps((list(model.values()), state))).hexdigest()
 
 
 @pytest.fixture
@@ -92,4 +95,83 @@ def test_the_first_fault_is_named_and_nothing_has_changed(four_threads, first, f
             grads[key] = model["w0"]
     with pytest.raises(ValueError, match=f'"w{first}"'):
         opt.update_(state, model, grads)
+    assert snapshot(model, state) == before
+
+
+class Subclass(np.ndarray):
+    pass
+
+
+OTHERS = {
+    "subclass": lambda x: x.view(Subclass),
+    "integers": lambda x: np.rint(x).astype(np.int16),
+    "half": lambda x: x.astype(np.float16),
+    "bfloat16": lambda x: x.astype(ml_dtypes.bfloat16),
+    "strided": lambda x: np.repeat(x, 2)[::2],
+    "tensor": lambda x: pytest.importorskip("torch").from_numpy(x.copy()),
+    "jax": lambda x: pytest.importorskip("jax").numpy.asarray(x),
+}
+
+
+@pytest.mark.parametrize("other", OTHERS)
+@pytest.mark.parametrize("at", [0, 4600])
+def test_arrays_of_another_kind_among_many_are_what_they_are(four_threads, other, at):
+    results = []
+    for of_another_kind in (True, False):
+        model = {f"w{i}": array(i) for i in range(COUNT)}
+        state = opt.setup(opt.Adam(), model)
+        grads = {k: 2 * x for k, x in model.items()}
+        if of_another_kind:
+            grads[f"w{at}"] = OTHERS[other](grads[f"w{at}"])
+        for _ in range(2):
+            opt.update_(state, model, grads)
+        results.append(snapshot(model, state))
+    assert results[0] == results[1]
+
+
+def test_tensors_among_many_count_their_versions(four_threads):
+    torch = pytest.importorskip("torch")
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    model["w4600"] = torch.from_numpy(model["w4600"])
+    state = opt.setup(opt.Descent(0.5), model)
+    version = model["w4600"]._version
+    opt.update_(state, model, {k: np.ones(2, np.float32) for k in model})
+    assert model["w4600"]._version > version
+    assert all((np.asarray(x) == array(i) - 0.5).all() for i, x in enumerate(model.values()))
+
+
+def test_many_parameters_may_be_their_own_gradients(four_threads):
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    opt.update_(opt.setup(opt.Descent(0.5), model), model, model)
+    assert all((x == array(i) / 2).all() for i, x in enumerate(model.values()))
+
+
+def test_the_first_parameter_a_strided_gradient_overlaps_is_named():
+    memory = np.zeros((4, 12), np.float32)
+    model = {f"w{i}": memory[:, i] for i in range(8)}
+    state = opt.setup(opt.Descent(), model)
+    grads = {f"w{i}": memory[:, 11 - i] for i in range(4)}
+    opt.update_(state, model, grads)
+    diagonals = (memory.ravel()[:40:13], memory.ravel()[3:40:11])
+    for gradient, named in ((memory[:, 3], "w3"), (memory[:, 0], "w0"), (diagonals[0], "w0"), (diagonals[1], "w0")):
+        grads["w1"] = gradient
+        with pytest.raises(ValueError, match=f'"w1" overlaps the parameter at "{named}"'):
+            opt.update_(state, model, grads)
+
+
+@pytest.mark.parametrize(
+    "broken, error, part",
+    [
+        (np.array(["a", "b"]), TypeError, "<U1"),
+        (np.ones(2, np.dtype(np.float32).newbyteorder()), ValueError, "byte"),
+        (np.ones(2, object), TypeError, "object"),
+    ],
+)
+@pytest.mark.parametrize("at", [3, 8990])
+def test_what_is_no_gradient_among_many_is_named(four_threads, broken, error, part, at):
+    model = {f"w{i}": array(i) for i in range(COUNT)}
+    state = opt.setup(opt.Adam(), model)
+    before = snapshot(model, state)
+    with pytest.raises(error, match=f'"w{at}".*{part}'):
+        opt.update_(state, model, {k: broken if k == f"w{at}" else x for k, x in model.items()})
     assert snapshot(model, state) == before

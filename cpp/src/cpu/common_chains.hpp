@@ -12,10 +12,11 @@ struct ChainOf {
 
 // A program runs in as few passes as these allow. Those that only prepare dx are short of arithmetic: two of them cost
 // what one does. Complex leaves run stage by stage.
-using CommonChains = std::tuple<ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
-                                ChainOf<ClipGrad, Adam>, ChainOf<ClipGrad, WeightDecay>, ChainOf<ClipGrad, SignDecay>,
-                                ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>,
-                                ChainOf<WeightDecay, Nesterov>, ChainOf<WeightDecay, Lion>, ChainOf<RMSProp, Momentum>>;
+using CommonChains =
+    std::tuple<ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
+               ChainOf<ClipGrad, WeightDecay, Adam>, ChainOf<ClipGrad, Adam>, ChainOf<ClipGrad, WeightDecay>,
+               ChainOf<ClipGrad, SignDecay>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>,
+               ChainOf<WeightDecay, Nesterov>, ChainOf<WeightDecay, Lion>, ChainOf<RMSProp, Momentum>>;
 inline constexpr int common_chain_count = int(std::tuple_size_v<CommonChains>);
 
 // What also runs directly on bfloat16 parameters and gradients, where it is all of the program: others convert them

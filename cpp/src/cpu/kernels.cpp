@@ -132,10 +132,17 @@ using Vector [[gnu::vector_size(doubles_in_vector * sizeof(double))]] = double;
 template <Measure M>
 constexpr bool has_vectors = M == Measure::sum_squares || M == Measure::sum_abs;
 
-// As accumulate().
-template <Measure M>
+// As accumulate(). The scale is a power of two, so squares of floats are exact in double: fusing the addition is no
+// other rounding.
+template <Measure M, class R>
 OPT_FN Vector accumulate_vector(Vector so_far, Vector a, double scale) {
   const Vector scaled = a * scale;
+#if defined(__FMA__)
+  if constexpr (M == Measure::sum_squares && sizeof(R) < sizeof(double)) {
+    for (int k = 0; k < doubles_in_vector; ++k) so_far[k] = __builtin_fma(scaled[k], scaled[k], so_far[k]);
+    return so_far;
+  }
+#endif
   if constexpr (M == Measure::sum_squares) return so_far + scaled * scaled;
   else return so_far + (scaled < 0 ? -scaled : scaled);
 }
@@ -155,7 +162,7 @@ OPT_FN std::int64_t measure_rows(double* lane, const R* a, double scale, std::in
       std::memcpy(next, a + i + v * doubles_in_vector, sizeof next);
       Vector wide;
       for (int k = 0; k < doubles_in_vector; ++k) wide[k] = double(next[k]);
-      sum[v] = accumulate_vector<M>(sum[v], wide, scale);
+      sum[v] = accumulate_vector<M, R>(sum[v], wide, scale);
     }
   }
   std::memcpy(lane, sum, sizeof sum);
