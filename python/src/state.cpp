@@ -15,9 +15,9 @@ namespace {
 
 // Below this, handing over the interpreter costs more than the update.
 constexpr std::int64_t worth_releasing = 1 << 13;  // elements
-// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It keeps
-// it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter lets any
-// thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
+// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It
+// keeps it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter
+// lets any thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
 constexpr std::int64_t small_leaf = 512, briefly = 1 << 20;
 
 // The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
