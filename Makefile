@@ -35,8 +35,8 @@ help: ## list the targets
 demo: $(VENV)/.demo $(BUILD)/.installed ## train on handwritten digits and draw the learning curves
 	$(PY) examples/digits.py
 
-test: export OPTIMISERS_CPP_BUILD := $(CURDIR)/$(BUILD)
-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/liboptimisers_cuda_emulation.so
+test: export OPTIMISERS_CPP_BUILD := $(abspath $(BUILD))
+test: export OPTIMISERS_CUDA_LIBRARY := $(abspath $(BUILD))/cuda/liboptimisers_cuda_emulation.so
 test: cpp-test python-test ## build and run every test
 
 build: $(BUILD)/.installed ## build the package and install it into .venv
@@ -64,21 +64,22 @@ python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python 
 	$(PY) -m pytest --durations=10 $(ARGS)
 
 # The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
-# one that knows CUDA, and with CuPy and JAX as far as they are to be tested.
+# one that knows CUDA, and with CuPy and JAX as far as they are to be tested. Where it has what the groups `build` and `gpu`
+# of pyproject.toml ask for, nothing is downloaded.
 GPU_ARCH ?= 90
-gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(CURDIR)/$(BUILD)/cuda/_cuda.so
-gpu-test: $(VENV)/.test $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
+gpu-test: export OPTIMISERS_CUDA_LIBRARY := $(abspath $(BUILD))/cuda/_cuda.so
+gpu-test: $(VENV)/.gpu $(BUILD)/.installed ## run the tests that need a GPU, and say why they cannot
 	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
-	$(PY) -m pytest -rs tests/python/test_gpu*.py $(ARGS)
+	$(PY) tools/gpu_tests.py $(ARGS)
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)
 
-gpu-bench: $(VENV)/.test $(BUILD)/.installed ## measure on a GPU; VENV=... names an environment whose torch knows CUDA
+gpu-bench: $(VENV)/.gpu $(BUILD)/.installed ## measure on a GPU; VENV=... names an environment whose torch knows CUDA
 	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
-	OPTIMISERS_CUDA_LIBRARY=$(CURDIR)/$(BUILD)/cuda/_cuda.so $(PY) bench/gpu/run.py $(ARGS)
+	OPTIMISERS_CUDA_LIBRARY=$(abspath $(BUILD))/cuda/_cuda.so $(PY) bench/gpu/run.py $(ARGS)
 
 bench-kernels: $(BUILD)/.installed ## time every kernel on every instruction set, as JSON; ARGS="--only Adam"
 	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
@@ -114,10 +115,11 @@ $(VENV)/.pip:
 	@test -n "$(PYTHON)" || { echo "make: Python 3.10 or newer is needed; name one with PYTHON=..." >&2; exit 1; }
 	@test -x $(PY) || $(PYTHON) -m venv $(VENV) || { rm -rf $(VENV); \
 		echo "make: $(PYTHON) -m venv failed; on Debian and Ubuntu: apt-get install python3-venv" >&2; exit 1; }
-	$(PIP) install --upgrade 'pip>=25.1'
+	@$(PY) -c 'import pip, sys; sys.exit(tuple(map(int, pip.__version__.split(".")[:2])) < (25, 1))' || \
+		$(PIP) install --upgrade 'pip>=25.1'
 	@touch $@
 
-$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.cuda-check: $(VENV)/.%: pyproject.toml $(VENV)/.pip
+$(VENV)/.build $(VENV)/.demo $(VENV)/.test $(VENV)/.lint $(VENV)/.bench $(VENV)/.gpu $(VENV)/.cuda-check: $(VENV)/.%: pyproject.toml $(VENV)/.pip
 	$(PIP) install --group $*
 	@touch $@
 

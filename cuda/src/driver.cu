@@ -82,6 +82,10 @@ Status status_of(cudaError_t e) {
     case cudaErrorContextIsDestroyed:
     case cudaErrorMpsClientTerminated:
     case cudaErrorExternalDevice:
+#if CUDART_VERSION >= 13000
+    case cudaErrorContained:
+    case cudaErrorTensorMemoryLeak:
+#endif
       return Status::sticky;
     default:
       return Status::failed;

@@ -1,11 +1,17 @@
 // emulation.cpp: a driver without a GPU, for tests: device memory is host memory, a kernel is a loop over its blocks,
-// phases and threads. Everything but the hardware is the same code, under any sanitizer.
+// phases and threads, or many blocks at once in any order. Everything but the hardware is the same code, under any
+// sanitizer.
+#include <algorithm>
 #include <array>
+#include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
 #include <map>
+#include <memory>
 #include <mutex>
+#include <random>
+#include <vector>
 
 #include "driver.hpp"
 #include "launch.hpp"
@@ -49,26 +55,81 @@ Status launch_fault() {
   return *text == 'f' ? Status::failed : Status::sticky;
 }
 
-template <class K, int... P>
-void run_block(const typename K::Table& t, unsigned block, std::integer_sequence<int, P...>) {
+// A block under way: its shared memory, and how far its threads are.
+template <class K>
+struct Block {
+  explicit Block(unsigned n) : number(n) {
+    std::memset(memory, 0xa5, sizeof memory);  // what is read before it is written is not zero by luck
+  }
   alignas(64) std::byte memory[sizeof(typename K::Shared)];
-  std::memset(memory, 0xa5, sizeof memory);  // what is read before it is written is not zero by luck
-  auto& shared = *reinterpret_cast<typename K::Shared*>(memory);
-  const auto phase = [&]<int Phase>(std::integral_constant<int, Phase>) {
-    for (int thread = 0; thread < K::threads; ++thread) K::template run<Phase>(t, shared, block, thread);
-  };
-  (phase(std::integral_constant<int, P>{}), ...);
+  unsigned number;
+  int phase = 0, done = 0;  // threads that are through the phase
+  int first = 0, stride = 1;
+
+  // Some threads go on, none past the end of the phase.
+  void run(const typename K::Table& t, int count) {
+    run_in(t, std::min(count, K::threads - done), std::make_integer_sequence<int, K::phases>{});
+    if (done < K::threads) return;
+    ++phase;
+    done = 0;
+  }
+
+ private:
+  template <int... P>
+  void run_in(const typename K::Table& t, int count, std::integer_sequence<int, P...>) {
+    static_assert((K::threads & (K::threads - 1)) == 0);  // so that any odd stride comes to every thread
+    auto& shared = *reinterpret_cast<typename K::Shared*>(memory);
+    const auto in = [&]<int Phase>(std::integral_constant<int, Phase>) {
+      for (const int end = done + count; done < end; ++done)
+        K::template run<Phase>(t, shared, number, (first + done * stride) & (K::threads - 1));
+    };
+    ((phase == P ? in(std::integral_constant<int, P>{}) : void()), ...);
+  }
+};
+
+// OPTIMISERS_EMULATED_ORDER=NUMBER: not block after block and thread after thread, but many blocks at once, a few
+// threads of one and then of another, in an order drawn from the number: as the hardware may, in steps of a thread's
+// phase. Barriers that are missing, and blocks that do not wait for each other where they must, show in the results.
+template <class K>
+void run_in_any_order(const typename K::Table& t, unsigned blocks, unsigned number) {
+  constexpr std::size_t at_once = 16;
+  static std::atomic<unsigned> launches{0};
+  std::mt19937 random(number + 1000003u * launches.fetch_add(1));
+  const auto below = [&](std::size_t n) { return int(random() % n); };
+  std::vector<std::unique_ptr<Block<K>>> under_way;
+  for (unsigned next = 0; next < blocks || !under_way.empty();) {
+    if (next < blocks && (under_way.empty() || (under_way.size() < at_once && below(2) == 0)))
+      under_way.push_back(std::make_unique<Block<K>>(next++));
+    const auto chosen = under_way.begin() + below(under_way.size());
+    Block<K>& block = **chosen;
+    if (block.done == 0) {
+      block.first = below(K::threads);
+      block.stride = 2 * below(K::threads) + 1;
+    }
+    block.run(t, 1 + below(K::threads));
+    if (block.phase == K::phases) under_way.erase(chosen);
+  }
 }
 
 template <class K>
 struct Run {
   static int launch(const void* table, unsigned blocks, void*) {
     const auto& t = *static_cast<const typename K::Table*>(table);
-    for (unsigned b = 0; b < blocks; ++b) run_block<K>(t, b, std::make_integer_sequence<int, K::phases>{});
+    if (const char* order = std::getenv("OPTIMISERS_EMULATED_ORDER")) {
+      run_in_any_order<K>(t, blocks, unsigned(std::strtoul(order, nullptr, 10)));
+      return 0;
+    }
+    for (unsigned b = 0; b < blocks; ++b)
+      for (Block<K> block(b); block.phase < K::phases;) block.run(t, K::threads);
     return 0;
   }
 };
 const auto table = launchers<Run>(static_cast<Kernels*>(nullptr));
+
+bool capturing() { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; }
+
+// Whose code is on the device. In a capture CUDA may refuse to bring it there.
+std::array<std::atomic<bool>, kernel_count> loaded{};
 
 Status allocate(int, std::size_t bytes, void** memory) {
   const std::lock_guard lock(mutex);
@@ -120,13 +181,18 @@ const Driver emulated{
     .launch =
         [](int device, void* stream, int kernel, const void* args, unsigned blocks) {
           if (const Status fault = launch_fault(); fault != Status::ok) return fault;
+          if (!loaded[std::size_t(kernel)].exchange(true) && capturing()) return Status::failed;
           table[std::size_t(kernel)](args, blocks, stream);
           return note("launch", device, stream);
         },
-    .load = [](int device, int) { return note("load", device, nullptr); },
+    .load =
+        [](int device, int kernel) {
+          loaded[std::size_t(kernel)] = true;
+          return note("load", device, nullptr);
+        },
     .wait = [](int device, void* stream) { return note("wait", device, stream); },
     // OPTIMISERS_EMULATED_CAPTURE says so; kernels run all the same.
-    .capturing = [](int, void*) { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; },
+    .capturing = [](int, void*) { return capturing(); },
     .fill_now =
         [](int, void* to, const void* from, std::size_t bytes) {
           if (bytes > 0 && from == nullptr) std::memset(to, 0, bytes);

@@ -208,7 +208,8 @@ int GroupTables::sweep_kernel(Access access) const {
 void GroupTables::load_kernels(Access access) {
   bool& loaded = loaded_[to_out_][int(access)];
   if (loaded) return;
-  std::vector<int> kernels{kernel_number<Send<send_small>>, kernel_number<Send<send_large>>, sweep_kernel(access)};
+  load_senders(device_);
+  std::vector<int> kernels{sweep_kernel(access)};
   if (reduces()) {
     kernels.push_back(kernel_for<FirstMeasure>(group_.compute, access));
     kernels.push_back(kernel_number<Combine>);

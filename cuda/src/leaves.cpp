@@ -351,12 +351,14 @@ class Leaves final : public DeviceLeaves {
     const std::uint64_t refusals = std::atomic_ref(r->refusals).load(std::memory_order_acquire);
     if (refusals == seen_) return;
     seen_ = refusals;
-    const std::uint32_t leaf = r->leaf;
-    const int stage = int(r->stage);
+    const std::uint64_t place = std::atomic_ref(r->place).load(std::memory_order_relaxed);
+    const double norm = std::atomic_ref(r->norm).load(std::memory_order_relaxed);
+    const auto leaf = std::uint32_t(place / stage_limit);
+    const auto stage = std::size_t(place % stage_limit);
     const std::string& name = state_.specs[leaf].name;
     throw Error(ErrorKind::non_finite,
-                std::string("update: ") + state_.group_of(leaf).stages[std::size_t(stage)].info->text.name +
-                    " expects a finite norm of the gradient, got " + (std::isnan(r->norm) ? "nan" : "inf") +
+                std::string("update: ") + state_.group_of(leaf).stages[stage].info->text.name +
+                    " expects a finite norm of the gradient, got " + (std::isnan(norm) ? "nan" : "inf") +
                     ", first at \"" + name +
                     "\", in an earlier call on this device; that call wrote nothing, later ones ran. Call wait after "
                     "each update to know at once, or use throw=False",

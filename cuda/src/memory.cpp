@@ -29,6 +29,11 @@ Buffer::~Buffer() {
   if (data_ != nullptr) cuda::release(device_, data_);
 }
 
+void load_senders(int device) {
+  for (const int kernel : {kernel_number<Send<send_small>>, kernel_number<Send<send_large>>})
+    check(driver_in_use().load(device, kernel), device, "loading a kernel");
+}
+
 void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes) {
   const auto launch = [&]<int N>(std::integral_constant<int, N>, std::size_t n) {
     SendTable<N> table;

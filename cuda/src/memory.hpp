@@ -58,7 +58,8 @@ class Buffer {
 template <class T>
 Buffer constant(int device, std::span<const T> values);
 
-// `bytes` of host memory to the device, within the launches themselves.
+// `bytes` of host memory to the device, within the launches themselves, whose kernels `load_senders` has brought there.
+void load_senders(int device);
 void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes);
 
 // A table of the host's with its copy on the device.

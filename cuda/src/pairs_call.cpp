@@ -57,6 +57,7 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
   std::memcpy(bytes.data() + pair_bytes + axis_bytes, block_pair.data(), block_pair.size() * sizeof(std::uint32_t));
   const Driver& driver = driver_in_use();
   void* on = stream(device);
+  load_senders(device);
   check(driver.load(device, kernel_number<Pairs>), device, "loading a kernel");
   const OnStream tables(device, bytes.size());
   std::byte* const memory = tables.data;

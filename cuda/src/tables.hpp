@@ -63,10 +63,11 @@ struct StageTable {
 struct Verdict {
   std::uint32_t refused;  // not 0: a norm was refused, and the call writes nothing
 };
-// Seen by the host: what was refused since it last looked.
+// Seen by the host: what was refused since it last looked. The next refusal may be written while it looks, so that what
+// belongs together, a leaf and a stage of it, is written at once.
 struct Report {
   std::uint64_t refusals;
-  std::uint32_t leaf, stage;
+  std::uint64_t place;  // leaf * stage_limit + stage
   double norm;
 };
 

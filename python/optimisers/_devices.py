@@ -64,6 +64,9 @@ def _moved_state(state: State, place: int) -> State:
         raise InvalidValueError(
             f'to_device: "{state._core.path_text(state._node)}" is a part of a state tree; convert the whole tree'
         )
+    on, reason, _ = _core.cuda_status() if place != HOST else (True, "", [])
+    if not on:
+        raise InvalidValueError(f"to_device: CUDA is off: {reason}")
     spec, leaves, _, layout, user = state._core.pickled()
     leaves = [
         (shape, dtype, _library_there(library, place), frozen, memory, place)

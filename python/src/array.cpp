@@ -146,11 +146,11 @@ bool read_plain_numpy(PyObject* object, ArrayView& view) {
 Fault read_array(PyObject* object, ArrayView& view) {
   Fault fault;
   if (read_numpy(object, view, fault)) return fault;
-  if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
   if (const DeviceArray* array = as_device_array(object)) {
     view = array->view();
     return Fault::none;
   }
+  if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
   return Fault::not_array;
 }
 

@@ -24,6 +24,10 @@ std::string fault_text(PyObject* object, Fault fault) {
     case Fault::none:
       return "is fine";
     case Fault::not_array:
+      if (static PyObject* tensor_class = nullptr; is_instance_of(object, "torch", "Tensor", tensor_class))
+        return "is a tensor of torch " +
+               std::string(nb::str(nb::module_::import_("torch").attr("__version__")).c_str()) +
+               ", which has no DLPack C exchange API for tensors; install a newer torch";
       return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
     case Fault::unsupported:
     case Fault::not_numeric:

@@ -75,8 +75,7 @@ nb::object capsule_of(nb::handle self, const char* name) {
 
 // For work on this thread's stream: after what writes the array.
 ArrayView ready(const DeviceArray& array) {
-  void* here = cuda::stream(array.device);
-  if (here != array.stream) cuda::follow(array.device, here, array.stream);
+  follow_array(array);
   return array.view();
 }
 nb::object copied(const DeviceArray& array, DType dtype) { return device_copy(ready(array), dtype); }

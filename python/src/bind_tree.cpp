@@ -115,8 +115,10 @@ std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb
   for (std::size_t i : chosen.leaves)
     if (m.flat.views[i].device != on_host)
       require_cuda("setup: array at \"" + m.flat.spec->text(m.flat.spec->leaf_node(i)) + "\"");
-  return std::make_unique<State>(chosen.spec, leaf_arrays(m.flat, chosen.leaves), std::move(chosen.rules), views,
-                                 std::nullopt);
+  std::vector<LeafArray> leaves = leaf_arrays(m.flat, chosen.leaves);
+  const OnStreams on(streams_of(leaves), {});
+  follow_imported(m.flat.read_from);
+  return std::make_unique<State>(chosen.spec, std::move(leaves), std::move(chosen.rules), views, std::nullopt);
 }
 
 std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules, nb::handle flat,
@@ -140,6 +142,8 @@ std::unique_ptr<State> new_segmented_state(const Model& m, const nb::list& rules
     leaf.library = library_of(flat.ptr());
     leaf.device = view.device;
   }
+  const OnStreams on(streams_of(leaves), {});
+  follow_imported({&vector.array, 1});
   return std::make_unique<State>(chosen.spec, std::move(leaves), std::move(chosen.rules), std::span(&view, 1),
                                  std::move(layout));
 }

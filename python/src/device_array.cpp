@@ -28,7 +28,7 @@ std::pair<nb::object, DeviceArray*> new_array() {
 }
 
 // __dlpack__ of libraries from before DLPack 1.0 does not know max_version.
-nb::object capsule_of(PyObject* object, std::uintptr_t stream) {
+nb::object capsule_of(PyObject* object, std::intptr_t stream) {
   static auto& old = *new std::unordered_set<PyTypeObject*>;
   nb::object method = nb::borrow(object).attr("__dlpack__");
   if (!old.contains(Py_TYPE(object))) {
@@ -49,10 +49,28 @@ nb::object capsule_of(PyObject* object, std::uintptr_t stream) {
   return method(nb::arg("stream") = stream);
 }
 
+bool captures(int device, void* stream) {
+  const cuda::Stream there(stream, device);
+  return cuda::capturing(device);
+}
+
+// The stream an array is to be ready on: this thread's. CuPy's, where this thread has none yet and CuPy captures a
+// graph: the default stream cannot wait for that.
+void* stream_for(int device, Library library) {
+  void* here = cuda::stream(device);
+  if (here != nullptr || library != Library::cupy) return here;
+  void* theirs = cupy_stream(device);
+  return captures(device, theirs) ? theirs : here;
+}
+
+// A library that is told -1 orders nothing: what is captured cannot wait for what is not.
 Fault import_dlpack(PyObject* object, int device, nb::object& out) {
   auto [result, array] = new_array();
   const bool ordered = cuda_status().on;
-  array->owner = ordered ? capsule_of(object, public_handle(cuda::stream(device))) : capsule_of(object, 1);
+  array->library = library_of(object);
+  array->stream = ordered ? stream_for(device, array->library) : nullptr;
+  const bool in_order = !ordered || !captures(device, array->stream);
+  array->owner = capsule_of(object, in_order ? static_cast<std::intptr_t>(public_handle(array->stream)) : -1);
   const DLPackTensor* tensor = nullptr;
   if (PyCapsule_IsValid(array->owner.ptr(), "dltensor_versioned")) {
     auto* managed = static_cast<DLPackVersioned*>(PyCapsule_GetPointer(array->owner.ptr(), "dltensor_versioned"));
@@ -72,8 +90,6 @@ Fault import_dlpack(PyObject* object, int device, nb::object& out) {
   if (tensor->strides != nullptr)
     for (int i = 0; i < tensor->ndim; ++i) array->strides.push_back(tensor->strides[i] * size_of(array->dtype));
   if (is_jax(object)) array->writable = false;
-  array->stream = ordered ? cuda::stream(device) : nullptr;
-  array->library = library_of(object);
   out = std::move(result);
   return Fault::none;
 }
@@ -118,8 +134,7 @@ Fault import_interface(PyObject* object, const nb::object& interface, nb::object
   if (cuda_status().on) {
     array->device = array->data == nullptr ? 0 : cuda::device_of(array->data);
     if (array->device < 0) return Fault::gone;
-    if (array->names_stream && array->stream != cuda::stream(array->device))
-      cuda::follow(array->device, cuda::stream(array->device), array->stream);
+    if (array->names_stream) follow_array(*array);
   }
   out = std::move(result);
   return Fault::none;
@@ -167,10 +182,13 @@ Fault import_device_array(PyObject* object, nb::object& out) {
 void follow_imported(std::span<const nb::object> arrays) {
   for (const nb::object& object : arrays) {
     const DeviceArray* array = as_device_array(object.ptr());
-    if (array == nullptr) continue;
-    void* here = cuda::stream(array->device);
-    if (array->stream != here) cuda::follow(array->device, here, array->stream);
+    if (array != nullptr) follow_array(*array);
   }
+}
+
+void follow_array(const DeviceArray& array) {
+  void* here = cuda::stream(array.device);
+  if (array.stream != here && !cuda::capturing(array.device)) cuda::follow(array.device, here, array.stream);
 }
 
 Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from) {

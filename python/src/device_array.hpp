@@ -38,7 +38,10 @@ DeviceArray* as_device_array(PyObject* object);
 // writes it before this thread's stream goes on.
 Fault import_device_array(PyObject* object, nb::object& out);
 
-// Arrays that came in before this thread's streams were set: those go on behind what writes the arrays.
+// This thread's stream goes on behind what writes the array; not while it captures a graph, which nothing outside of
+// the graph can be ordered with.
+void follow_array(const DeviceArray& array);
+// Arrays that came in before this thread's streams were set.
 void follow_imported(std::span<const nb::object> arrays);
 
 // import_device_array for an array of any library, with what the view is of.

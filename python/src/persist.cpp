@@ -162,8 +162,12 @@ std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
     const LeafArray like = leaves.empty() ? LeafArray{} : leaves[0];
     blank = blank_arrays({LeafArray{{layout->size}, layout->dtype, like.library, like.device}});
   }
-  auto state =
-      std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
+  std::unique_ptr<State> state;
+  {
+    const OnStreams on(streams_of(leaves), {});
+    state =
+        std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
+  }
   for (std::uint32_t i = 0; i < state->leaves_.size(); ++i) {
     nb::handle item = data[1][i];
     std::size_t k = 0;

@@ -15,9 +15,9 @@ namespace {
 
 // Below this, handing over the interpreter costs more than the update.
 constexpr std::int64_t worth_releasing = 1 << 13;  // elements
-// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It keeps
-// it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter lets any
-// thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
+// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It
+// keeps it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter
+// lets any thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
 constexpr std::int64_t small_leaf = 512, briefly = 1 << 20;
 
 // The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
@@ -46,14 +46,13 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
   return specs;
 }
 
-Streams streams_of(const std::vector<LeafArray>& leaves) {
+}  // namespace
+
+Streams streams_of(std::span<const LeafArray> leaves) {
   Streams streams;
   for (const LeafArray& leaf : leaves) streams.add(leaf.device, leaf.library);
-  streams.use();
   return streams;
 }
-
-}  // namespace
 
 Layout layout_of(const Flattened& model, DType dtype) {
   Layout layout{dtype, 0, {}, {}, {}};
@@ -84,7 +83,6 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       model_(*spec_),
       gradients_(*spec_) {
   size_scratch();
-  streams_.reset();
 }
 
 State::State(const State& other)

@@ -57,6 +57,9 @@ struct GradientSource {
   std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
 };
 
+// Of the devices the leaves are on.
+Streams streams_of(std::span<const LeafArray> leaves);
+
 // A model whose trained arrays are copies that can be written.
 struct CopiedModel {
   nb::object model;
@@ -66,7 +69,7 @@ struct CopiedModel {
 
 class State {
  public:
-  // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector.
+  // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector. On this thread's streams.
   State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
         std::span<const ArrayView> arrays, std::optional<Layout> layout);
   State(const State& other);  // shares the spec, copies everything that changes

@@ -30,11 +30,6 @@ CudaStatus load() {
   return status;
 }
 
-void* cupy_stream(int device) {
-  nb::object stream = nb::module_::import_("cupy").attr("cuda").attr("get_current_stream")(device);
-  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(stream.attr("ptr")));
-}
-
 void* torch_stream(int device) {
   const DLPackExchange* torch = torch_exchange();
   void* stream = nullptr;
@@ -56,6 +51,11 @@ void require_cuda(const std::string& place) {
     throw Error(ErrorKind::device, place +
                                        " is on a CUDA device, and this process was forked off one that had used CUDA, "
                                        "which does not survive that; start it with the \"spawn\" method instead");
+}
+
+void* cupy_stream(int device) {
+  nb::object stream = nb::module_::import_("cupy").attr("cuda").attr("get_current_stream")(device);
+  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(stream.attr("ptr")));
 }
 
 void check_device(int device) {

@@ -21,6 +21,9 @@ const CudaStatus& cuda_status();
 // Throws what `place` ("setup: array at "w"") is on a CUDA device for and CUDA is off; or that this process was forked.
 void require_cuda(const std::string& place);
 
+// CuPy's current stream.
+void* cupy_stream(int device);
+
 // Throws that there is no such device.
 void check_device(int device);
 

@@ -185,5 +185,14 @@ TEST_F(CudaCalls, MemoryOfTheStreamIsGivenBackWhereAKernelFails) {
   EXPECT_EQ(calls("release"), (Lines{"release 0 0x0"}));
 }
 
+// The emulation refuses a launch in a capture of what nothing in the process has loaded before: ctest gives each test
+// one.
+TEST_F(Cuda, AFirstLerpInACaptureHasItsKernelsLoaded) {
+  Twin x(DType::float32, {3000}, {}, 1), dx(DType::float32, {3000}, {}, 2);
+  setenv("OPTIMISERS_EMULATED_CAPTURE", "1", 1);
+  EXPECT_NO_THROW(lerp({{x.view(true)}}, {{dx.view(true)}}, 0.5, named({"w"})));
+  unsetenv("OPTIMISERS_EMULATED_CAPTURE");
+}
+
 }  // namespace
 }  // namespace optimisers::test

@@ -11,6 +11,7 @@ import numpy as np
 from device_arrays import DLPackArray, tensor_of
 
 current = types.SimpleNamespace(device=0, ptr=0)
+asked: list[int] = []  # for which streams arrays were to be ready
 
 
 class ndarray:  # noqa: N801  CuPy's own name
@@ -30,6 +31,7 @@ class ndarray:  # noqa: N801  CuPy's own name
         lender = DLPackArray(np.empty(0), self.device_id)
         lender.tensor = self.host
         keywords.pop("max_version")
+        asked.append(keywords["stream"])
         return lender.__dlpack__(**keywords)
 
     def get(self) -> np.ndarray:

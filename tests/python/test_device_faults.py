@@ -155,6 +155,8 @@ def report(library: str) -> str:
         "print(opt.doctor())\n"
         "try: opt.setup(opt.Adam(), CudaArray(np.ones(3)))\n"
         "except ValueError as error: print(error)\n"
+        "try: opt.to_device(opt.setup(opt.Adam(), x), 'cuda')\n"
+        "except ValueError as error: print(error)\n"
     )
     here = Path(__file__).parent
     result = subprocess.run(
@@ -169,6 +171,7 @@ def test_without_a_library_everything_but_devices_works(tmp_path):
     text = report(str(tmp_path / "_cuda.so"))
     assert f"CUDA            off: this installation has no CUDA library ({tmp_path / '_cuda.so'})" in text
     assert 'setup: array at "x" is on a CUDA device, and CUDA is off: this installation has no CUDA library' in text
+    assert "to_device: CUDA is off: this installation has no CUDA library" in text
 
 
 def test_what_is_no_library_is_told(tmp_path):

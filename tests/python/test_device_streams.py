@@ -78,6 +78,44 @@ def test_cupys_stream_goes_on_behind_a_step_on_another_one(calls, cupy):
     assert not calls("follow")
 
 
+def test_setup_follows_arrays_that_came_in_on_another_stream(calls, cupy):
+    cp.current.ptr = 0x60
+    tree = [cp.array(X), DLPackArray(G)]
+    calls()
+    opt.setup(opt.MixedPrecision(opt.Adam(), "float64"), tree)  # reads them
+    assert calls("follow", "launch")[0] == "follow 0 0x60"
+
+
+def test_a_setup_that_fails_leaves_no_stream_behind(cupy):
+    cp.current.ptr = 0x60
+    with pytest.raises(ValueError, match="16 stages"):
+        opt.setup(opt.OptimiserChain(*[opt.Descent()] * 17), cp.array(X))
+    x = DLPackArray(X)
+    opt.to_device(x, "cpu")
+    assert set(x.streams) == {1}
+
+
+def test_a_capture_is_ordered_with_nothing_outside_of_it(calls, cupy, monkeypatch):
+    """Waiting for another stream's event would end it, and so would another stream that waits for its."""
+    cp.current.ptr = 0x60
+    x, other = cp.array(X), CudaArray(G.copy(), stream=0x70)
+    state = opt.setup(opt.Adam(), x)
+    opt.update_(state, x, cp.array(G))
+    opt.lerp_(x, cp.array(G), 0.5)
+    cp.asked.clear()
+    calls()
+    monkeypatch.setenv("OPTIMISERS_EMULATED_CAPTURE", "1")
+    opt.lerp_(x, cp.array(G), 0.5)
+    opt.lerp_(x, other, 0.5)
+    with pytest.raises(ValueError, match="cannot be part of the CUDA graph"):
+        opt.norm(x)
+    opt.update_(state, x, cp.array(G))
+    opt.update_(state, x, other)
+    lent = DLPackArray(G)
+    opt.update_(state, x, lent)
+    assert set(cp.asked) == {-1} == set(lent.streams) and not calls("follow", "await", "wait")
+
+
 def test_moving_within_devices_has_arrived_on_return(calls):
     calls()
     opt.to_device(DLPackArray(X), "cuda:0")

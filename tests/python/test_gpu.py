@@ -2,6 +2,7 @@
 
 import copy
 import gc
+import math
 import os
 import pickle
 
@@ -237,6 +238,18 @@ def test_leaves_on_two_gpus_are_one_tree():
         opt.update_(states[1], there, {"a": g["a"].to("cuda:0"), "b": g["b"].to("cuda:1")})
     assert same_bits(here, there)
     assert same_bits(opt.to_device(states[1], 1)["a"].state[1].m, states[0]["a"].state[1].m)
+
+
+def test_more_elements_than_32_bits_count():
+    n = 2**31 + 4099
+    if torch.cuda.mem_get_info()[0] < 20 * n // 3:
+        pytest.skip("needs 15 GB of free device memory")
+    x, g = torch.ones(n, dtype=torch.bfloat16, device="cuda"), torch.ones(n, dtype=torch.bfloat16, device="cuda")
+    assert opt.norm(g) == math.sqrt(n)  # the sum of squares is exact in double
+    opt.update_(opt.setup(opt.OptimiserChain(opt.ClipNorm(math.sqrt(n) / 2), opt.Descent(0.5)), x), x, g)
+    assert all((part == 0.75).all() for part in x.split(2**28))
+    opt.lerp_(x, g, 0.5)
+    assert all((part == 0.875).all() for part in x.split(2**28))
 
 
 def test_too_little_memory_leaves_everything_as_it_is():

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import copy
 import pickle
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -264,3 +266,15 @@ def test_states_of_modules_copy_and_pickle(net: Net) -> None:
 def test_a_module_without_parameters_warns() -> None:
     with pytest.warns(UserWarning, match="no trained array"):
         opt.setup(opt.Adam(), torch.nn.ReLU())
+
+
+def test_a_torch_that_is_too_old_is_named() -> None:
+    code = (
+        "import torch, optimisers as opt\n"
+        "del torch.Tensor.__dlpack_c_exchange_api__\n"
+        "try: opt.setup(opt.Adam(), {'w': torch.ones(3)})\n"
+        "except TypeError as error: print(error)"
+    )
+    told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    expected = f'array at "w" is a tensor of torch {torch.__version__}, which has no DLPack C exchange API for tensors'
+    assert expected in told

@@ -51,9 +51,10 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_ONE_BY_ONE static_cast<void>(0)
 #endif
 
-// OPT_PREFETCH(p): the cache line at p will soon be read. A hint, which any address may be given to.
+// OPT_PREFETCH(p): the cache line at p will soon be read. A hint, which any address may be given to. Elsewhere p is not
+// evaluated: a device cannot read what it is made of.
 #if defined(__GNUC__) && !defined(__CUDACC__)
 #define OPT_PREFETCH(p) __builtin_prefetch(p)
 #else
-#define OPT_PREFETCH(p) static_cast<void>(p)
+#define OPT_PREFETCH(p) static_cast<void>(sizeof(p))
 #endif

@@ -3,6 +3,7 @@
 #pragma once
 #include <cstring>
 
+#include "block.hpp"
 #include "cpu/convert.hpp"
 #include "cpu/dispatch.hpp"
 #include "tables.hpp"
@@ -168,7 +169,7 @@ struct Elements<Access::any, T> {
   static constexpr int per_piece = 16 / int(sizeof(real_t<T>));
   template <int V>
   OPT_FN static void read(const DeviceArray& a, const Axis* axes, std::int64_t i, int count, T* to) {
-    for (int v = 0; v < V; ++v) to[v] = v < count ? load_any<T>(a, axes, i + v) : T{};
+    each<V>([&](int v) { to[v] = v < count ? load_any<T>(a, axes, i + v) : T{}; });
   }
   template <int V>
   OPT_FN static void write(const T* from, const DeviceArray& a, const Axis* axes, std::int64_t i, int count) {
@@ -177,11 +178,11 @@ struct Elements<Access::any, T> {
   }
   template <int V>
   OPT_FN static void take_edits(const DeviceArray& a, const Axis* axes, std::int64_t i, int count, T* master) {
-    for (int v = 0; v < V; ++v) {
-      if (v >= count) continue;
+    each<V>([&](int v) {
+      if (v >= count) return;
       const std::byte* p = address(a, axes, i + v);
       cpu::with_trainable(a.dtype, [&](auto s) { take_edit(load_one<decltype(s)>(p, a.aligned), master[v]); });
-    }
+    });
   }
 };
 

@@ -104,8 +104,7 @@ struct Combine {
           break;
         }
       }
-    t.report->leaf = t.members[blamed].leaf;
-    t.report->stage = std::uint32_t(t.members[blamed].stage);
+    t.report->place = std::uint64_t(t.members[blamed].leaf) * stage_limit + std::uint64_t(t.members[blamed].stage);
     t.report->norm = *t.members[s.guilty].norm;
     publish();
     t.report->refusals += 1;
