@@ -134,9 +134,9 @@ constexpr bool has_vectors = M == Measure::sum_squares || M == Measure::sum_abs;
 
 // As accumulate(). The scale is a power of two, so squares of floats are exact in double: fusing the addition is no
 // other rounding.
-template <Measure M, class R>
+template <Measure M, bool Scaled, class R>
 OPT_FN Vector accumulate_vector(Vector so_far, Vector a, double scale) {
-  const Vector scaled = a * scale;
+  const Vector scaled = Scaled ? a * scale : a;
 #if defined(__FMA__)
   if constexpr (M == Measure::sum_squares && sizeof(R) < sizeof(double)) {
     for (int k = 0; k < doubles_in_vector; ++k) so_far[k] = __builtin_fma(scaled[k], scaled[k], so_far[k]);
@@ -147,8 +147,8 @@ OPT_FN Vector accumulate_vector(Vector so_far, Vector a, double scale) {
   else return so_far + (scaled < 0 ? -scaled : scaled);
 }
 
-// Whole rows of lanes; how many elements these are.
-template <Measure M, class R>
+// Whole rows of lanes; how many elements these are. Not scaled: by 1, as nearly always.
+template <Measure M, bool Scaled, class R>
 OPT_FN std::int64_t measure_rows(double* lane, const R* a, double scale, std::int64_t n) {
   constexpr int vectors = lanes / doubles_in_vector;
   Vector sum[vectors];
@@ -162,7 +162,7 @@ OPT_FN std::int64_t measure_rows(double* lane, const R* a, double scale, std::in
       std::memcpy(next, a + i + v * doubles_in_vector, sizeof next);
       Vector wide;
       for (int k = 0; k < doubles_in_vector; ++k) wide[k] = double(next[k]);
-      sum[v] = accumulate_vector<M, R>(sum[v], wide, scale);
+      sum[v] = accumulate_vector<M, Scaled, R>(sum[v], wide, scale);
     }
   }
   std::memcpy(lane, sum, sizeof sum);
@@ -179,7 +179,8 @@ void measure(double* lane, const void* dx, const MeasureArgs& given, std::int64_
   const MeasureArgs args = given;
   std::int64_t i = 0;
   if constexpr (has_vectors<M> && !is_complex<T>) {
-    i = measure_rows<M>(lane, a, args.inverse_scale, n);
+    const double scale = args.inverse_scale;
+    i = scale == 1 ? measure_rows<M, false>(lane, a, scale, n) : measure_rows<M, true>(lane, a, scale, n);
   } else {
     double sum[lanes];
     for (int l = 0; l < lanes; ++l) sum[l] = lane[l];
