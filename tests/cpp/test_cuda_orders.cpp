@@ -28,9 +28,11 @@ TEST_F(CudaOrders, StepsGiveTheHostsBits) {
       for (const DType dtype : {DType::float32, DType::bfloat16, DType::float64}) {
         Pair pair;
         int seed = 0;
-        for (const std::int64_t size : {0, 3, 20'000, 70'000})  // of 1, 1, 5 and 18 blocks
-          pair.add("n" + std::to_string(size), twin(dtype, {size}, ++seed), twin(dtype, {size}, ++seed),
+        for (const std::int64_t size : {0, 3, 20'000, 70'000}) {  // of 1, 1, 5 and 18 blocks
+          pair.add("n" + std::to_string(size), twin(dtype, {size}, seed + 1), twin(dtype, {size}, seed + 2),
                    {chains[c], {}, {}});
+          seed += 2;
+        }
         pair.add("strided", twin(dtype, {100, 80}, 20, {1, 100}), twin(dtype, {100, 80}, 21), {chains[c], {}, {}});
         pair.set_up();
         for (int step = 0; step < 4; ++step)
