@@ -3,28 +3,17 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from parts import Layer, ones
 
 import optimisers as opt
 
-
-def ones(*shape: int) -> np.ndarray:
-    return np.ones(shape)
-
-
 # --------------------------------------------------------------------------------------------- what is trained
-
-
-@dataclass
-class Layer:
-    w: Any
-    b: Any
-    scale: Any = field(default=None, metadata={"trainable": False})
 
 
 @dataclass(frozen=True)

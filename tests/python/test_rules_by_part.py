@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
 from typing import Any
 
-import numpy as np
 import pytest
+from parts import Layer, ones
 
 import optimisers as opt
-
-
-def ones(*shape: int) -> np.ndarray:
-    return np.ones(shape)
-
-
-@dataclass
-class Layer:
-    w: Any
-    b: Any
-    scale: Any = field(default=None, metadata={"trainable": False})
 
 
 def model() -> dict[str, Any]:
