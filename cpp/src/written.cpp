@@ -41,12 +41,12 @@ void refuse_state_overlap(const Optimiser::State& state, const ArrayView& dx, co
 // What a call writes, by where it lies. Made where a gradient meets written memory, which few calls have.
 class WrittenArrays {
  public:
-  WrittenArrays(const Optimiser::State& state, std::span<const LeafUpdate> leaves)
-      : state_(state), is_written_(state.leaves.size(), false) {
-    for (const LeafUpdate& u : leaves) is_written_[u.leaf] = may_write(state, u);
+  WrittenArrays(const Optimiser::State& state, std::span<const LeafUpdate> leaves) : state_(state) {
+    std::vector<bool> is_written(state.leaves.size(), false);
+    for (const LeafUpdate& u : leaves) is_written[u.leaf] = may_write(state, u);
     const auto& arrays = state.written.arrays;
     for (std::size_t i = 0; i < arrays.size(); ++i)
-      if (is_written_[arrays[i].second]) at_.push_back({extent_of(arrays[i].first), i, 0});
+      if (is_written[arrays[i].second]) at_.push_back({extent_of(arrays[i].first), i, 0});
     std::sort(at_.begin(), at_.end(), [](const At& l, const At& r) { return l.extent.lo < r.extent.lo; });
     std::uintptr_t reach = 0;
     for (At& a : at_) a.reach = reach = std::max(reach, a.extent.hi);
@@ -79,7 +79,6 @@ class WrittenArrays {
     std::uintptr_t reach;  // where the last of those up to here ends
   };
   const Optimiser::State& state_;
-  std::vector<bool> is_written_;
   std::vector<At> at_;
 };
 
