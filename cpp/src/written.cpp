@@ -130,6 +130,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     LeafRecord& leaf = state.leaves[u.leaf];
     leaf.epoch = state.epoch;
     leaf.checked = u.x.data;
+    leaf.contiguous = leaf.size == 0 || is_contiguous(u.x);
     for (int i = 0; i < u.x.ndim; ++i) state.strides_of(leaf)[i] = u.x.strides ? u.x.strides[i] * u.x.stride_unit : 0;
   }
 }

@@ -201,6 +201,22 @@ def test_parameter_replaced_by_an_equal_one_is_followed(model, state, grads):
     assert not np.array_equal(last(model)["bias"], before)
 
 
+def test_parameter_that_became_a_view_from_the_same_start_is_compared_again():
+    buffer = np.ones(16, np.float32)
+    model, grads = [buffer[::2], buffer[1::2]], [np.ones(8, np.float32)] * 2
+    state = opt.setup(opt.Momentum(), model)
+    opt.update_(state, model, grads)
+    for other in (buffer[:8], np.lib.stride_tricks.as_strided(buffer, (8,), (0,))):
+        before = everything([other, model[1]], state)
+        with pytest.raises(ValueError, match=r"share|overlaps"):
+            opt.update_(state, [other, model[1]], grads)
+        assert everything([other, model[1]], state) == before
+    whole = [np.ones(8, np.float32), model[1]]
+    opt.update_(state, whole, grads)
+    with pytest.raises(ValueError, match="overlaps itself"):
+        opt.update_(state, [np.lib.stride_tricks.as_strided(whole[0], (8,), (0,)), model[1]], grads)
+
+
 def test_model_of_another_structure_is_refused(model, state, grads):
     before = everything(model, state)
     shorter = {"layers": model["layers"][:-1]}
