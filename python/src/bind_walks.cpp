@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <deque>
 #include <set>
 
 #include "array.hpp"
@@ -77,9 +78,11 @@ class Sources {
     views.resize(spec_.leaf_count());
     for (std::uint32_t p = 0; p < spec_.places.size(); ++p) {
       const Place& place = spec_.places[p];
-      const ArrayView view = read(place.node);
+      ArrayView view = read(place.node);
+      const bool fits = view.ndim == static_cast<std::int32_t>(place.axes.size());
+      if (fits) permute_axes(view, place.axes, permuted_.emplace_back(2 * place.axes.size()).data());
       if (spec_.first_place[place.leaf] == p) views[place.leaf] = view;
-      else if (view.data != views[place.leaf].data)
+      else if (!is_tie(view, views[place.leaf]))
         value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" + spec_.text(spec_.leaf_node(place.leaf)) +
                     "\" are one array in the target, and two in the source");
     }
@@ -105,6 +108,7 @@ class Sources {
   Objects objects_;
 };
 
+  std::deque<std::vector<std::int64_t>> permuted_;
 void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));

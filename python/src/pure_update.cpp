@@ -38,10 +38,18 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
   const Node& top = spec_->nodes[root];
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
     const Place& place = spec_->places[p];
-    if (copied.leaves[place.leaf].is_valid()) continue;
+    PyObject* x = model_[place.node];
     ArrayView view;
-    if (!is_jax(model_[place.node])) read_parameter(place, view, call);
-    nb::object array = copy_of(model_[place.node], place.leaf);
+  std::map<std::uint32_t, std::pair<PyObject*, ArrayView>> first;  // of tied leaves; JAX's are ties by identity
+    const bool jax = is_jax(x);
+    if (!jax) read_parameter(place, view, call);
+    if (copied.leaves[place.leaf].is_valid()) {
+      const auto& [object, at_first] = first.at(place.leaf);
+      if (jax ? x != object : !is_tie(view, at_first)) refuse_untied(*spec_, place, call);
+      continue;
+    }
+    if (spec_->tied()) first[place.leaf] = {x, view};
+    nb::object array = copy_of(x, place.leaf);
     copied.leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
   }
   copied.model = rebuild(*spec_, root, model_.all(), copied.leaves);

@@ -67,6 +67,8 @@ struct CopiedModel {
   std::vector<std::uint32_t> from_jax;  // leaves that are copies of JAX arrays
 };
 
+[[noreturn]] void refuse_untied(const TreeSpec& spec, const Place& place, const char* call);
+
 class State {
  public:
   // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector. On this thread's streams.

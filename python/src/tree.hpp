@@ -85,6 +85,12 @@ enum class Ties : bool { found, ignored };
 Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found);
 
 // The model with its leaves replaced: new containers of the same classes, what is not trained shared, except for
+// For those who read the arrays: throws where JAX traces one.
+void check_values(const Flattened& flat, const char* call);
+
+// Whether arrays at two places of a tied leaf, both with the leaf's axes, are one: views of it may have come to have
+// their axes in another order, or fewer elements.
+bool is_tie(const ArrayView& a, const ArrayView& b);
 // trained arrays and their containers that stand at a place that is not trained as well: they stay one.
 // `objects` has the model's object at each live node.
 nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,

@@ -171,6 +171,9 @@ def test_lerp_writes_ties_once_and_wants_them_tied_in_the_source():
     assert np.unique(a).tolist() == [0.5]
     with pytest.raises(ValueError, match='"y" and "x" are one array in the target'):
         opt.lerp_(target, {"x": b, "y": b.T.copy()}, 0.5)
+    square, c = np.zeros((3, 3)), np.arange(9.0).reshape(3, 3)
+    with pytest.raises(ValueError, match='"y" and "x" are one array in the target'):
+        opt.lerp_({"x": square, "y": square}, {"x": c, "y": c.T}, 0.5)
 
 
 def test_lerp_bumps_the_versions_of_tensors_and_takes_other_dtypes():
