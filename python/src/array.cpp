@@ -15,6 +15,7 @@ namespace optimisers::python {
 namespace {
 
 constexpr std::int8_t no_dtype = -1;
+constexpr std::uintptr_t lowest_address = 1 << 16;  // that Linux gives to anybody
 
 template <class T>
 constexpr DType integer_dtype() {
@@ -132,6 +133,8 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 
 bool read_numpy(PyObject* object, ArrayView& view, Fault& fault) {
   if (!PyArray_Check(object)) return false;
+  // A fake, or its storage was let go; the view of an offset into none is not null.
+  if (reinterpret_cast<std::uintptr_t>(view.data) < lowest_address && size_of(view) != 0) return Fault::layout;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
 }

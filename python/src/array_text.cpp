@@ -49,7 +49,7 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "has " + count + " axes, expected at most " + std::to_string(max_ndim) + "; reshape it";
     }
     case Fault::layout:
-      return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
+      return "is a " + type_name(object) + " without memory of its own (sparse, meta, fake, or let go); make it dense";
     case Fault::gone:
       return "is a " + type_name(object) +
              " whose memory CUDA does not know: it was freed, or its context destroyed, or it never was a device's";

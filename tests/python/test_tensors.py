@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import optimisers as opt
 
@@ -63,3 +64,35 @@ def test_one_model_may_mix_libraries():
     model = {"n": ones(2), "t": torch.ones(2)}
     opt.update_(opt.setup(opt.Descent(1.0), model), model, {"n": torch.ones(2), "t": np.ones(2)})
     assert model["n"].sum() == 0 and model["t"].sum() == 0
+def without_memory(kind: str) -> torch.Tensor:
+    """A tensor of four elements that no memory holds."""
+    if kind == "fake":
+        with FakeTensorMode():
+            return torch.ones(4)
+    if kind == "zero":
+        return torch._efficientzerotensor(4)
+    x = torch.ones(8)
+    half = x[4:] if kind == "let go, with an offset" else x[:4]
+    x.untyped_storage().resize_(0)
+    return half
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["fake", "zero", "let go", "let go, with an offset"])
+def test_tensors_without_memory_are_refused(kind):
+    model = {"w": torch.ones(4)}
+    state = opt.setup(opt.Momentum(), model)
+    for x, dx in ((without_memory(kind), torch.ones(4)), (model["w"], without_memory(kind))):
+        with pytest.raises(ValueError, match=r'"w" is a .*Tensor without memory'):
+            opt.update_(state, {"w": x}, {"w": dx})
+    with pytest.raises(ValueError, match="without memory"):
+        opt.norm([without_memory(kind)])
+    assert model["w"].tolist() == [1, 1, 1, 1] and state["w"].state.v.tolist() == [0, 0, 0, 0]
+
+
+def test_tensors_inside_of_functional_transforms_are_refused():
+    for transform in (torch.func.functionalize, torch.func.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())):
+        with pytest.raises(ValueError, match="without memory"):
+            transform(lambda x: opt.setup(opt.Adam(), x) and x)(torch.ones(3, 2))
+
+
