@@ -83,12 +83,19 @@ void view_numpy(PyArrayObject* a, ArrayView& view) {
   view.device = on_host;
 }
 
+bool has_mask(PyObject* object) {
+  static PyObject* masked_class = nullptr;
+  if (!is_instance_of(object, "numpy.ma", "MaskedArray", masked_class)) return false;
+  return PyArray_Check(nb::borrow(object).attr("_mask").ptr());  // otherwise numpy.ma.nomask, a scalar
+}
+
 Fault import_numpy(PyArrayObject* a, ArrayView& view) {
   if (!plain_dtype(a, view.dtype)) {
     if (!is_ml_bfloat16(PyArray_DESCR(a))) return numpy_dtype_fault(PyArray_DESCR(a));
     view.dtype = DType::bfloat16;
   }
   if (PyArray_ISBYTESWAPPED(a)) return Fault::byte_order;
+  if (!PyArray_CheckExact(a) && has_mask(reinterpret_cast<PyObject*>(a))) return Fault::masked;
   view_numpy(a, view);
   return Fault::none;
 }
@@ -126,6 +133,8 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
   view.ndim = t.ndim;
   view.writable = true;
   view.present = true;
+  // A fake, or its storage was let go; the view of an offset into none is not null.
+  if (reinterpret_cast<std::uintptr_t>(view.data) < lowest_address && size_of(view) != 0) return Fault::layout;
   return is_trainable(view.dtype) && is_lazy(object, view) ? Fault::lazy : Fault::none;
 }
 
@@ -133,8 +142,6 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 
 bool read_numpy(PyObject* object, ArrayView& view, Fault& fault) {
   if (!PyArray_Check(object)) return false;
-  // A fake, or its storage was let go; the view of an offset into none is not null.
-  if (reinterpret_cast<std::uintptr_t>(view.data) < lowest_address && size_of(view) != 0) return Fault::layout;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
 }

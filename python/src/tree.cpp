@@ -96,7 +96,7 @@ class Flattener {
     const Fault fault = read_array(readable(n).ptr(), view);
     if (fault == Fault::none && is_trainable(view.dtype)) kind = Kind::leaf;
     if (fault == Fault::none || fault == Fault::not_numeric) return;
-    if (fault == Fault::byte_order && !is_trainable(view.dtype)) return;
+    if ((fault == Fault::byte_order || fault == Fault::masked) && !is_trainable(view.dtype)) return;
     if (fault == Fault::not_array && !foreign_array(object)) return;
     refuse(n, fault);
   }

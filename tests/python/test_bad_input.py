@@ -257,15 +257,27 @@ def unusable(kind):
         "stride 0": np.lib.stride_tricks.as_strided(base, (4, 4), (0, 4)),
         "byte-swapped": base.astype(">f4"),
         "object dtype": base.astype(object),
+        "masked": np.ma.masked_greater(base, 0.5),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["self-overlapping", "stride 0", "byte-swapped", "object dtype"])
+@pytest.mark.parametrize("kind", ["self-overlapping", "stride 0", "byte-swapped", "object dtype", "masked"])
 def test_parameter_that_cannot_be_trained_is_refused_at_setup(kind):
     model = layers(COUNT)
     last(model)["bias"] = unusable(kind)
     with pytest.raises(WRONG, match=LAST):
         opt.setup(opt.Adam(), model)
+
+
+def test_what_a_mask_hides_counts_nowhere(model, state, grads):
+    """An array without a mask is like any other, and masked integers are not trained."""
+    plain, masked = np.ma.array(np.ones(2)), np.ma.array(np.arange(2), mask=[True, False])
+    _, new = opt.update_(opt.setup(opt.Descent(1.0), [plain, masked]), [plain, masked], [np.ma.array(np.ones(2)), None])
+    assert new[0].tolist() == [0, 0] and new[1] is masked
+    last(grads)["bias"] = np.ma.array(last(grads)["bias"], mask=True)
+    refuses(lambda: opt.update_(state, model, grads), model, state, "layers.19.bias", "masked", error=TypeError)
+    with pytest.raises(ValueError, match='norm: array at "0" is a masked array'):
+        opt.norm([np.ma.masked_less(np.ones(2), 2.0)])
 
 
 def test_rprop_refuses_a_complex_leaf_at_setup():
