@@ -168,7 +168,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
       if (is_numpy(x) || !is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
-      if (updates_[i].dx.present && !core_.frozen(updates_[i].leaf)) written.append(nb::borrow(x));
+      if (core_.wrote(updates_[i])) written.append(nb::borrow(x));
     }
   }
   if (nb::len(written) > 0) bump_versions(written);

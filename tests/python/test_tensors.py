@@ -32,6 +32,22 @@ def test_frozen_and_missing_tensors_keep_their_version():
     assert [model[k]._version > before[k] for k in "abc"] == [False, False, True]
 
 
+def test_accumulated_gradients_bump_the_version_where_they_are_applied():
+    w = torch.ones(2, requires_grad=True)
+    state = opt.setup(opt.AccumGrad(2), [w])
+    bumped = []
+    for gradient in (torch.ones(2), torch.ones(2), torch.ones(2), None, None, None):
+        loss, version = (w * w).sum(), w._version
+        opt.update_(state, [w], [gradient])
+        bumped.append(w._version > version)
+    assert bumped == [False, True, False, True, False, False]
+    opt.update_(state, [w], [torch.ones(2)])
+    loss = (w * w).sum()
+    opt.update_(state, [w], [None])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_pure_update_of_parameters_returns_parameters():
     model = {"w": torch.nn.Parameter(torch.ones(3)), "x": torch.ones(2, requires_grad=True)}
     _, new = opt.update(opt.setup(opt.Descent(1.0), model), model, {"w": torch.ones(3)})
@@ -60,10 +76,6 @@ def test_tensors_that_cannot_be_read_are_refused(bad):
         opt.update_(opt.setup(opt.Adam(), model), model, {"w": bad})
 
 
-def test_one_model_may_mix_libraries():
-    model = {"n": ones(2), "t": torch.ones(2)}
-    opt.update_(opt.setup(opt.Descent(1.0), model), model, {"n": torch.ones(2), "t": np.ones(2)})
-    assert model["n"].sum() == 0 and model["t"].sum() == 0
 def without_memory(kind: str) -> torch.Tensor:
     """A tensor of four elements that no memory holds."""
     if kind == "fake":
@@ -96,3 +108,7 @@ def test_tensors_inside_of_functional_transforms_are_refused():
             transform(lambda x: opt.setup(opt.Adam(), x) and x)(torch.ones(3, 2))
 
 
+def test_one_model_may_mix_libraries():
+    model = {"n": ones(2), "t": torch.ones(2)}
+    opt.update_(opt.setup(opt.Descent(1.0), model), model, {"n": torch.ones(2), "t": np.ones(2)})
+    assert model["n"].sum() == 0 and model["t"].sum() == 0
