@@ -180,7 +180,9 @@ nb::object materialised(PyObject* object, Fault& fault) {
   if (fault != Fault::not_array) return {};
   nb::object array;
   fault = import_device_array(object, array);
-  if (fault == Fault::not_array && is_jax(object)) return jax_values(object);
+  if (fault != Fault::not_array || !is_jax(object)) return array;
+  array = jax_values(object);
+  if (!array.is_valid()) fault = Fault::traced;
   return array;
 }
 

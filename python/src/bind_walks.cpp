@@ -11,6 +11,7 @@
 #include "classes.hpp"
 #include "device_array.hpp"
 #include "errors.hpp"
+#include "jax_arrays.hpp"
 #include "optimisers/sweeps.hpp"
 #include "streams.hpp"
 #include "unlocked.hpp"
@@ -60,6 +61,7 @@ Streams streams_of(const Flattened& flat, const char* call) {
 
 double norm_of(nb::handle tree, double p, nb::handle stream) {
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
+  check_values(flat, "norm");
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
   follow_imported(flat.read_from);
   std::set<Fingerprint> seen;
@@ -106,11 +108,12 @@ class Sources {
 
   const TreeSpec& spec_;
   Objects objects_;
+  std::deque<std::vector<std::int64_t>> permuted_;
 };
 
-  std::deque<std::vector<std::int64_t>> permuted_;
 void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
+  check_values(to, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
   follow_imported(to.read_from);
   const Sources from(to, source);
@@ -130,7 +133,12 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
 bool is_numeric(nb::handle x) {
   ArrayView view;
   nb::object kept;
-  return read_any(x.ptr(), view, kept) == Fault::none && is_trainable(view.dtype);
+  Fault fault = read_any(x.ptr(), view, kept);
+  if (fault == Fault::not_array && is_jax(x.ptr()) && !is_jax_extended(x.ptr())) {
+    kept = jax_outline(x.ptr());
+    fault = read_array(kept.ptr(), view);
+  }
+  return fault == Fault::none && is_trainable(view.dtype);
 }
 bool may_write(nb::handle x) {
   ArrayView view;

@@ -188,6 +188,9 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     Fault fault = read_array(object, view);
     const std::string place = std::string(call) + ": " + what + " ";
     if (fault == Fault::not_array) fault = read_device_array(object, view);
+    if (fault == Fault::not_array && is_jax(object))
+      value_error(std::string(call) + "_: " + what +
+                  " is a JAX array, which cannot be written; use update, which returns a new one");
     if (fault != Fault::none) type_error(place + fault_text(object, fault));
     if (view.ndim != 1 || view.shape[0] != layout_->size)
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +

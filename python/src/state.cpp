@@ -247,7 +247,10 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   Use use(*this);
   const char* call = "apply_";
   nb::object values;  // of a JAX array, which is only read here
-  if (Fault fault = Fault::not_array; is_jax(x)) values = materialised(x, fault);
+  if (Fault fault = Fault::not_array; is_jax(x)) {
+    values = materialised(x, fault);
+    if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
+  }
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);

@@ -41,6 +41,8 @@ class Flattener {
     spec_.number_places();
   }
 
+  std::optional<std::uint32_t> traced;  // a node whose array has no values, if there is one
+
   nb::object& object(std::uint32_t node) { return objects_[node]; }
   // What to read the array at a node from: itself, or a view of it that can be read.
   nb::object readable(std::uint32_t node) {
@@ -52,7 +54,7 @@ class Flattener {
     nb::object readable;
     const Fault fault = import_device_array(object.ptr(), readable);
     if (fault == Fault::not_array && !jax) return object;
-    if (fault == Fault::not_array) readable = jax_values(object.ptr());
+    if (fault == Fault::not_array) readable = values_or_outline(node);
     else if (fault != Fault::none) refuse(node, fault);
     // JAX shares memory among arrays that are not one; its ties are the same object at several places.
     if (jax && read_array(readable.ptr(), view) == Fault::none && !jax_memory_.insert(view.data).second)
@@ -81,6 +83,14 @@ class Flattener {
     }
   }
 
+  nb::object values_or_outline(std::uint32_t node) {
+    PyObject* array = objects_[node].ptr();
+    nb::object values = jax_values(array);
+    if (values.is_valid()) return values;
+    if (!traced) traced = node;
+    return jax_outline(array);
+  }
+
   void classify(std::uint32_t n, bool trained) {
     if (!trained) return;
     PyObject* object = objects_[n].ptr();
@@ -92,6 +102,7 @@ class Flattener {
     if (nb::isinstance<Duplicated>(objects_[n]))
       type_error(std::string(call_) + ": Duplicated at \"" + spec_.text(n) +
                  "\"; it holds a whole model and cannot stand inside one or where only a model is expected");
+    if (is_jax_extended(object)) return;
     ArrayView view;
     const Fault fault = read_array(readable(n).ptr(), view);
     if (fault == Fault::none && is_trainable(view.dtype)) kind = Kind::leaf;
@@ -123,6 +134,10 @@ class Flattener {
 
 }  // namespace
 
+bool is_tie(const ArrayView& a, const ArrayView& b) {
+  return a.data == b.data && (a.shape == b.shape || same_view(a, b));  // mostly they are one object
+}
+
 TreeSpec::~TreeSpec() {
   for (Node& node : nodes) Py_XDECREF(node.key);
 }
@@ -134,10 +149,6 @@ void TreeSpec::number_places() {
   while (!open.empty()) {
     const std::uint32_t n = open.back();
     Node& node = nodes[n];
-bool is_tie(const ArrayView& a, const ArrayView& b) {
-  return a.data == b.data && (a.shape == b.shape || same_view(a, b));  // mostly they are one object
-}
-
     if (entered[n]) {
       node.place_end = static_cast<std::uint32_t>(places.size());
       open.pop_back();
@@ -217,12 +228,19 @@ std::string TreeSpec::text(std::uint32_t n) const {
   return text;
 }
 
+void check_values(const Flattened& flat, const char* call) {
+  if (!flat.traced) return;
+  type_error(std::string(call) + ": array at \"" + flat.spec->text(*flat.traced) + "\" " +
+             fault_text(Py_None, Fault::traced));
+}
+
 Flattened flatten(nb::handle model, const char* call, Ties ties) {
-  Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}};
+  Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}, {}};
   TreeSpec& spec = *result.spec;
   Flattener flattener(spec, call);
   flattener.run(model);
 
+  result.traced = flattener.traced;
   std::vector<ArrayView> views(spec.places.size());
   for (std::size_t p = 0; p < views.size(); ++p) {
     read_array(result.read_from.emplace_back(flattener.readable(spec.places[p].node)).ptr(), views[p]);
