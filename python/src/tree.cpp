@@ -5,7 +5,6 @@
 #include <unordered_map>
 #include <unordered_set>
 
-#include "../../cpp/src/overlap.hpp"
 #include "array.hpp"
 #include "classes.hpp"
 #include "device_array.hpp"
@@ -135,7 +134,17 @@ class Flattener {
 }  // namespace
 
 bool is_tie(const ArrayView& a, const ArrayView& b) {
-  return a.data == b.data && (a.shape == b.shape || same_view(a, b));  // mostly they are one object
+  if (a.data != b.data || a.dtype != b.dtype || a.ndim != b.ndim) return false;
+  if (a.shape == b.shape) return true;  // one object, as mostly
+  std::int64_t dense = size_of(a.dtype);
+  for (int i = a.ndim - 1; i >= 0; --i) {
+    if (a.shape[i] != b.shape[i]) return false;
+    const std::int64_t l = a.strides ? a.strides[i] * a.stride_unit : dense;
+    const std::int64_t r = b.strides ? b.strides[i] * b.stride_unit : dense;
+    if (a.shape[i] != 1 && l != r) return false;
+    dense *= a.shape[i];
+  }
+  return true;
 }
 
 TreeSpec::~TreeSpec() {
