@@ -111,7 +111,8 @@ class Sources {
   std::deque<std::vector<std::int64_t>> permuted_;
 };
 
-void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
+// How many arrays it moved.
+std::size_t lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
   check_values(to, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
@@ -128,6 +129,7 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
     });
   }
   if (nb::len(tensors) > 0) bump_versions(tensors);
+  return to.arrays.size();
 }
 
 bool is_numeric(nb::handle x) {
