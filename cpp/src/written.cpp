@@ -90,7 +90,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   views.reserve(leaves.size());
   for (const LeafUpdate& u : leaves) views.push_back(u.x);
   const auto name = [&](std::size_t i) -> const std::string& { return state.specs[leaves[i].leaf].name; };
-  const auto aliases = find_aliases(views, name);
+  const auto aliases = find_aliases(views, name, state.call);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse(std::string(state.call) + ": parameters at " + quoted(name(aliases[i].first)) + " and " + quoted(name(i)) +

@@ -247,7 +247,7 @@ void check_apart(const ArrayView& out, const ArrayView& array, const std::string
   const Extent a = extent_of(out), b = extent_of(array);
   if (out.device != array.device || a.lo >= b.hi || b.lo >= a.hi) return;
   const ArrayView both[] = {out, array};
-  if (find_aliases(both, [&](std::size_t i) { return i == 0 ? "out" : path; })[1].first == 0)
+  if (find_aliases(both, [&](std::size_t i) { return i == 0 ? "out" : path; }, "flatten")[1].first == 0)
     value_error("flatten: out has the memory of the array at \"" + path + "\"; pass another vector, or none");
 }
 

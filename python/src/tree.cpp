@@ -260,19 +260,14 @@ Flattened flatten(nb::handle model, const char* call, Ties ties) {
     result.views = std::move(views);
     return result;
   }
-  std::vector<Alias> aliases;
-  try {
-    aliases = find_aliases(views, [&](std::size_t p) { return spec.text(spec.places[p].node); });
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    throw Error(error.kind(), message.rfind(call, 0) == 0 ? message : std::string(call) + ": " + message);
-  }
+  const std::vector<Alias> aliases =
+      find_aliases(views, [&](std::size_t p) { return spec.text(spec.places[p].node); }, call);
   spec.first_place.clear();
   for (std::uint32_t p = 0; p < views.size(); ++p) {
     Place& place = spec.places[p];
     if (aliases[p].first != p) {
       place.leaf = spec.places[aliases[p].first].leaf;
-      place.axes = std::move(aliases[p].axes);
+      place.axes = aliases[p].axes;
       continue;
     }
     place.leaf = static_cast<std::uint32_t>(spec.first_place.size());
