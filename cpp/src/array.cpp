@@ -106,9 +106,9 @@ bool overlaps_itself(const ArrayView& a) {
   return !Bytes(e.lo, e.hi).mark(a);
 }
 
-[[noreturn]] void throw_overlap(const std::string& a, const std::string& b) {
+[[noreturn]] void throw_overlap(std::string_view call, const std::string& a, const std::string& b) {
   throw Error(ErrorKind::value,
-              "arrays at \"" + a + "\" and \"" + b +
+              std::string(call) + ": arrays at \"" + a + "\" and \"" + b +
                   "\" share some of their memory without being the same array or an axis "
                   "permutation of it; give each its own memory (a copy)",
               b);
@@ -154,7 +154,7 @@ bool same_view(const ArrayView& a, const ArrayView& b) {
   return same_elements(a, b, alias) && alias.axes.empty();
 }
 
-std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of) {
+std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of, std::string_view call) {
   std::vector<Alias> result(arrays.size());
   std::vector<Extent> extents(arrays.size());
   std::vector<std::uint32_t> order;
@@ -186,7 +186,7 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf&
       if (tied) continue;
       if (overlaps_itself(arrays[i]))
         throw Error(ErrorKind::value,
-                    "array at \"" + name_of(i) +
+                    std::string(call) + ": array at \"" + name_of(i) +
                         "\" overlaps itself: several of its elements share memory (a broadcast or "
                         "sliding-window view?); make it a copy",
                     name_of(i));
@@ -199,7 +199,7 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf&
       if (bytes.mark(arrays[distinct[k]])) continue;
       for (std::size_t j = 0; j < k; ++j)
         if (share_memory(arrays[distinct[j]], arrays[distinct[k]]))
-          throw_overlap(name_of(distinct[j]), name_of(distinct[k]));
+          throw_overlap(call, name_of(distinct[j]), name_of(distinct[k]));
     }
   }
   return result;

@@ -134,7 +134,7 @@ Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) gradient(further[std::size_t(k)].dx);
 
     if (!found.fits) break;
-    found.compared &= leaf.epoch == state.epoch && leaf.checked == u.x.data &&
+    found.compared &= leaf.epoch == state.epoch && leaf.checked == u.x.data && leaf.contiguous == x.contiguous &&
                       (x.contiguous || same_strides(u.x, state.strides_of(leaf)));
     state.flags[i] = flags;
   }

@@ -319,6 +319,12 @@ void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const Furth
   cpu::sweep(state_->jobs, further);
 }
 
+bool Optimiser::wrote(const LeafUpdate& u) const {
+  const LeafRecord& leaf = state_->leaves[u.leaf];
+  const bool gated = state_->groups[leaf.group].gates;
+  return !leaf.frozen && (gated && leaf.device == on_host ? leaf.wrote : gated || u.dx.present);
+}
+
 void Optimiser::wait() {
   for (auto& [index, device] : state_->devices) device->wait();
 }

@@ -4,6 +4,7 @@
 #include <limits>
 #include <locale>
 #include <optional>
+#include <set>
 #include <sstream>
 
 #include "optimisers/chain.hpp"
@@ -62,8 +63,11 @@ class Reader {
 
   std::vector<std::pair<std::string, Value>> fields() {
     std::vector<std::pair<std::string, Value>> all;
+    std::set<std::string> given;
     if (!at_end()) do {
+        const std::size_t start = at_;
         std::string field = field_name();
+        once(field, given, start);
         expect('=');
         all.emplace_back(std::move(field), value());
       } while (accept(','));
@@ -102,6 +106,7 @@ class Reader {
   void arguments(AnyRule& made) {
     std::size_t position = 0;
     bool named = false;
+    std::set<std::string> given;
     do {
       const std::size_t start = at_;
       std::string field = field_name();
@@ -113,8 +118,16 @@ class Reader {
         if (position == made.info().fields.size()) fail("at most " + std::to_string(position) + " arguments");
         field = made.info().fields[position++].name;
       }
+      once(field, given, start);
       made = made.with(field, value());
     } while (accept(','));
+  }
+
+  void once(const std::string& field, std::set<std::string>& given, std::size_t start) {
+    if (given.insert(field).second) return;
+    at_ = start;
+    skip_space();
+    fail(field + " once only");
   }
 
   Value value() {

@@ -62,7 +62,7 @@ std::size_t tick_portion(Optimiser::State& state, std::span<const LeafUpdate> le
   Job* job = state.job_memory.data() + begin;
   for (std::size_t i = begin; i < end; ++i) {
     const LeafUpdate& u = leaves[i];
-    const LeafRecord& leaf = state.leaves[u.leaf];
+    LeafRecord& leaf = state.leaves[u.leaf];
     if (leaf.frozen || leaf.device != on_host) continue;  // clocks of a device are there
     const Group& group = state.groups[leaf.group];
     auto* row = reinterpret_cast<std::uint64_t*>(state.row_of(u.leaf));
@@ -78,6 +78,7 @@ std::size_t tick_portion(Optimiser::State& state, std::span<const LeafUpdate> le
       active = cache.tick(*job, row, u.dx.present, steps);
       steps += state.step_size;
     }
+    if (group.gates) leaf.wrote = active && job->course.writes;
     if (active) ++job;
   }
   return std::size_t(job - (state.job_memory.data() + begin));

@@ -75,7 +75,7 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
   std::vector<ArrayView> views;
   views.reserve(specs.size());
   for (std::size_t i = 0; i < specs.size(); ++i) views.push_back(view_of(model.leaves[i].values, specs[i].shape));
-  const auto aliases = find_aliases(views, [&](std::size_t i) { return specs[i].name; });
+  const auto aliases = find_aliases(views, [&](std::size_t i) { return specs[i].name; }, "setup");
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse("setup: " + quoted(specs[aliases[i].first].name) + " and " + quoted(specs[i].name) +

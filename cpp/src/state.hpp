@@ -17,6 +17,8 @@ struct LeafRecord {
   DType dtype;
   bool frozen = false;
   std::int8_t device = on_host;
+  bool contiguous = false;  // so was the array that was compared
+  bool wrote = false;       // its parameter was written when its gate was last asked
 };
 
 // Memory that is written in a call: sorted, disjoint, with the arrays behind it for exact answers.

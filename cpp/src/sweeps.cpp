@@ -83,7 +83,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
     if (is_complex_dtype(from.dtype) && !is_complex_dtype(to.dtype))
       refuse("source at " + place(i) + " is complex, target is real; pass its real part");
   }
-  const auto aliases = find_aliases(targets, name_of);
+  const auto aliases = find_aliases(targets, name_of, "lerp_");
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse("targets at " + place(aliases[i].first) + " and " + place(i) + " are the same array; name it once");

@@ -90,7 +90,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
   views.reserve(leaves.size());
   for (const LeafUpdate& u : leaves) views.push_back(u.x);
   const auto name = [&](std::size_t i) -> const std::string& { return state.specs[leaves[i].leaf].name; };
-  const auto aliases = find_aliases(views, name);
+  const auto aliases = find_aliases(views, name, state.call);
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse(std::string(state.call) + ": parameters at " + quoted(name(aliases[i].first)) + " and " + quoted(name(i)) +
@@ -130,6 +130,7 @@ void compare_written(Optimiser::State& state, std::span<const LeafUpdate> leaves
     LeafRecord& leaf = state.leaves[u.leaf];
     leaf.epoch = state.epoch;
     leaf.checked = u.x.data;
+    leaf.contiguous = leaf.size == 0 || is_contiguous(u.x);
     for (int i = 0; i < u.x.ndim; ++i) state.strides_of(leaf)[i] = u.x.strides ? u.x.strides[i] * u.x.stride_unit : 0;
   }
 }

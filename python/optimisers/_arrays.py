@@ -35,22 +35,37 @@ def is_tracer(x: object) -> bool:
     return jax is not None and isinstance(x, jax.core.Tracer)
 
 
-def jax_values(x: Any) -> np.ndarray[Any, Any]:
-    """A read-only view of a JAX array; of a tracer an array of its shape, whatever is in it."""
+def is_extended(x: Any) -> bool:
+    """Whether the elements of a JAX array are no numbers: random keys."""
+    return not isinstance(x.dtype, np.dtype)
+
+
+def jax_values(x: Any) -> np.ndarray[Any, Any] | None:
+    """A read-only view of a JAX array; None of a tracer, which has no values."""
     if is_tracer(x):
-        return np.empty(x.shape, x.dtype)
+        return None
     if any(device.platform != "cpu" for device in x.devices()):
         raise InvalidTypeError("a JAX array spread over several devices cannot be read; gather it on one first")
     return np.asarray(x)
 
 
-def jax_from(array: Any) -> Any:
-    """A JAX array of these values, on a device without a copy; nobody writes the array any more."""
+def jax_outline(x: Any) -> np.ndarray[Any, Any]:
+    """A read-only array of a JAX array's shape and dtype, whatever is in it."""
+    outline = np.empty(x.shape, x.dtype)
+    outline.flags.writeable = False
+    return outline
+
+
+def jax_from(array: Any, like: Any) -> Any:
+    """A JAX array of these values, on a device without a copy; nobody writes the array any more.
+
+    Of values on the host it is where `like` was put, if that was said.
+    """
     import jax
 
-    if isinstance(array, np.ndarray):
-        return jax.numpy.asarray(array)
-    return jax.dlpack.from_dlpack(array)
+    if not isinstance(array, np.ndarray):
+        return jax.dlpack.from_dlpack(array)
+    return jax.device_put(array, like.sharding) if like.committed else jax.numpy.asarray(array)
 
 
 def zero(arrays: list[Any]) -> None:

@@ -51,8 +51,9 @@ def register_container(
 
     Args:
         cls: the class.
-        children: `children(x)` returns a dict from key to child. The keys are those of paths,
-            gradient trees and state trees, in this order.
+        children: `children(x)` returns a dict from key to child: the objects themselves and no copies, since
+            `update_` writes to the arrays among them. The keys are those of paths, gradient trees and state trees,
+            in this order.
         rebuild: `rebuild(x, children)` returns a new object like `x` with these children.
 
     Returns:

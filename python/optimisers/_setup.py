@@ -19,7 +19,8 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         rule: a rule; or rules by part, see below.
         model: nested dicts, lists, tuples, named tuples, dataclasses and `torch.nn.Module`s of NumPy
             arrays, torch tensors and JAX arrays, or one array; or `Duplicated(model, grads)`. Of a
-            Module the parameters that require a gradient are trained. With `layout`, the flat vector.
+            Module the parameters that require a gradient now are trained, and no others later: what is to rest
+            for a while gets a state and `freeze_`. With `layout`, the flat vector.
         layout: the second result of `destructure`. The leaves are then segments of the vector, and
             the state has the shape of the model.
 

@@ -285,7 +285,7 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf
         raise
     if not something:
         return state, None
-    return state, _arrays.jax_from(out) if library == "jax" else out
+    return state, _arrays.jax_from(out, x) if library == "jax" else out
 
 
 def wait(state: S) -> S:

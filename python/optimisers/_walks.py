@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any, Literal, TypeVar
 
@@ -190,7 +191,8 @@ def lerp_(target: M, source: Any, w: float, *, stream: Any = None) -> M:
 
     One sweep over all arrays, in each target's compute type. Which arrays are trained is decided by
     the target; arrays that stand at several places are written once, and have to be one array in the
-    source as well.
+    source as well. Of a Module only the parameters that require a gradient are trained: for a target
+    network that needs none, pass `dict(module.named_parameters())` of both.
 
     Args:
         target: a model of writable arrays.
@@ -211,5 +213,10 @@ def lerp_(target: M, source: Any, w: float, *, stream: Any = None) -> M:
         >>> opt.lerp_({"w": np.zeros(2)}, {"w": np.array([1.0, 2.0])}, 0.5)
         {'w': array([0.5, 1. ])}
     """
-    _core.lerp_(target, source, w, stream)
+    if _core.lerp_(target, source, w, stream) == 0:
+        warnings.warn(
+            "lerp_: the target has no trained array, so that nothing moves; of a Module only the parameters that "
+            "require a gradient are trained: pass dict(module.named_parameters()) of both",
+            stacklevel=2,
+        )
     return target

@@ -15,6 +15,7 @@ namespace optimisers::python {
 namespace {
 
 constexpr std::int8_t no_dtype = -1;
+constexpr std::uintptr_t lowest_address = 1 << 16;  // that Linux gives to anybody
 
 template <class T>
 constexpr DType integer_dtype() {
@@ -82,12 +83,19 @@ void view_numpy(PyArrayObject* a, ArrayView& view) {
   view.device = on_host;
 }
 
+bool has_mask(PyObject* object) {
+  static PyObject* masked_class = nullptr;
+  if (!is_instance_of(object, "numpy.ma", "MaskedArray", masked_class)) return false;
+  return PyArray_Check(nb::borrow(object).attr("_mask").ptr());  // otherwise numpy.ma.nomask, a scalar
+}
+
 Fault import_numpy(PyArrayObject* a, ArrayView& view) {
   if (!plain_dtype(a, view.dtype)) {
     if (!is_ml_bfloat16(PyArray_DESCR(a))) return numpy_dtype_fault(PyArray_DESCR(a));
     view.dtype = DType::bfloat16;
   }
   if (PyArray_ISBYTESWAPPED(a)) return Fault::byte_order;
+  if (!PyArray_CheckExact(a) && has_mask(reinterpret_cast<PyObject*>(a))) return Fault::masked;
   view_numpy(a, view);
   return Fault::none;
 }
@@ -125,6 +133,8 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
   view.ndim = t.ndim;
   view.writable = true;
   view.present = true;
+  // A fake, or its storage was let go; the view of an offset into none is not null.
+  if (reinterpret_cast<std::uintptr_t>(view.data) < lowest_address && size_of(view) != 0) return Fault::layout;
   return is_trainable(view.dtype) && is_lazy(object, view) ? Fault::lazy : Fault::none;
 }
 
@@ -170,7 +180,9 @@ nb::object materialised(PyObject* object, Fault& fault) {
   if (fault != Fault::not_array) return {};
   nb::object array;
   fault = import_device_array(object, array);
-  if (fault == Fault::not_array && is_jax(object)) return jax_values(object);
+  if (fault != Fault::not_array || !is_jax(object)) return array;
+  array = jax_values(object);
+  if (!array.is_valid()) fault = Fault::traced;
   return array;
 }
 

@@ -32,6 +32,8 @@ enum class Fault : std::uint8_t {
   layout,  // sparse, meta ...: the library gives no pointer
   gone,    // a pointer that CUDA does not know (any more)
   lazy,    // torch's lazy conjugate or negative: the memory holds other values
+  masked,  // some elements of NumPy's masked array are not to count
+  traced,  // by JAX: there is a shape, and there are no values
 };
 
 Fault read_array(PyObject* object, ArrayView& view);

@@ -49,12 +49,16 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "has " + count + " axes, expected at most " + std::to_string(max_ndim) + "; reshape it";
     }
     case Fault::layout:
-      return "is a " + type_name(object) + " without memory of its own (sparse or meta); make it dense";
+      return "is a " + type_name(object) + " without memory of its own (sparse, meta, fake, or let go); make it dense";
     case Fault::gone:
       return "is a " + type_name(object) +
              " whose memory CUDA does not know: it was freed, or its context destroyed, or it never was a device's";
     case Fault::lazy:
       return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
+    case Fault::masked:
+      return "is a masked array, whose mask would be ignored; pass .filled(), or .data";
+    case Fault::traced:
+      return "is traced by JAX (jit, grad, vmap) and has no values; call this outside of the traced function";
   }
   return "";
 }

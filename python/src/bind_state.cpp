@@ -271,7 +271,14 @@ void bind_state(nb::module_& m) {
                          duplicated_doc)
       .def(nb::init<nb::object, nb::object>(), nb::arg("model").none(), nb::arg("grads").none())
       .def_ro("model", &Duplicated::model)
-      .def_ro("grads", &Duplicated::grads);
+      .def_ro("grads", &Duplicated::grads)
+      .def("__reduce__",
+           [](nb::handle self) {
+             const Duplicated& pair = nb::cast<const Duplicated&>(self);
+             return nb::make_tuple(self.type(), nb::make_tuple(pair.model, pair.grads));
+           })
+      .def("__repr__",
+           [](const Duplicated& pair) { return nb::str("Duplicated({!r}, {!r})").format(pair.model, pair.grads); });
   bind_update(m);
 }
 

@@ -8,6 +8,7 @@
 #include "bind.hpp"
 #include "device_array.hpp"
 #include "errors.hpp"
+#include "jax_arrays.hpp"
 #include "pack.hpp"
 #include "state.hpp"
 #include "unlocked.hpp"
@@ -19,6 +20,7 @@ namespace {
 struct Model {
   nb::object model;
   Flattened flat;
+  std::string call;  // it was made for
 };
 
 // The leaves that got a rule. Those that got None are values in the spec: no state, never touched.
@@ -94,7 +96,11 @@ struct Vector {
 };
 Vector vector_of(nb::handle flat, const char* call) {
   Vector vector{{}, {}};
-  const Fault fault = read_any(flat.ptr(), vector.view, vector.array);
+  Fault fault = read_any(flat.ptr(), vector.view, vector.array);
+  if (fault == Fault::not_array && is_jax(flat.ptr())) {
+    vector.array = jax_values(flat.ptr());
+    fault = vector.array.is_valid() ? read_array(vector.array.ptr(), vector.view) : Fault::traced;
+  }
   const std::string place = std::string(call) + ": the flat vector";
   if (fault != Fault::none) type_error(place + " " + fault_text(flat.ptr(), fault));
   if (vector.view.device != on_host) require_cuda(place);
@@ -108,6 +114,7 @@ void check_length(const ArrayView& view, std::int64_t size, const std::string& w
 }
 
 std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
+  check_values(m.flat, m.call.c_str());
   Chosen chosen = chosen_leaves(m, rules, marks);
   std::vector<ArrayView> views;
   views.reserve(chosen.leaves.size());
@@ -240,7 +247,7 @@ void check_apart(const ArrayView& out, const ArrayView& array, const std::string
   const Extent a = extent_of(out), b = extent_of(array);
   if (out.device != array.device || a.lo >= b.hi || b.lo >= a.hi) return;
   const ArrayView both[] = {out, array};
-  if (find_aliases(both, [&](std::size_t i) { return i == 0 ? "out" : path; })[1].first == 0)
+  if (find_aliases(both, [&](std::size_t i) { return i == 0 ? "out" : path; }, "flatten")[1].first == 0)
     value_error("flatten: out has the memory of the array at \"" + path + "\"; pass another vector, or none");
 }
 
@@ -321,7 +328,7 @@ void bind_tree(nb::module_& m) {
           "__init__",
           [](Model* self, nb::object model, const std::string& call) {
             Flattened flat = flatten(model, call.c_str());
-            new (self) Model{std::move(model), std::move(flat)};
+            new (self) Model{std::move(model), std::move(flat), call};
           },
           nb::arg("model").none(), nb::arg("call"))
       .def_ro("model", &Model::model)

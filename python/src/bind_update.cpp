@@ -7,7 +7,7 @@
 namespace optimisers::python {
 namespace {
 
-constexpr const char* doc = R"(update_(state, model, grads=None, *higher, zero_grad=False, stream=None)
+constexpr const char* doc = R"(update_(state, model, grads=..., *higher, zero_grad=False, stream=None)
 --
 
 Apply one optimisation step in place: the arrays of `model`, and the state.

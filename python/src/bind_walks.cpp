@@ -3,6 +3,7 @@
 #include <nanobind/stl/vector.h>
 
 #include <algorithm>
+#include <deque>
 #include <set>
 
 #include "array.hpp"
@@ -10,6 +11,7 @@
 #include "classes.hpp"
 #include "device_array.hpp"
 #include "errors.hpp"
+#include "jax_arrays.hpp"
 #include "optimisers/sweeps.hpp"
 #include "streams.hpp"
 #include "unlocked.hpp"
@@ -59,6 +61,7 @@ Streams streams_of(const Flattened& flat, const char* call) {
 
 double norm_of(nb::handle tree, double p, nb::handle stream) {
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
+  check_values(flat, "norm");
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
   follow_imported(flat.read_from);
   std::set<Fingerprint> seen;
@@ -77,9 +80,11 @@ class Sources {
     views.resize(spec_.leaf_count());
     for (std::uint32_t p = 0; p < spec_.places.size(); ++p) {
       const Place& place = spec_.places[p];
-      const ArrayView view = read(place.node);
+      ArrayView view = read(place.node);
+      const bool fits = view.ndim == static_cast<std::int32_t>(place.axes.size());
+      if (fits) permute_axes(view, place.axes, permuted_.emplace_back(2 * place.axes.size()).data());
       if (spec_.first_place[place.leaf] == p) views[place.leaf] = view;
-      else if (view.data != views[place.leaf].data)
+      else if (!is_tie(view, views[place.leaf]))
         value_error("lerp_: \"" + spec_.text(place.node) + "\" and \"" + spec_.text(spec_.leaf_node(place.leaf)) +
                     "\" are one array in the target, and two in the source");
     }
@@ -103,10 +108,13 @@ class Sources {
 
   const TreeSpec& spec_;
   Objects objects_;
+  std::deque<std::vector<std::int64_t>> permuted_;
 };
 
-void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
+// How many arrays it moved.
+std::size_t lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
   const Flattened to = flatten(target, "lerp_");
+  check_values(to, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
   follow_imported(to.read_from);
   const Sources from(to, source);
@@ -121,12 +129,18 @@ void lerp_trees(nb::handle target, nb::handle source, double w, nb::handle strea
     });
   }
   if (nb::len(tensors) > 0) bump_versions(tensors);
+  return to.arrays.size();
 }
 
 bool is_numeric(nb::handle x) {
   ArrayView view;
   nb::object kept;
-  return read_any(x.ptr(), view, kept) == Fault::none && is_trainable(view.dtype);
+  Fault fault = read_any(x.ptr(), view, kept);
+  if (fault == Fault::not_array && is_jax(x.ptr()) && !is_jax_extended(x.ptr())) {
+    kept = jax_outline(x.ptr());
+    fault = read_array(kept.ptr(), view);
+  }
+  return fault == Fault::none && is_trainable(view.dtype);
 }
 bool may_write(nb::handle x) {
   ArrayView view;

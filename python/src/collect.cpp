@@ -32,6 +32,13 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
 
 }  // namespace
 
+void refuse_untied(const TreeSpec& spec, const Place& place, const char* call) {
+  value_error(std::string(call) + ": arrays at " + quoted(spec, spec.leaf_node(place.leaf)) + " and " +
+              quoted(spec, place.node) +
+              " were one at setup, and are not now, or their axes have another order; call setup again for the new "
+              "model");
+}
+
 // Of a library whose arrays on devices are imported one by one.
 Fault State::read_device_array(PyObject* object, ArrayView& view) {
   nb::object imported;
@@ -168,11 +175,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
     }
     ArrayView x, dx;
     read_parameter(place, x, call);
-    if (x.data != update.x.data)
-      value_error(std::string(call) + ": arrays at " +
-                  quoted(*spec_, spec_->places[spec_->first_place[place.leaf]].node) + " and " +
-                  quoted(*spec_, place.node) +
-                  " were one at setup, and are not now; call setup again for the new model");
+    if (!is_tie(x, update.x)) refuse_untied(*spec_, place, call);
     if (source.once && update.dx.present) continue;
     if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
@@ -185,6 +188,9 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     Fault fault = read_array(object, view);
     const std::string place = std::string(call) + ": " + what + " ";
     if (fault == Fault::not_array) fault = read_device_array(object, view);
+    if (fault == Fault::not_array && is_jax(object))
+      value_error(std::string(call) + "_: " + what +
+                  " is a JAX array, which cannot be written; use update, which returns a new one");
     if (fault != Fault::none) type_error(place + fault_text(object, fault));
     if (view.ndim != 1 || view.shape[0] != layout_->size)
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +

@@ -15,7 +15,17 @@ bool is_jax(PyObject* object) {
   return is_instance_of(object, "jax", "Array", array_class);
 }
 
-nb::object jax_values(PyObject* object) { return arrays().attr("jax_values")(nb::borrow(object)); }
-nb::object jax_from(const nb::object& array) { return arrays().attr("jax_from")(array); }
+bool is_jax_extended(PyObject* object) {
+  return is_jax(object) && nb::cast<bool>(arrays().attr("is_extended")(nb::borrow(object)));
+}
+
+nb::object jax_values(PyObject* object) {
+  nb::object values = arrays().attr("jax_values")(nb::borrow(object));
+  return values.is_none() ? nb::object() : values;
+}
+nb::object jax_outline(PyObject* object) { return arrays().attr("jax_outline")(nb::borrow(object)); }
+nb::object jax_from(const nb::object& array, PyObject* like) {
+  return arrays().attr("jax_from")(array, nb::borrow(like));
+}
 
 }  // namespace optimisers::python

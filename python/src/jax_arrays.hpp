@@ -7,9 +7,13 @@ namespace optimisers::python {
 namespace nb = nanobind;
 
 bool is_jax(PyObject* object);
-// A read-only NumPy array of the same memory. While JAX traces there are no values: an array of the same shape.
+// Whether an array of JAX holds something other than numbers, such as random keys.
+bool is_jax_extended(PyObject* object);
+// A read-only NumPy array of the same memory. Not valid while JAX traces: there are no values.
 nb::object jax_values(PyObject* object);
-// A JAX array of a NumPy array or a DeviceArray that nobody writes any more.
-nb::object jax_from(const nb::object& array);
+// A NumPy array of the same shape and dtype, whatever is in it.
+nb::object jax_outline(PyObject* object);
+// A JAX array of a NumPy array or a DeviceArray that nobody writes any more, on the devices of `like`.
+nb::object jax_from(const nb::object& array, PyObject* like);
 
 }  // namespace optimisers::python

@@ -17,8 +17,12 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     if (!jax && nb::hasattr(nb::handle(x), "copy")) return nb::handle(x).attr("copy")();
     nb::object values;
     const Fault fault = import_device_array(x, values);
-    if (jax) copied.from_jax.push_back(leaf);
-    if (jax && fault == Fault::not_array) return numpy_copy(jax_values(x).ptr());
+    if (jax) copied.from_jax.emplace_back(leaf, nb::borrow(x));
+    if (jax && fault == Fault::not_array) {
+      if (values = jax_values(x); values.is_valid()) return numpy_copy(values.ptr());
+      type_error(std::string(call) + ": parameter at \"" + spec_->text(spec_->leaf_node(leaf)) + "\" " +
+                 fault_text(x, Fault::traced));
+    }
     if (jax && fault == Fault::none) new_state->held_.push_back(values);
     if (!jax || fault != Fault::none)
       type_error(std::string(call) + ": cannot copy " + type_name(x) +
@@ -36,12 +40,20 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
   permuted_used_ = 0;
   copied.leaves.resize(leaves_.size());
   const Node& top = spec_->nodes[root];
+  std::map<std::uint32_t, std::pair<PyObject*, ArrayView>> first;  // of tied leaves; JAX's are ties by identity
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
     const Place& place = spec_->places[p];
-    if (copied.leaves[place.leaf].is_valid()) continue;
+    PyObject* x = model_[place.node];
     ArrayView view;
-    if (!is_jax(model_[place.node])) read_parameter(place, view, call);
-    nb::object array = copy_of(model_[place.node], place.leaf);
+    const bool jax = is_jax(x);
+    if (!jax) read_parameter(place, view, call);
+    if (copied.leaves[place.leaf].is_valid()) {
+      const auto& [object, at_first] = first.at(place.leaf);
+      if (jax ? x != object : !is_tie(view, at_first)) refuse_untied(*spec_, place, call);
+      continue;
+    }
+    if (spec_->tied()) first[place.leaf] = {x, view};
+    nb::object array = copy_of(x, place.leaf);
     copied.leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
   }
   copied.model = rebuild(*spec_, root, model_.all(), copied.leaves);
@@ -51,7 +63,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
 // JAX arrays were updated as NumPy arrays: the model once more, with JAX arrays at their places.
 nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call) {
   if (copied.from_jax.empty()) return copied.model;
-  for (std::uint32_t leaf : copied.from_jax) copied.leaves[leaf] = jax_from(copied.leaves[leaf]);
+  for (const auto& [leaf, old] : copied.from_jax) copied.leaves[leaf] = jax_from(copied.leaves[leaf], old.ptr());
   if (layout_) return copied.leaves[0];
   Use use(*this);
   walk_model(*spec_, root, model, call, model_);

@@ -168,7 +168,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
       if (is_numpy(x) || !is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
-      if (updates_[i].dx.present && !core_.frozen(updates_[i].leaf)) written.append(nb::borrow(x));
+      if (core_.wrote(updates_[i])) written.append(nb::borrow(x));
     }
   }
   if (nb::len(written) > 0) bump_versions(written);
@@ -247,7 +247,10 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   Use use(*this);
   const char* call = "apply_";
   nb::object values;  // of a JAX array, which is only read here
-  if (Fault fault = Fault::not_array; is_jax(x)) values = materialised(x, fault);
+  if (Fault fault = Fault::not_array; is_jax(x)) {
+    values = materialised(x, fault);
+    if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
+  }
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);

@@ -64,8 +64,10 @@ Streams streams_of(std::span<const LeafArray> leaves);
 struct CopiedModel {
   nb::object model;
   std::vector<nb::object> leaves;
-  std::vector<std::uint32_t> from_jax;  // leaves that are copies of JAX arrays
+  std::vector<std::pair<std::uint32_t, nb::object>> from_jax;  // leaves that are copies of JAX arrays, and those
 };
+
+[[noreturn]] void refuse_untied(const TreeSpec& spec, const Place& place, const char* call);
 
 class State {
  public:

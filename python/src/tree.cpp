@@ -40,6 +40,8 @@ class Flattener {
     spec_.number_places();
   }
 
+  std::optional<std::uint32_t> traced;  // a node whose array has no values, if there is one
+
   nb::object& object(std::uint32_t node) { return objects_[node]; }
   // What to read the array at a node from: itself, or a view of it that can be read.
   nb::object readable(std::uint32_t node) {
@@ -51,7 +53,7 @@ class Flattener {
     nb::object readable;
     const Fault fault = import_device_array(object.ptr(), readable);
     if (fault == Fault::not_array && !jax) return object;
-    if (fault == Fault::not_array) readable = jax_values(object.ptr());
+    if (fault == Fault::not_array) readable = values_or_outline(node);
     else if (fault != Fault::none) refuse(node, fault);
     // JAX shares memory among arrays that are not one; its ties are the same object at several places.
     if (jax && read_array(readable.ptr(), view) == Fault::none && !jax_memory_.insert(view.data).second)
@@ -80,6 +82,14 @@ class Flattener {
     }
   }
 
+  nb::object values_or_outline(std::uint32_t node) {
+    PyObject* array = objects_[node].ptr();
+    nb::object values = jax_values(array);
+    if (values.is_valid()) return values;
+    if (!traced) traced = node;
+    return jax_outline(array);
+  }
+
   void classify(std::uint32_t n, bool trained) {
     if (!trained) return;
     PyObject* object = objects_[n].ptr();
@@ -91,11 +101,12 @@ class Flattener {
     if (nb::isinstance<Duplicated>(objects_[n]))
       type_error(std::string(call_) + ": Duplicated at \"" + spec_.text(n) +
                  "\"; it holds a whole model and cannot stand inside one or where only a model is expected");
+    if (is_jax_extended(object)) return;
     ArrayView view;
     const Fault fault = read_array(readable(n).ptr(), view);
     if (fault == Fault::none && is_trainable(view.dtype)) kind = Kind::leaf;
     if (fault == Fault::none || fault == Fault::not_numeric) return;
-    if (fault == Fault::byte_order && !is_trainable(view.dtype)) return;
+    if ((fault == Fault::byte_order || fault == Fault::masked) && !is_trainable(view.dtype)) return;
     if (fault == Fault::not_array && !foreign_array(object)) return;
     refuse(n, fault);
   }
@@ -121,6 +132,20 @@ class Flattener {
 };
 
 }  // namespace
+
+bool is_tie(const ArrayView& a, const ArrayView& b) {
+  if (a.data != b.data || a.dtype != b.dtype || a.ndim != b.ndim) return false;
+  if (a.shape == b.shape) return true;  // one object, as mostly
+  std::int64_t dense = size_of(a.dtype);
+  for (int i = a.ndim - 1; i >= 0; --i) {
+    if (a.shape[i] != b.shape[i]) return false;
+    const std::int64_t l = a.strides ? a.strides[i] * a.stride_unit : dense;
+    const std::int64_t r = b.strides ? b.strides[i] * b.stride_unit : dense;
+    if (a.shape[i] != 1 && l != r) return false;
+    dense *= a.shape[i];
+  }
+  return true;
+}
 
 TreeSpec::~TreeSpec() {
   for (Node& node : nodes) Py_XDECREF(node.key);
@@ -212,12 +237,19 @@ std::string TreeSpec::text(std::uint32_t n) const {
   return text;
 }
 
+void check_values(const Flattened& flat, const char* call) {
+  if (!flat.traced) return;
+  type_error(std::string(call) + ": array at \"" + flat.spec->text(*flat.traced) + "\" " +
+             fault_text(Py_None, Fault::traced));
+}
+
 Flattened flatten(nb::handle model, const char* call, Ties ties) {
-  Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}};
+  Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}, {}};
   TreeSpec& spec = *result.spec;
   Flattener flattener(spec, call);
   flattener.run(model);
 
+  result.traced = flattener.traced;
   std::vector<ArrayView> views(spec.places.size());
   for (std::size_t p = 0; p < views.size(); ++p) {
     read_array(result.read_from.emplace_back(flattener.readable(spec.places[p].node)).ptr(), views[p]);
@@ -228,19 +260,14 @@ Flattened flatten(nb::handle model, const char* call, Ties ties) {
     result.views = std::move(views);
     return result;
   }
-  std::vector<Alias> aliases;
-  try {
-    aliases = find_aliases(views, [&](std::size_t p) { return spec.text(spec.places[p].node); });
-  } catch (const Error& error) {
-    const std::string message = error.what();
-    throw Error(error.kind(), message.rfind(call, 0) == 0 ? message : std::string(call) + ": " + message);
-  }
+  const std::vector<Alias> aliases =
+      find_aliases(views, [&](std::size_t p) { return spec.text(spec.places[p].node); }, call);
   spec.first_place.clear();
   for (std::uint32_t p = 0; p < views.size(); ++p) {
     Place& place = spec.places[p];
     if (aliases[p].first != p) {
       place.leaf = spec.places[aliases[p].first].leaf;
-      place.axes = std::move(aliases[p].axes);
+      place.axes = aliases[p].axes;
       continue;
     }
     place.leaf = static_cast<std::uint32_t>(spec.first_place.size());

@@ -3,6 +3,7 @@
 // parents before children, one backward children before parents, and nothing recurses.
 #pragma once
 #include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -76,13 +77,20 @@ struct Flattened {
   std::shared_ptr<TreeSpec> spec;
   std::vector<nb::object> arrays;  // of each leaf
   std::vector<ArrayView> views;
-  std::vector<nb::object> at_places;  // the array object at each place
-  std::vector<nb::object> read_from;  // what the views are of, at each place
+  std::vector<nb::object> at_places;    // the array object at each place
+  std::vector<nb::object> read_from;    // what the views are of, at each place
+  std::optional<std::uint32_t> traced;  // a node whose array JAX traces: its view has a shape, and no values
 };
 // Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
 // With ties ignored each place is a leaf of its own, and arrays may overlap.
 enum class Ties : bool { found, ignored };
 Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found);
+// For those who read the arrays: throws where JAX traces one.
+void check_values(const Flattened& flat, const char* call);
+
+// Whether arrays at two places of a tied leaf, both with the leaf's axes, are one: views of it may have come to have
+// their axes in another order, or fewer elements.
+bool is_tie(const ArrayView& a, const ArrayView& b);
 
 // The model with its leaves replaced: new containers of the same classes, what is not trained shared, except for
 // trained arrays and their containers that stand at a place that is not trained as well: they stay one.

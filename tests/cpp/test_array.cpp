@@ -24,7 +24,8 @@ std::vector<float> memory(100);
 
 TEST(Aliases, TransposedViewIsTiedWithItsAxes) {
   const Strided a{{3, 5}, {5, 1}}, t{{5, 3}, {1, 5}};
-  const auto aliases = find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, named({"a", "t"}));
+  const auto aliases =
+      find_aliases(std::vector{a.view(memory.data()), t.view(memory.data())}, named({"a", "t"}), "setup");
   EXPECT_EQ(aliases[1].first, 0u);
   EXPECT_EQ(aliases[1].axes, (std::vector<int>{1, 0}));
 }
@@ -32,7 +33,7 @@ TEST(Aliases, TransposedViewIsTiedWithItsAxes) {
 TEST(Aliases, ColumnBlocksOfOneArrayAreApart) {
   const Strided block{{4, 5}, {10, 1}};
   const auto aliases =
-      find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)}, named({"l", "r"}));
+      find_aliases(std::vector{block.view(memory.data()), block.view(memory.data() + 5)}, named({"l", "r"}), "setup");
   EXPECT_EQ(aliases[1].first, 1u);
 }
 
@@ -41,7 +42,7 @@ TEST(Aliases, ReshapeReversalAndPartialOverlapAreErrorsThatNameBoth) {
   const ArrayView other[] = {reshaped.view(memory.data()), reversed.view(memory.data() + 4),
                              shifted.view(memory.data() + 3)};
   for (const ArrayView& b : other) try {
-      find_aliases(std::vector{a.view(memory.data()), b}, named({"one", "two"}));
+      find_aliases(std::vector{a.view(memory.data()), b}, named({"one", "two"}), "setup");
       FAIL();
     } catch (const Error& e) {
       EXPECT_NE(std::string(e.what()).find("\"one\" and \"two\""), std::string::npos);
@@ -51,7 +52,7 @@ TEST(Aliases, ReshapeReversalAndPartialOverlapAreErrorsThatNameBoth) {
 TEST(Aliases, AnArrayThatOverlapsItselfIsAnError) {
   const Strided windows{{8, 3}, {1, 1}}, broadcast{{4, 5}, {0, 1}};
   for (const auto& a : {windows, broadcast})
-    EXPECT_THROW(find_aliases(std::vector{a.view(memory.data())}, named({"w"})), Error);
+    EXPECT_THROW(find_aliases(std::vector{a.view(memory.data())}, named({"w"}), "setup"), Error);
 }
 
 TEST(Runs, PositionsBeyond32BitsAreReached) {

@@ -142,9 +142,18 @@ TEST(Parse, SaysWhatItExpected) {
         "Adam(betta=0.9)", "Adam() Adam()", "AccumGrad()", "Chain(MixedPrecision(Adam()))", "Adam(1,(0,0),1,1)",
         "MixedPrecision(Adam(), dtype=\"float16\")", "ClipNorm(scope=\"all\")", "Adam(eta=1e999)", "Adam(eta=nan)"})
     EXPECT_THROW((void)parse_program(text), Error) << text;
+  for (const char* text : {"Adam(eta=1, eta=2)", "Adam(1, eta=2)", "AdamW(lambda=1, lambda_=2)"})
+    EXPECT_THROW((void)parse_program(text), Error) << text;
+  EXPECT_THROW((void)parse_fields("eta=1, rho=0, eta=1"), Error);
   std::string deep;
   for (int i = 0; i < 100'000; ++i) deep += "Chain(";
   EXPECT_THROW((void)parse_program(deep), Error);
+  try {
+    (void)parse_program("Adam(1,  eta=2)");
+    FAIL();
+  } catch (const Error& e) {
+    EXPECT_STREQ(e.what(), "rule \"Adam(1,  eta=2)\", character 10: expected eta once only");
+  }
   try {
     (void)parse_program("Chain(Adam(eta=x))");
     FAIL();

@@ -201,6 +201,22 @@ def test_parameter_replaced_by_an_equal_one_is_followed(model, state, grads):
     assert not np.array_equal(last(model)["bias"], before)
 
 
+def test_parameter_that_became_a_view_from_the_same_start_is_compared_again():
+    buffer = np.ones(16, np.float32)
+    model, grads = [buffer[::2], buffer[1::2]], [np.ones(8, np.float32)] * 2
+    state = opt.setup(opt.Momentum(), model)
+    opt.update_(state, model, grads)
+    for other in (buffer[:8], np.lib.stride_tricks.as_strided(buffer, (8,), (0,))):
+        before = everything([other, model[1]], state)
+        with pytest.raises(ValueError, match=r"^update: arrays? at .*(share|overlaps)"):
+            opt.update_(state, [other, model[1]], grads)
+        assert everything([other, model[1]], state) == before
+    whole = [np.ones(8, np.float32), model[1]]
+    opt.update_(state, whole, grads)
+    with pytest.raises(ValueError, match="overlaps itself"):
+        opt.update_(state, [np.lib.stride_tricks.as_strided(whole[0], (8,), (0,)), model[1]], grads)
+
+
 def test_model_of_another_structure_is_refused(model, state, grads):
     before = everything(model, state)
     shorter = {"layers": model["layers"][:-1]}
@@ -241,15 +257,27 @@ def unusable(kind):
         "stride 0": np.lib.stride_tricks.as_strided(base, (4, 4), (0, 4)),
         "byte-swapped": base.astype(">f4"),
         "object dtype": base.astype(object),
+        "masked": np.ma.masked_greater(base, 0.5),
     }[kind]
 
 
-@pytest.mark.parametrize("kind", ["self-overlapping", "stride 0", "byte-swapped", "object dtype"])
+@pytest.mark.parametrize("kind", ["self-overlapping", "stride 0", "byte-swapped", "object dtype", "masked"])
 def test_parameter_that_cannot_be_trained_is_refused_at_setup(kind):
     model = layers(COUNT)
     last(model)["bias"] = unusable(kind)
     with pytest.raises(WRONG, match=LAST):
         opt.setup(opt.Adam(), model)
+
+
+def test_what_a_mask_hides_counts_nowhere(model, state, grads):
+    """An array without a mask is like any other, and masked integers are not trained."""
+    plain, masked = np.ma.array(np.ones(2)), np.ma.array(np.arange(2), mask=[True, False])
+    _, new = opt.update_(opt.setup(opt.Descent(1.0), [plain, masked]), [plain, masked], [np.ma.array(np.ones(2)), None])
+    assert new[0].tolist() == [0, 0] and new[1] is masked
+    last(grads)["bias"] = np.ma.array(last(grads)["bias"], mask=True)
+    refuses(lambda: opt.update_(state, model, grads), model, state, "layers.19.bias", "masked", error=TypeError)
+    with pytest.raises(ValueError, match='norm: array at "0" is a masked array'):
+        opt.norm([np.ma.masked_less(np.ones(2), 2.0)])
 
 
 def test_rprop_refuses_a_complex_leaf_at_setup():

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from typing import Any
 
 import numpy as np
@@ -157,3 +160,78 @@ def test_frozen_and_missing_leaves_keep_their_values() -> None:
     opt.freeze_(state["w"])
     _, new = opt.update(state, model, {"w": jnp.ones((2, 3))})
     assert bits(np.asarray(new["w"]), np.asarray(new["b"])) == bits(np.asarray(model["w"]), np.asarray(model["b"]))
+
+
+def test_ties_of_jax_arrays_that_no_longer_hold_are_refused() -> None:
+    w = jnp.ones((2, 2))
+    state = opt.setup(opt.Descent(1.0), {"a": w, "b": w})
+    with pytest.raises(ValueError, match='"a" and "b" were one at setup'):
+        opt.update(state, {"a": w, "b": 5 * w}, {"a": w})
+
+
+REAL = jnp.ones(3)
+CALLS = {
+    "setup": lambda x: opt.setup(opt.Adam(), {"w": x}) and x,
+    "setup with a layout": lambda x: opt.setup(opt.Adam(), x, layout=opt.destructure({"w": np.ones(3)})[1]) and x,
+    "update, gradient": lambda x: opt.update(opt.setup(opt.Adam(), [np.ones(3)]), [np.ones(3)], [x])[1][0],
+    "update, parameter": lambda x: opt.update(opt.setup(opt.Adam(), [REAL]), [x], [np.ones(3)])[1][0],
+    "update_": lambda x: opt.update_(opt.setup(opt.Adam(), [np.ones(3)]), [np.ones(3)], [x])[1][0],
+    "init": lambda x: opt.init(opt.Adam(), x) and x,
+    "apply_, parameter": lambda x: opt.apply_(opt.Adam(), opt.init(opt.Adam(), REAL), x, np.ones(3))[1],
+    "apply_, gradient": lambda x: opt.apply_(opt.Adam(), opt.init(opt.Adam(), np.ones(3)), np.ones(3), x)[1],
+    "norm": lambda x: opt.norm([x]) * x,
+    "lerp_, target": lambda x: opt.lerp_([x], [np.ones(3)], 0.5)[0],
+    "lerp_, source": lambda x: opt.lerp_([np.ones(3)], [x], 0.5)[0],
+}
+
+
+@pytest.mark.parametrize("transform", [jax.jit, jax.vmap, lambda f: jax.grad(lambda x: f(x).sum())])
+@pytest.mark.parametrize("call", CALLS)
+def test_what_reads_values_is_refused_while_jax_traces(call: str, transform: Any) -> None:
+    with pytest.raises(TypeError, match="is traced by JAX") as error:
+        transform(CALLS[call])(jnp.ones((3, 3) if transform is jax.vmap else 3))
+    assert str(error.value).startswith(call.split(",")[0].split()[0].rstrip("_"))
+
+
+def test_random_keys_in_a_model_are_not_trained() -> None:
+    model = {"rng": jax.random.key(0), "w": jnp.ones(2)}
+    assert not opt.isnumeric(model["rng"])
+    _, new = opt.update(opt.setup(opt.Descent(1.0), model), model, {"w": jnp.ones(2), "rng": None})
+    assert new["rng"] is model["rng"] and (new["w"] == 0).all()
+
+
+def test_isnumeric_knows_jax_arrays() -> None:
+    assert opt.isnumeric(jnp.ones(2)) and not opt.isnumeric(jnp.arange(2)) and not opt.maywrite(jnp.ones(2))
+    assert jax.jit(lambda x: opt.isnumeric(x) * x)(jnp.ones(2)).tolist() == [1, 1]
+
+
+def test_a_jax_vector_is_updated_by_its_layout() -> None:
+    model, host = model_of(jnp.asarray), model_of(np.array)
+    flat, re = opt.destructure(model)
+    rule = opt.OptimiserChain(opt.ClipNorm(1.0), opt.Adam(0.1))
+    state, other = opt.setup(rule, flat, layout=re), opt.setup(rule, host)
+    for _ in range(2):
+        state, flat = opt.update(state, flat, jnp.arange(8.0))
+        opt.update_(other, host, {"w": np.arange(6.0).reshape(2, 3), "b": np.arange(6.0, 8.0)})
+    assert isinstance(flat, jax.Array) and bits(np.asarray(flat)) == bits(np.append(host["w"].ravel(), host["b"]))
+    with pytest.raises(
+        ValueError, match="update_: the flat vector is a JAX array, which cannot be written; use update"
+    ):
+        opt.update_(state, flat, flat)
+
+
+def test_arrays_stay_where_they_were_put() -> None:
+    script = """
+import jax, jax.numpy as jnp, optimisers as opt
+second = jax.devices()[1]
+x = jax.device_put(jnp.ones(4), second)
+rule = opt.Descent(1.0)
+state, new = opt.update(opt.setup(rule, x), x, jnp.ones(4))
+assert new.committed and new.devices() == {second} and new.tolist() == [0, 0, 0, 0]
+assert opt.apply_(rule, opt.init(rule, x), x, x)[1].devices() == {second}
+free = jnp.ones(4)
+assert not opt.update(opt.setup(rule, free), free, free)[1].committed
+"""
+    flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run([sys.executable, "-c", script], env=flags, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr

@@ -115,6 +115,16 @@ def test_copies_of_a_part_bring_the_whole_along():
     assert a._core is b._core and b.frozen
 
 
+def test_duplicated_copies_and_pickles_with_its_ties():
+    w, g = np.ones(2), np.array([1.0, 2.0])
+    pair = opt.Duplicated({"a": w, "b": w}, {"a": g, "b": g})
+    assert repr(pair) == f"Duplicated({pair.model!r}, {pair.grads!r})"
+    for other in (copy.deepcopy(pair), pickle.loads(pickle.dumps(pair))):
+        opt.update_(opt.setup(opt.Descent(1.0), other), other)
+        assert other.model["a"] is other.model["b"] and other.model["a"].tolist() == [0, -1]
+    assert w.tolist() == [1, 1]
+
+
 def test_pickled_layout_continues():
     flat, re = opt.destructure({"a": ones(2), "b": [ones(2, 2)]})
     state = opt.setup(opt.Momentum(), flat, layout=re)

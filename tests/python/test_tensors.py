@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 import optimisers as opt
 
@@ -31,6 +32,22 @@ def test_frozen_and_missing_tensors_keep_their_version():
     assert [model[k]._version > before[k] for k in "abc"] == [False, False, True]
 
 
+def test_accumulated_gradients_bump_the_version_where_they_are_applied():
+    w = torch.ones(2, requires_grad=True)
+    state = opt.setup(opt.AccumGrad(2), [w])
+    bumped = []
+    for gradient in (torch.ones(2), torch.ones(2), torch.ones(2), None, None, None):
+        loss, version = (w * w).sum(), w._version
+        opt.update_(state, [w], [gradient])
+        bumped.append(w._version > version)
+    assert bumped == [False, True, False, True, False, False]
+    opt.update_(state, [w], [torch.ones(2)])
+    loss = (w * w).sum()
+    opt.update_(state, [w], [None])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        loss.backward()
+
+
 def test_pure_update_of_parameters_returns_parameters():
     model = {"w": torch.nn.Parameter(torch.ones(3)), "x": torch.ones(2, requires_grad=True)}
     _, new = opt.update(opt.setup(opt.Descent(1.0), model), model, {"w": torch.ones(3)})
@@ -57,6 +74,38 @@ def test_tensors_that_cannot_be_read_are_refused(bad):
     model = {"w": torch.zeros(2, 2)}
     with pytest.raises((ValueError, TypeError), match='"w"'):
         opt.update_(opt.setup(opt.Adam(), model), model, {"w": bad})
+
+
+def without_memory(kind: str) -> torch.Tensor:
+    """A tensor of four elements that no memory holds."""
+    if kind == "fake":
+        with FakeTensorMode():
+            return torch.ones(4)
+    if kind == "zero":
+        return torch._efficientzerotensor(4)
+    x = torch.ones(8)
+    half = x[4:] if kind == "let go, with an offset" else x[:4]
+    x.untyped_storage().resize_(0)
+    return half
+
+
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("kind", ["fake", "zero", "let go", "let go, with an offset"])
+def test_tensors_without_memory_are_refused(kind):
+    model = {"w": torch.ones(4)}
+    state = opt.setup(opt.Momentum(), model)
+    for x, dx in ((without_memory(kind), torch.ones(4)), (model["w"], without_memory(kind))):
+        with pytest.raises(ValueError, match=r'"w" is a .*Tensor without memory'):
+            opt.update_(state, {"w": x}, {"w": dx})
+    with pytest.raises(ValueError, match="without memory"):
+        opt.norm([without_memory(kind)])
+    assert model["w"].tolist() == [1, 1, 1, 1] and state["w"].state.v.tolist() == [0, 0, 0, 0]
+
+
+def test_tensors_inside_of_functional_transforms_are_refused():
+    for transform in (torch.func.functionalize, torch.func.vmap, lambda f: torch.func.grad(lambda x: f(x).sum())):
+        with pytest.raises(ValueError, match="without memory"):
+            transform(lambda x: opt.setup(opt.Adam(), x) and x)(torch.ones(3, 2))
 
 
 def test_one_model_may_mix_libraries():

@@ -210,9 +210,20 @@ def test_part_with_a_place_of_a_tied_leaf_can_be_updated_alone():
 def test_tie_that_no_longer_holds_is_refused_naming_both():
     model = tied()
     state = opt.setup(opt.Descent(1.0), model)
-    model["dec"] = model["dec"].copy()
-    with pytest.raises(ValueError, match='"enc" and "dec"'):
-        opt.update_(state, model, {})
+    for other in (model["dec"].copy(), model["dec"][:2], model["enc"]):
+        model["dec"] = other
+        for update in (opt.update_, opt.update):
+            with pytest.raises(ValueError, match='"enc" and "dec"'):
+                update(state, model, {})
+
+
+def test_tie_of_a_square_array_with_its_axes_in_another_order_is_refused():
+    w = np.arange(9.0).reshape(3, 3)
+    state = opt.setup(opt.Descent(1.0), {"enc": w, "dec": w.T})
+    for update in (opt.update_, opt.update):
+        with pytest.raises(ValueError, match='"enc" and "dec" were one at setup, and are not now, or their axes'):
+            update(state, {"enc": w, "dec": w}, {"dec": np.ones((3, 3))})
+    assert w.tolist() == np.arange(9.0).reshape(3, 3).tolist()
 
 
 def test_tied_gradient_of_wrong_shape_is_refused():

@@ -171,6 +171,20 @@ def test_lerp_writes_ties_once_and_wants_them_tied_in_the_source():
     assert np.unique(a).tolist() == [0.5]
     with pytest.raises(ValueError, match='"y" and "x" are one array in the target'):
         opt.lerp_(target, {"x": b, "y": b.T.copy()}, 0.5)
+    square, c = np.zeros((3, 3)), np.arange(9.0).reshape(3, 3)
+    with pytest.raises(ValueError, match='"y" and "x" are one array in the target'):
+        opt.lerp_({"x": square, "y": square}, {"x": c, "y": c.T}, 0.5)
+
+
+def test_lerp_that_moves_nothing_is_a_warning_and_dicts_of_parameters_move():
+    target, source = torch.nn.Linear(2, 2), torch.nn.Linear(2, 2)
+    target.requires_grad_(False)
+    before = copy.deepcopy(target)
+    with pytest.warns(UserWarning, match="lerp_: the target has no trained array"):
+        opt.lerp_(target, source, 1.0)
+    assert torch.equal(target.weight, before.weight)
+    opt.lerp_(dict(target.named_parameters()), dict(source.named_parameters()), 1.0)
+    assert torch.equal(target.weight, source.weight) and torch.equal(target.bias, source.bias)
 
 
 def test_lerp_bumps_the_versions_of_tensors_and_takes_other_dtypes():

@@ -5,6 +5,7 @@
 #include <functional>
 #include <span>
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "optimisers/dtype.hpp"
@@ -76,7 +77,7 @@ using NameOf = std::function<std::string(std::size_t)>;
 
 // One entry per array. Throws Error(value), naming both places, where arrays share some elements without being
 // axis permutations of each other, and naming the place where an array overlaps itself. Disjoint strided views
-// of one buffer are fine. Arrays of size 0 alias nothing.
-std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of);
+// of one buffer are fine. Arrays of size 0 alias nothing. `call` is what messages begin with.
+std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of, std::string_view call);
 
 }  // namespace optimisers

@@ -79,6 +79,9 @@ class Optimiser {
   void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out,
              const char* call = "apply_");
 
+  // Whether the last call of update wrote to the parameter; of a gated leaf on an accelerator, whether it may have.
+  bool wrote(const LeafUpdate& leaf) const;
+
   // Waits for the work on accelerators, and throws what it found out: Error(non_finite) for a norm that ClipNorm
   // refused. Such a step has written nothing; without this call, the next update throws it.
   void wait();

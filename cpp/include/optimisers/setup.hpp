@@ -62,7 +62,8 @@ class Leaf;
 
 /// What setup returns: slots, clocks and hyperparameters of all leaves. It holds no pointer to the arrays: every call
 /// brings them. A value: copies are deep. Different states may run in parallel; a second call on a state that is in
-/// use throws Error(busy). A call that fails has changed nothing.
+/// use throws Error(busy). A call that fails has changed nothing. A state that was moved
+/// from may be assigned to and destroyed, no more.
 class State {
  public:
   /// Which rule a leaf gets, by its name; nullopt: the leaf is left alone, frozen for good.
