@@ -1,6 +1,5 @@
 // checks.cpp: shapes, dtypes, devices and writability of the arrays of one call.
 #include <algorithm>
-#include <atomic>
 
 #include "optimisers/error.hpp"
 #include "portions.hpp"
@@ -13,7 +12,7 @@ namespace {
 struct Layout {
   bool same_shape, contiguous;
 };
-Layout layout_of(const ArrayView& a, const LeafRecord& leaf) {
+OPT_FN Layout layout_of(const ArrayView& a, const LeafRecord& leaf) {
   if (a.ndim != leaf.ndim) return {false, false};
   bool same = true;
   for (int i = 0; i < a.ndim; ++i) same &= a.shape[i] == leaf.shape[i];
@@ -92,18 +91,12 @@ void refuse_misfit(const Optimiser::State& state, std::span<const LeafUpdate> le
   }
 }
 
-// What a portion of the leaves shows.
-struct Findings {
-  bool fits = true;      // shapes, dtypes and devices are the leaves'
-  bool compared = true;  // no parameter is another array than when all were compared
-  bool meets = false;    // a gradient meets memory that was written then
-};
+}  // namespace
 
-// Fills the flags of leaves [begin, end).
-Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+Examined examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                  bool writes_x, std::size_t begin, std::size_t end) {
   constexpr std::size_t ahead = 8;  // leaves; shapes of arrays lie anywhere in memory
-  Findings found;
+  Examined found;
   Meetings meetings(state.written);
   for (std::size_t i = begin; i < end; ++i) {
     if (i + ahead < end) {
@@ -141,22 +134,26 @@ Findings examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
   return found;
 }
 
-}  // namespace
+void refuse_what_was_found(Optimiser::State& state, std::span<const LeafUpdate> leaves,
+                           std::span<const FurtherGradient> further, bool writes_x, const Examined& found) {
+  if (!found.fits) refuse_misfit(state, leaves, further, writes_x);
+  const bool moved = !found.compared || state.epoch == 0;
+  if (moved) compare_written(state, leaves);
+  if (moved || found.meets) check_overlaps(state, leaves, further);
+}
 
 void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                   bool writes_x) {
-  state.flags.resize(leaves.size());
+  if (state.flags.size() < leaves.size()) state.flags.resize(leaves.size());
   const std::size_t portions = portion_count(leaves.size());
-  std::atomic<bool> misfit = false, moved = state.epoch == 0, meeting = false;
-  in_portions(leaves.size(), portions, [&](std::size_t, std::size_t begin, std::size_t end) {
-    const Findings found = examine(state, leaves, further, writes_x, begin, end);
-    if (!found.fits) misfit = true;
-    if (!found.compared) moved = true;
-    if (found.meets) meeting = true;
+  Examined all;
+  std::vector<Examined> others(portions - 1);
+  in_portions(leaves.size(), portions, [&](std::size_t portion, std::size_t begin, std::size_t end) {
+    const Examined found = examine(state, leaves, further, writes_x, begin, end);
+    (portion == 0 ? all : others[portion - 1]) = found;
   });
-  if (misfit) refuse_misfit(state, leaves, further, writes_x);
-  if (moved) compare_written(state, leaves);
-  if (moved || meeting) check_overlaps(state, leaves, further);
+  for (const Examined& found : others) all.add(found);
+  refuse_what_was_found(state, leaves, further, writes_x, all);
 }
 
 }  // namespace optimisers

@@ -118,7 +118,7 @@ bool will_write(Optimiser::State& state, const LeafUpdate& u) {
 }  // namespace
 
 Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where)
-    : memory(where), specs(std::move(given)), leaves(specs.size()) {
+    : memory(where), specs(std::move(given)), leaves(specs.size()), flags(specs.size()) {
   std::size_t axes = 0;
   for (const LeafSpec& spec : specs) axes += spec.shape.size();
   shapes.reserve(axes);  // records point into it
@@ -142,6 +142,10 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     shapes.insert(shapes.end(), spec.shape.begin(), spec.shape.end());
     group.rows.resize(group.rows.size() + std::size_t(group.row_size));
     write_row(group, spec.program, group.rows.data() + group.rows.size() - std::size_t(group.row_size));
+    if (group.device == on_host) {
+      small &= size <= cpu::small_leaf;
+      small_work += double(size) / double(specs.size());
+    }
     const std::int64_t alignment = group.device == on_host ? leaf_alignment : device_leaf_alignment;
     const std::int64_t step = alignment / size_of(real_dtype(group.compute));
     group.elements += (size + step - 1) / step * step;
@@ -169,6 +173,15 @@ DeviceLeaves* Optimiser::State::device_of(Leaf leaf) {
   for (auto& [index, there] : devices)
     if (index == device) return there.get();
   return nullptr;
+}
+
+void Optimiser::State::update(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further) {
+  for (auto& [index, device] : devices) device->prepare(checked, further, {});
+  const bool in_one = small && !reduces;
+  if (!in_one) schedule(*this, checked, further);
+  for (auto& [index, device] : devices) device->enqueue();
+  if (in_one) run_small(*this, checked, further);
+  else cpu::sweep(jobs, further);
 }
 
 RuleValue Optimiser::State::rule(Leaf leaf, int stage) const {
@@ -313,10 +326,17 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   state_->call = "update";
   check_arrays(*state_, leaves, further, true);
-  for (auto& [index, device] : state_->devices) device->prepare(leaves, further, {});
-  schedule(*state_, leaves, further);
-  for (auto& [index, device] : state_->devices) device->enqueue();
-  cpu::sweep(state_->jobs, further);
+  state_->update(leaves, further);
+}
+
+Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept {
+  return optimisers::examine(*state_, leaves, {}, true, begin, end);
+}
+
+void Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found) {
+  state_->call = "update";
+  refuse_what_was_found(*state_, leaves, {}, true, found);
+  state_->update(leaves, {});
 }
 
 bool Optimiser::wrote(const LeafUpdate& u) const {

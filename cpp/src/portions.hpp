@@ -1,4 +1,4 @@
-// portions.hpp: a list of leaves in equal portions, one a thread.
+// portions.hpp: a list of leaves in equal portions, for the threads to take.
 #pragma once
 #include <algorithm>
 #include <cstddef>
@@ -7,11 +7,11 @@
 
 namespace optimisers {
 
-// How many threads are worth their while for work of some ten nanoseconds a leaf.
+// How many portions are worth their while for work of some ten nanoseconds a leaf.
 inline std::size_t portion_count(std::size_t leaves) {
-  constexpr std::size_t worth_a_thread = 2048;
-  if (leaves < 2 * worth_a_thread) return 1;
-  return std::min(leaves / worth_a_thread, std::size_t(get_num_threads()));
+  constexpr std::size_t worth_a_thread = 2048, of_a_thread = 8;
+  const std::size_t threads = std::min(leaves / worth_a_thread, std::size_t(get_num_threads()));
+  return threads < 2 ? 1 : threads * of_a_thread;
 }
 
 // f(portion, begin, end) for each; must not throw.

@@ -54,12 +54,19 @@ class TickCache {
   bool present_ = false, active_ = false;
 };
 
-// Ticks the clocks of leaves [begin, end) and writes their jobs to where `begin` is. Returns how many there are.
-std::size_t tick_portion(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::uint64_t* row_memory,
-                         std::size_t begin, std::size_t end) {
-  TickCache cache(row_memory);
-  std::byte* steps = state.steps.data() + begin * state.step_size;
-  Job* job = state.job_memory.data() + begin;
+// Where ticking some leaves writes: room for one row, and for as many jobs and steps as there are leaves.
+struct Scratch {
+  std::uint64_t* row;
+  Job* jobs;
+  std::byte* steps;
+};
+
+// Ticks the clocks of leaves [begin, end). Returns how many jobs came of it.
+std::size_t tick(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end,
+                 const Scratch& scratch) {
+  TickCache cache(scratch.row);
+  std::byte* steps = scratch.steps;
+  Job* job = scratch.jobs;
   for (std::size_t i = begin; i < end; ++i) {
     const LeafUpdate& u = leaves[i];
     LeafRecord& leaf = state.leaves[u.leaf];
@@ -81,20 +88,30 @@ std::size_t tick_portion(Optimiser::State& state, std::span<const LeafUpdate> le
     if (group.gates) leaf.wrote = active && job->course.writes;
     if (active) ++job;
   }
-  return std::size_t(job - (state.job_memory.data() + begin));
+  return std::size_t(job - scratch.jobs);
+}
+
+void make_room(Optimiser::State& state, std::size_t leaves, std::size_t portions) {
+  if (state.job_memory.size() < leaves) state.job_memory.resize(leaves);
+  if (state.steps.size() < leaves * state.step_size) state.steps.resize(leaves * state.step_size);
+  if (state.row_memory.size() < portions * state.row_words) state.row_memory.resize(portions * state.row_words);
+}
+
+// For the leaves from `first` on.
+Scratch scratch_of(Optimiser::State& state, std::size_t portion, std::size_t first) {
+  return {state.row_memory.data() + portion * state.row_words, state.job_memory.data() + first,
+          state.steps.data() + first * state.step_size};
 }
 
 // Ticks all clocks; leaves state.jobs.
 void tick_all(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
   const std::size_t n = leaves.size(), portions = portion_count(n);
-  if (state.job_memory.size() < n) state.job_memory.resize(n);
-  if (state.steps.size() < n * state.step_size) state.steps.resize(n * state.step_size);
-  if (state.row_memory.size() < portions * state.row_words) state.row_memory.resize(portions * state.row_words);
+  make_room(state, n, portions);
   std::vector<std::pair<std::size_t, std::size_t>> made;  // first job and their number, of portions but the first
   if (portions > 1) made.resize(portions);
   std::size_t jobs = 0;
   in_portions(n, portions, [&](std::size_t p, std::size_t begin, std::size_t end) {
-    const std::size_t count = tick_portion(state, leaves, state.row_memory.data() + p * state.row_words, begin, end);
+    const std::size_t count = tick(state, leaves, begin, end, scratch_of(state, p, begin));
     if (p == 0) jobs = count;
     else made[p] = {begin, count};
   });
@@ -240,6 +257,17 @@ class Reductions {
 };
 
 }  // namespace
+
+void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  constexpr std::size_t together = 128;  // leaves that are ticked and then swept, while their jobs are in the cache
+  const std::size_t portions = cpu::small_portions(leaves.size(), state.small_work);
+  make_room(state, portions * together, portions);
+  in_portions(leaves.size(), portions, [&](std::size_t p, std::size_t begin, std::size_t end) {
+    const Scratch scratch = scratch_of(state, p, p * together);
+    for (; begin < end; begin += together)
+      cpu::sweep_here({scratch.jobs, tick(state, leaves, begin, std::min(begin + together, end), scratch)}, further);
+  });
+}
 
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   const auto reduces = [&](const LeafUpdate& u) { return !state.group_of(u.leaf).reducers.empty(); };

@@ -43,7 +43,9 @@ struct Optimiser::State {
   std::uint32_t epoch = 0;
   WrittenMemory written;
 
-  bool reduces = false;                      // some group does
+  bool reduces = false;                      // some group does, on the host
+  bool small = true;                         // no leaf there is worth sharing out,
+  double small_work = 0;                     // and so much is one on average, in elements
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
 
   const char* call = "update";         // for messages
@@ -61,6 +63,7 @@ struct Optimiser::State {
   const std::byte* row_of(Leaf leaf) const { return groups[leaves[leaf].group].row(leaves[leaf].index); }
   std::int64_t* strides_of(const LeafRecord& leaf) { return strides.data() + (leaf.shape - shapes.data()); }
   RuleValue rule(Leaf leaf, int stage) const;
+  void update(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further);
 };
 
 // Whether the parameter may be written: a gate may let something through without a gradient.
@@ -69,11 +72,18 @@ inline bool may_write(const Optimiser::State& state, const LeafUpdate& u) {
   return !leaf.frozen && (u.dx.present || state.groups[leaf.group].gates);
 }
 
-// checks.cpp: every reason to refuse a call, before anything is written. Fills state.flags.
+// checks.cpp: every reason to refuse a call, before anything is written. Fills state.flags: of leaves [begin, end), or
+// of all.
+Examined examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                 bool writes_x, std::size_t begin, std::size_t end);
+void refuse_what_was_found(Optimiser::State& state, std::span<const LeafUpdate> leaves,
+                           std::span<const FurtherGradient> further, bool writes_x, const Examined& found);
 void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                   bool writes_x);
 
 // schedule.cpp: clocks and norms, on the way from checked arrays to jobs.
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further);
+// Clocks and sweep in one, of leaves that are small and without norms.
+void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further);
 
 }  // namespace optimisers

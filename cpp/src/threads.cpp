@@ -1,9 +1,10 @@
-// threads.cpp: a small pool of std::threads with static partition. Not OpenMP: its runtime hangs in a forked
+// threads.cpp: a small pool of std::threads. Not OpenMP: its runtime hangs in a forked
 // child and clashes with other copies of itself in the process.
 #include "optimisers/threads.hpp"
 
 #include <algorithm>
 #include <atomic>
+#include <cstdint>
 #include <cstdlib>
 #include <memory>
 #include <mutex>
@@ -55,11 +56,12 @@ int initial_threads() {
   return std::min(processors(), max_threads);
 }
 
-// Each worker waits for its round number to change, runs its parts of the job and counts itself done. A job with
-// fewer parts than there are threads wakes only the workers it needs.
+// Part numbers are dealt out as ranges, one a thread. A thread that is through with its own takes parts of the others',
+// so that nobody waits for one that the system has not let run yet: such a thread finds the round closed when it comes.
 class Pool {
  public:
-  explicit Pool(int workers) : workers_(static_cast<std::size_t>(workers)) {
+  explicit Pool(int workers)
+      : workers_(static_cast<std::size_t>(workers)), ranges_(static_cast<std::size_t>(workers) + 1) {
     for (auto& w : workers_) w = std::make_unique<Worker>();
     for (int i = 0; i < workers; ++i)
       workers_[static_cast<std::size_t>(i)]->thread = std::thread([this, i] { work(i); });
@@ -71,18 +73,28 @@ class Pool {
   }
   int size() const { return static_cast<int>(workers_.size()); }
 
-  // Parts beyond the number of threads are dealt out in turn; the caller takes part 0 and its share.
-  void run(int parts, void (*job)(void*, int), void* context) {
+  // A job with fewer parts than there are threads wakes only the workers it needs.
+  void run(int parts, Deal deal, void (*job)(void*, int), void* context) {
     job_ = job;
     context_ = context;
-    parts_ = parts;
-    const int needed = std::min(size(), parts - 1);
-    left_.store(needed, std::memory_order_relaxed);
-    for (int i = 0; i < needed; ++i) wake(*workers_[static_cast<std::size_t>(i)]);
-    for (int part = 0; part < parts; part += size() + 1) job(context, part);
-    for (int i = 0; i < spins && left_.load(std::memory_order_acquire) != 0; ++i) OPTIMISERS_PAUSE();
-    for (int n = left_.load(std::memory_order_acquire); n != 0; n = left_.load(std::memory_order_acquire))
-      left_.wait(n, std::memory_order_acquire);
+    deal_ = deal;
+    const int used = std::min(size() + 1, parts);
+    for (int t = 0; t <= size(); ++t) {
+      Range& range = ranges_[static_cast<std::size_t>(t)];
+      range.next.store(first_part(parts, std::min(t, used), used), std::memory_order_relaxed);
+      range.end = first_part(parts, std::min(t + 1, used), used);
+    }
+    gate_.store(0, std::memory_order_release);
+    for (int i = 0; i + 1 < used; ++i) wake(*workers_[static_cast<std::size_t>(i)]);
+    take(0);
+    if (deal == Deal::fixed)
+      while (!all_taken()) std::this_thread::yield();
+    unsigned gate = gate_.fetch_or(closed, std::memory_order_acq_rel) | closed;
+    for (int i = 0; i < spins && gate != closed; ++i) {
+      OPTIMISERS_PAUSE();
+      gate = gate_.load(std::memory_order_acquire);
+    }
+    for (; gate != closed; gate = gate_.load(std::memory_order_acquire)) gate_.wait(gate, std::memory_order_acquire);
   }
 
  private:
@@ -90,10 +102,44 @@ class Pool {
     std::atomic<unsigned> round{0};
     std::thread thread;
   };
+  struct alignas(64) Range {
+    std::atomic<int> next{0};
+    int end = 0;
+  };
+  static constexpr unsigned closed = 1U << 31;  // and below it, how many workers are inside
 
+  static int first_part(int parts, int thread, int threads) {
+    return static_cast<int>(static_cast<std::int64_t>(parts) * thread / threads);
+  }
   static void wake(Worker& worker) {
     worker.round.fetch_add(1, std::memory_order_release);
     worker.round.notify_one();
+  }
+
+  bool all_taken() const {
+    return std::all_of(ranges_.begin(), ranges_.end(),
+                       [](const Range& r) { return r.next.load(std::memory_order_relaxed) >= r.end; });
+  }
+
+  // Runs the parts of a thread's own range, and then, as far as they may be taken, of the next ones'.
+  void take(std::size_t thread) {
+    const std::size_t count = deal_ == Deal::fixed ? 1 : ranges_.size();
+    for (std::size_t i = 0; i < count; ++i) {
+      Range& range = ranges_[(thread + i) % ranges_.size()];
+      if (range.next.load(std::memory_order_relaxed) >= range.end) continue;
+      for (int part = range.next++; part < range.end; part = range.next++) job_(context_, part);
+    }
+  }
+
+  bool enter() {
+    unsigned gate = gate_.load(std::memory_order_relaxed);
+    while ((gate & closed) == 0)
+      if (gate_.compare_exchange_weak(gate, gate + 1, std::memory_order_acquire, std::memory_order_relaxed))
+        return true;
+    return false;
+  }
+  void leave() {
+    if (gate_.fetch_sub(1, std::memory_order_acq_rel) == (closed | 1)) gate_.notify_one();
   }
 
   void work(int index) {
@@ -104,17 +150,31 @@ class Pool {
       round.wait(seen, std::memory_order_acquire);
       seen = round.load(std::memory_order_acquire);
       if (stop_) return;
-      for (int part = index + 1; part < parts_; part += size() + 1) job_(context_, part);
-      if (left_.fetch_sub(1, std::memory_order_acq_rel) == 1) left_.notify_one();
+      if (!enter()) continue;
+      take(static_cast<std::size_t>(index) + 1);
+      leave();
     }
   }
 
   std::vector<std::unique_ptr<Worker>> workers_;
-  std::atomic<int> left_{0};
+  std::vector<Range> ranges_;
+  std::atomic<unsigned> gate_{closed};
   void (*job_)(void*, int) = nullptr;
   void* context_ = nullptr;
-  int parts_ = 0;
+  Deal deal_ = Deal::taken;
   bool stop_ = false;
+};
+
+// The same ranges for a host's threads, which are one part each.
+struct Ranges {
+  int parts, count;
+  void (*run)(void*, int);
+  void* context;
+  static void run_range(void* self, int index) {
+    const Ranges& r = *static_cast<const Ranges*>(self);
+    const auto first = [&](int i) { return static_cast<int>(static_cast<std::int64_t>(r.parts) * i / r.count); };
+    for (int part = first(index); part < first(index + 1); ++part) r.run(r.context, part);
+  }
 };
 
 // One call at a time uses the pool; another that comes meanwhile runs its parts itself.
@@ -181,14 +241,16 @@ void set_executor(const Executor& executor) {
   all.executor = executor;
 }
 
-void detail::parallel(int parts, void (*run)(void*, int), void* context) {
+void detail::parallel(int parts, Deal deal, void (*run)(void*, int), void* context) {
   auto& all = Threads::get();
-  if (const Executor executor = all.current_executor(); executor.run != nullptr && parts > 1)
-    return executor.run(executor.self, parts, run, context);
+  if (const Executor executor = all.current_executor(); executor.run != nullptr && parts > 1) {
+    Ranges ranges{parts, std::min(parts, executor.threads), run, context};
+    return executor.run(executor.self, ranges.count, Ranges::run_range, &ranges);
+  }
   std::unique_lock lock(all.mutex, std::defer_lock);
   if (parts > 1 && all.count > 1 && lock.try_lock()) {
     if (!all.pool || all.pool->size() != all.count - 1) all.pool = std::make_unique<Pool>(all.count - 1);
-    return all.pool->run(parts, run, context);
+    return all.pool->run(parts, deal, run, context);
   }
   for (int part = 0; part < parts; ++part) run(context, part);
 }

@@ -1,12 +1,8 @@
 // collect.cpp: from a model and its gradients to the core's list of leaves. The loop every update goes through.
-#include <atomic>
-
-#include "../../cpp/src/portions.hpp"
 #include "device_array.hpp"
 #include "errors.hpp"
 #include "jax_arrays.hpp"
 #include "kept.hpp"
-#include "optimisers/config.hpp"
 #include "state.hpp"
 
 namespace optimisers::python {
@@ -57,11 +53,8 @@ void State::own_objects() {
 }
 
 void State::prefetch_objects(std::uint32_t node) const {
-  for (const PyObject* object : {model_[node], gradients_[node]}) {
-    const char* fields = reinterpret_cast<const char*>(object);  // an array's object lies in two cache lines
-    OPT_PREFETCH(fields);
-    OPT_PREFETCH(fields + 64);
-  }
+  prefetch_object(model_[node]);
+  prefetch_object(gradients_[node]);
 }
 
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
@@ -123,40 +116,12 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
   further_.push_back({dx, -1});
 }
 
-// Reads a model and gradients of NumPy's own arrays, on several threads while this one holds the interpreter. False:
-// something else is among them, or ties are, or the arrays are few, or would have to be owned.
-bool State::collect_plain(std::uint32_t root) {
-  const Node& top = spec_->nodes[root];
-  const std::size_t n = top.place_end - top.place_begin, portions = portion_count(n);
-  if (portions == 1 || spec_->tied() || lets_go()) return false;
-  std::atomic<bool> all_plain = true;
-  in_portions(n, portions, [&](std::size_t, std::size_t begin, std::size_t end) {
-    for (std::size_t i = begin; i < end; ++i) {
-      const Place* place = &spec_->places[top.place_begin + i];
-      if (i + ahead < end) prefetch_objects(place[ahead].node);
-      LeafUpdate& update = updates_[i];
-      PyObject* gradient = gradients_[place->node];
-      update.leaf = place->leaf;
-      update.more = -1;
-      update.dx.present = false;
-      if (!read_plain_numpy(model_[place->node], update.x) ||
-          (gradient != nullptr && !read_plain_numpy(gradient, update.dx))) {
-        all_plain = false;
-        return;
-      }
-    }
-  });
-  if (all_plain) used_ = n;
-  return all_plain;
-}
-
 void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   borrow_model(*spec_, root, model, call, model_);
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
   has_tensors_ = false;
-  if (collect_plain(root)) return;
   const Node& top = spec_->nodes[root];
   const bool owns = lets_go();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {

@@ -176,6 +176,10 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
 
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
+  if (const auto examined = collect_plain(root, model, source)) {
+    core_.update({updates_.data(), used_}, *examined);
+    return;
+  }
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero) own_objects();
   if (source.zero) check_zeroable(root, call);

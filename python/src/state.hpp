@@ -111,7 +111,9 @@ class State {
   void check_zeroable(std::uint32_t root, const char* call);
   void zero_gradients(std::uint32_t root);
   bool lets_go() const;
-  bool collect_plain(std::uint32_t root);
+  std::optional<Examined> collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source);
+  std::optional<Examined> walk_plain(PyObject* model, PyObject* gradients);
+  bool read_plain(std::size_t begin, std::size_t end);
   void run(std::span<const LeafUpdate> updates);
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
@@ -140,6 +142,7 @@ class State {
   // Scratch that calls reuse.
   Objects model_, gradients_;
   std::vector<LeafUpdate> updates_;
+  int calls_to_skip_ = 0;  // before collect_plain is worth another try
   std::size_t used_ = 0;
   bool has_tensors_ = false;                  // among the parameters of this call
   std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1

@@ -173,6 +173,26 @@ void TreeSpec::number_places() {
     if (is_container(nodes[n].kind) && nodes[n].live()) containers.push_back(n);
   first_place.resize(places.size());
   for (std::uint32_t p = 0; p < places.size(); ++p) first_place[p] = p;
+  find_runs();
+}
+
+void TreeSpec::find_runs() {
+  constexpr std::uint32_t longest = 32;
+  runs.clear();
+  const auto plain = [&](std::uint32_t n) { return nodes[n].kind == Kind::dict || by_position(nodes[n].kind); };
+  if (!plain(0) || !std::all_of(containers.begin(), containers.end(), plain)) return;
+  const auto add_runs_of = [&](std::uint32_t container) {
+    const std::uint32_t first = nodes[container].first, end = first + nodes[container].count;
+    for (std::uint32_t n = first, begin = first; n <= end; ++n) {
+      const bool is_link = n < end && is_container(nodes[n].kind) && nodes[n].live();
+      if (n < end && !is_link && n - begin < longest) continue;
+      if (n != begin) runs.push_back({container, begin, n, nodes[begin].place_begin});
+      begin = is_link ? n + 1 : n;
+    }
+  };
+  add_runs_of(0);
+  for (const std::uint32_t n : containers) add_runs_of(n);
+  std::stable_sort(runs.begin(), runs.end(), [](const Run& l, const Run& r) { return l.place_begin < r.place_begin; });
 }
 
 std::vector<std::uint32_t> TreeSpec::leaves_below(std::uint32_t node) const {

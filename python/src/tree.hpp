@@ -29,6 +29,12 @@ struct Place {
   std::vector<int> axes;  // axis i of the leaf is axis axes[i] here; empty: the same
 };
 
+// Neighbouring children of one container, none of them a live container: nodes [begin, end).
+struct Run {
+  std::uint32_t container, begin, end;
+  std::uint32_t place_begin;  // the first place there or behind
+};
+
 // Leaves that carried a Marker at setup. Names of nodes go on behind the nodes: nodes.size() + i is mark i, which has
 // leaves and a text, and nothing else.
 struct Mark {
@@ -42,6 +48,8 @@ class TreeSpec {
   std::vector<Place> places;               // depth first, in insertion order
   std::vector<std::uint32_t> first_place;  // of each leaf
   std::vector<std::uint32_t> containers;   // the live ones below the root, in their order
+  std::vector<Run> runs;  // all children that are no live containers, in the order of places; empty: not
+                          // all containers are dicts, lists and tuples
   std::vector<Mark> marks;
 
   TreeSpec() = default;
@@ -68,9 +76,11 @@ class TreeSpec {
   static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
 
   void number_places();  // after the nodes are there
-
   // A copy in which these leaves are values.
   std::shared_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
+
+ private:
+  void find_runs();
 };
 
 struct Flattened {

@@ -6,7 +6,6 @@
 #include "array.hpp"
 #include "classes.hpp"
 #include "errors.hpp"
-#include "optimisers/config.hpp"
 #include "torch_module.hpp"
 
 namespace optimisers::python {
@@ -15,16 +14,6 @@ namespace {
 // Containers of these classes are walked without running anybody's code.
 bool is_plain(PyObject* object) {
   return PyDict_CheckExact(object) || PyList_CheckExact(object) || PyTuple_CheckExact(object);
-}
-
-// What a container's children are read from; `object` must be in the cache by now.
-void prefetch_children(PyObject* object) {
-  if (PyDict_CheckExact(object)) {
-    const char* table = reinterpret_cast<const char*>(reinterpret_cast<PyDictObject*>(object)->ma_keys);
-    for (std::ptrdiff_t line = 0; line < 4; ++line) OPT_PREFETCH(table + 64 * line);
-  } else if (PyList_CheckExact(object)) {
-    OPT_PREFETCH(static_cast<const void*>(reinterpret_cast<PyListObject*>(object)->ob_item));
-  }
 }
 
 std::string described(PyObject* object) {

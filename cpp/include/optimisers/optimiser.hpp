@@ -33,6 +33,18 @@ struct FurtherGradient {
   std::int32_t more = -1;
 };
 
+// What the checks of an update find where they look; `update` throws what is wrong.
+struct Examined {
+  bool fits = true;      // shapes, dtypes and devices are the leaves'
+  bool compared = true;  // no parameter is another array than when all were compared
+  bool meets = false;    // a gradient meets memory that was written then
+  void add(const Examined& other) {
+    fits &= other.fits;
+    compared &= other.compared;
+    meets |= other.meets;
+  }
+};
+
 // A slot's memory: contiguous, in the leaf's shape and C order. Lives as long as the optimiser.
 struct SlotView {
   const char* name;
@@ -70,6 +82,12 @@ class Optimiser {
 
   // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.
   void update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {});
+
+  // The same in two steps, for who reads the arrays of many leaves: these are looked at while they are in the cache.
+  // Leaves [begin, end) of the call; any thread may look at its own. Throws nothing. Then, with all that was found, the
+  // update of these very leaves.
+  Examined examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept;
+  void update(std::span<const LeafUpdate> leaves, const Examined& found);
 
   // The same, but writes what would be subtracted to `out` (contiguous, of the leaf's dtype) and leaves x alone.
   // False: nothing came out (AccumGrad is still collecting). Leaves with a master copy are refused.

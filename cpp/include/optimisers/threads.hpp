@@ -1,4 +1,4 @@
-// threads.hpp: the one thread pool. Static partition, safe after fork, serial when one thread is set.
+// threads.hpp: the one thread pool. Safe after fork, serial when one thread is set.
 #pragma once
 #include <type_traits>
 
@@ -20,16 +20,21 @@ struct Executor {
 // executor it began with, which must outlive it. Throws Error(value) for a number of threads out of range.
 void set_executor(const Executor& executor);
 
+// Each thread has neighbouring parts, the same in every call. taken: whoever is done takes parts of the others. fixed:
+// nobody does, for what decides where memory lies.
+enum class Deal { taken, fixed };
+
 namespace detail {
-void parallel(int parts, void (*run)(void* context, int part), void* context);
+void parallel(int parts, Deal deal, void (*run)(void* context, int part), void* context);
 }
 
-// run(part) for part = 0 .. parts-1, each once, and waits. run must not throw.
+// run(part) for part = 0 .. parts-1, each once, and waits. run must not throw. With more parts than threads, a thread
+// that the system holds up keeps the others from finishing for one part at most.
 template <class F>
-void parallel(int parts, F&& run) {
+void parallel(int parts, F&& run, Deal deal = Deal::taken) {
   using Run = std::remove_reference_t<F>;
   detail::parallel(
-      parts, [](void* f, int part) { (*static_cast<Run*>(f))(part); },
+      parts, deal, [](void* f, int part) { (*static_cast<Run*>(f))(part); },
       const_cast<void*>(static_cast<const void*>(&run)));
 }
 

@@ -15,10 +15,11 @@
 namespace optimisers::cpu {
 namespace {
 
-constexpr std::int64_t block = 512;         // elements a chain carries through its stages at a time
-constexpr std::int64_t sweep_grain = 4096;  // threads share a leaf at multiples of this
-constexpr std::int64_t job_overhead = 128;  // what starting on a leaf costs, in elements
-constexpr std::int64_t worth_a_thread = 50'000;
+constexpr std::int64_t block = 512;               // elements a chain carries through its stages at a time
+constexpr std::int64_t sweep_grain = small_leaf;  // threads share a leaf at multiples of this
+constexpr std::int64_t job_overhead = 128;        // what starting on a leaf costs, in elements
+constexpr std::int64_t worth_a_thread = 50'000, worth_a_part = 10'000;
+constexpr std::int64_t of_a_thread = 16;  // parts, for others to take when it is late
 constexpr int largest_element = 16;
 constexpr int max_pass_slots = 16;
 
@@ -287,18 +288,31 @@ class Range {
 
 // ---- all leaves
 
+std::int64_t threads_for(std::int64_t work) {
+  return std::clamp<std::int64_t>(work / worth_a_thread, 1, get_num_threads());
+}
+
 // Splits items of the given sizes into parts of about equal work, inside an item at multiples of `grain`, and
 // calls run(item, begin, end) for each piece, on all threads.
 template <class SizeOf, class Run>
-void share(std::size_t items, std::int64_t grain, SizeOf&& size_of_item, Run&& run) {
-  std::int64_t total = 0;
-  for (std::size_t i = 0; i < items; ++i) total += size_of_item(i) + job_overhead;
-  const int parts = int(std::clamp<std::int64_t>(total / worth_a_thread, 1, get_num_threads()));
+void share(std::size_t items, std::int64_t grain, Deal deal, SizeOf&& size_of_item, Run&& run) {
+  constexpr std::size_t marks = 64;  // where the work before an item is noted, to find a part's first without a search
+  const std::size_t stride = items / marks + 1;
+  std::int64_t before[marks + 1], total = 0;
+  for (std::size_t i = 0, next = 0; i < items; ++i) {
+    if (i == next * stride) before[next++] = total;
+    total += size_of_item(i) + job_overhead;
+  }
+  const std::int64_t threads = threads_for(total);
+  const bool fixed = deal == Deal::fixed || threads == 1;
+  const int parts = int(fixed ? threads : std::clamp(total / worth_a_part, threads, threads * of_a_thread));
+  const std::size_t marked = (items + stride - 1) / stride;
   const auto part = [&](int index) {
     const std::int64_t lo = total / parts * index, hi = index + 1 == parts ? total : total / parts * (index + 1);
     Buffers buffers;
-    std::int64_t start = 0;
-    for (std::size_t i = 0; i < items && start < hi; ++i) {
+    const std::size_t mark = std::size_t(std::upper_bound(before, before + marked, lo) - before) - 1;
+    std::int64_t start = before[mark];
+    for (std::size_t i = mark * stride; i < items && start < hi; ++i) {
       const std::int64_t n = size_of_item(i);
       const auto cut = [&](std::int64_t at) { return at >= n ? n : std::max<std::int64_t>(at, 0) / grain * grain; };
       const std::int64_t begin = cut(lo - start), end = cut(hi - start);
@@ -306,15 +320,37 @@ void share(std::size_t items, std::int64_t grain, SizeOf&& size_of_item, Run&& r
       start += n + job_overhead;
     }
   };
+  if (items == 0) return;
   if (parts == 1) part(0);
-  else parallel(parts, part);
+  else parallel(parts, part, deal);
 }
 
 }  // namespace
 
+void sweep_here(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
+  // Small arrays lie anywhere in memory, and are over before the processor sees a pattern.
+  const auto fetch = [&](const ArrayView& a, std::int64_t size) {
+    const std::int64_t bytes = std::min<std::int64_t>(size * size_of(a.dtype), 512);
+    for (std::int64_t at = 0; at < bytes; at += 64) OPT_PREFETCH(a.data + at);
+  };
+  Buffers buffers;
+  for (std::size_t i = 0; i < jobs.size(); ++i) {
+    if (i + 2 < jobs.size()) {
+      fetch(jobs[i + 2].arrays->x, jobs[i + 2].size);
+      if (jobs[i + 2].arrays->dx.present) fetch(jobs[i + 2].arrays->dx, jobs[i + 2].size);
+    }
+    Range(jobs[i], further, buffers).sweep(0, jobs[i].size);
+  }
+}
+
+std::size_t small_portions(std::size_t leaves, double elements) {
+  const std::int64_t threads = threads_for(std::int64_t(double(leaves) * (elements + double(job_overhead))));
+  return std::size_t(threads == 1 ? 1 : std::min(threads * of_a_thread, std::int64_t(leaves)));
+}
+
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
   share(
-      jobs.size(), sweep_grain, [&](std::size_t i) { return jobs[i].size; },
+      jobs.size(), sweep_grain, Deal::taken, [&](std::size_t i) { return jobs[i].size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         Range(jobs[i], further, buffers).sweep(begin, end);
       });
@@ -328,7 +364,7 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
     first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
   std::vector<double> sums(first.back());
   share(
-      measurements.size(), chunk, [&](std::size_t i) { return measurements[i].job->size; },
+      measurements.size(), chunk, Deal::taken, [&](std::size_t i) { return measurements[i].job->size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         const Measurement& m = measurements[i];
         const MeasureFn f = kernels().measure[compute_index(m.job->group->compute)][int(m.measure)];
@@ -361,7 +397,7 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
 
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep, double take) {
   share(
-      targets.size(), sweep_grain, [&](std::size_t i) { return size_of(targets[i]); },
+      targets.size(), sweep_grain, Deal::taken, [&](std::size_t i) { return size_of(targets[i]); },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         const ArrayView &to = targets[i], &from = sources[i];
         const DType compute = compute_dtype(to.dtype);
@@ -385,7 +421,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
 
 void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f) {
   share(
-      sizes.size(), sweep_grain, [&](std::size_t i) { return sizes[i]; },
+      sizes.size(), sweep_grain, Deal::fixed, [&](std::size_t i) { return sizes[i]; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers&) { f(i, begin, end); });
 }
 

@@ -31,6 +31,12 @@ struct Job {
 // All stages of all jobs, with writes.
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further);
 
+// The same on this thread, of leaves that are small: no thread takes a part of one. Into how many portions so many of
+// them are best dealt out, of this many elements on average.
+inline constexpr std::int64_t small_leaf = 4096;  // elements
+void sweep_here(std::span<const Job> jobs, std::span<const FurtherGradient> further);
+std::size_t small_portions(std::size_t leaves, double elements);
+
 // What a leaf's dx measures when it reaches a stage; nothing is written.
 struct Measurement {
   const Job* job;
