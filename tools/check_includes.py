@@ -16,7 +16,7 @@ LAYERS = [
     "math.hpp  error.hpp  isa.hpp  threads.hpp",
     "dtype.hpp  refuse.hpp  result.hpp  arena.hpp  clocks.hpp  norm_terms.hpp",
     "array.hpp  portions.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp cpu/dispatch.hpp",
-    "kernel.hpp  overlap.hpp  flat_parts.hpp  sweeps.hpp  rules/adam.hpp",
+    "kernel.hpp  overlap.hpp  placed_arrays.hpp  flat_parts.hpp  sweeps.hpp  rules/adam.hpp",
     "pack.hpp  rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",
     "chain.hpp  optimiser.hpp  parse.hpp  cpu/common_chains.hpp",
