@@ -77,24 +77,28 @@ class Bytes {
   // Marks the array's bytes inside the range; false if one was marked before.
   bool mark(const ArrayView& a) {
     bool fresh = true;
-    for_each_run(a, 0, size_of(a), [&](const std::byte* p, std::int64_t stride, std::int64_t n) {
-      for (std::int64_t i = 0; i < n; ++i)
-        fresh &= mark(reinterpret_cast<std::uintptr_t>(p + i * stride), static_cast<std::uintptr_t>(size_of(a.dtype)));
+    for_each_bit(a, [&](std::uint64_t& word, std::uint64_t bit) {
+      fresh &= (word & bit) == 0;
+      word |= bit;
     });
     return fresh;
   }
+  bool holds_any(const ArrayView& a) {
+    bool any = false;
+    for_each_bit(a, [&](std::uint64_t word, std::uint64_t bit) { any |= (word & bit) != 0; });
+    return any;
+  }
 
  private:
-  bool mark(std::uintptr_t at, std::uintptr_t count) {
-    bool fresh = true;
-    for (; count > 0; ++at, --count) {
-      if (at < lo_ || at >= hi_) continue;
-      auto& word = bits_[(at - lo_) / 64];
-      const auto bit = std::uint64_t(1) << ((at - lo_) % 64);
-      fresh &= (word & bit) == 0;
-      word |= bit;
-    }
-    return fresh;
+  template <class F>
+  void for_each_bit(const ArrayView& a, F&& f) {
+    for_each_run(a, 0, size_of(a), [&](const std::byte* p, std::int64_t stride, std::int64_t n) {
+      for (std::int64_t i = 0; i < n; ++i) {
+        const auto first = reinterpret_cast<std::uintptr_t>(p + i * stride);
+        for (auto at = first; at < first + static_cast<std::uintptr_t>(size_of(a.dtype)); ++at)
+          if (at >= lo_ && at < hi_) f(bits_[(at - lo_) / 64], std::uint64_t(1) << ((at - lo_) % 64));
+      }
+    });
   }
   std::uintptr_t lo_, hi_;
   std::vector<std::uint64_t> bits_;
@@ -137,16 +141,46 @@ bool same_elements(const ArrayView& first, const ArrayView& a, Alias& alias) {
   return true;
 }
 
+// True if they surely share nothing: a step of one of them, taken as the period, keeps them apart.
+bool apart_when_folded(const ArrayView& a, const ArrayView& b) {
+  const auto by_steps_of = [&](const ArrayView& stepping) {
+    const auto axes = stepping_axes(stepping);
+    return std::any_of(axes.begin(), axes.end(), [&](const Axis& axis) {
+      const std::int64_t period = std::abs(axis.stride);
+      if (period == 0) return false;
+      const Extent l = folded(a, period), r = folded(b, period);
+      std::int64_t behind = static_cast<std::int64_t>(r.lo - l.lo) % period;
+      if (behind < 0) behind += period;
+      return behind >= static_cast<std::int64_t>(l.hi - l.lo) &&
+             behind + static_cast<std::int64_t>(r.hi - r.lo) <= period;
+    });
+  };
+  return by_steps_of(a) || by_steps_of(b);
+}
+
 }  // namespace
+
+Extent folded(const ArrayView& a, std::int64_t period) {
+  auto lo = reinterpret_cast<std::uintptr_t>(a.data), hi = lo + static_cast<std::uintptr_t>(size_of(a.dtype));
+  for (const Axis& axis : stepping_axes(a)) {
+    std::int64_t step = axis.stride % period;
+    if (2 * step > period) step -= period;
+    if (2 * step < -period) step += period;
+    const std::int64_t reach = (axis.size - 1) * step;
+    (reach < 0 ? lo : hi) += static_cast<std::uintptr_t>(reach);
+  }
+  return {lo, hi};
+}
 
 bool share_memory(const ArrayView& a, const ArrayView& b) {
   const Extent l = extent_of(a), r = extent_of(b);
   const auto lo = std::max(l.lo, r.lo), hi = std::min(l.hi, r.hi);
   if (lo >= hi) return false;
   if (is_contiguous(a) && is_contiguous(b)) return true;
+  if (apart_when_folded(a, b)) return false;
   Bytes bytes(lo, hi);
   bytes.mark(a);
-  return !bytes.mark(b);
+  return bytes.holds_any(b);
 }
 
 bool same_view(const ArrayView& a, const ArrayView& b) {

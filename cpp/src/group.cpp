@@ -22,18 +22,19 @@ bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<
 template <class F, class... C>
 void each_pass_at(const std::vector<Stage>& stages, int s, std::size_t compute, const std::vector<FusedStages>& fused,
                   std::tuple<C...>*, F&& offer) {
-  offer(Pass{s, s + 1, stages[std::size_t(s)].kernels});
+  offer(pass_over(stages, s, s + 1, stages[std::size_t(s)].kernels));
   if (compute < std::size_t(cpu::real_compute_count)) {
     std::size_t chain = 0;
     const auto common = [&]<class Chain>(Chain* c) {
       if (begins_with(stages, std::size_t(s), c))
-        offer(Pass{s, s + Chain::length, cpu::kernels().chain[chain][compute]});
+        offer(pass_over(stages, s, s + Chain::length, cpu::kernels().chain[chain][compute]));
       ++chain;
     };
     (common(static_cast<C*>(nullptr)), ...);
   }
   for (const FusedStages& own : fused)
-    if (own.first == s && own.kernels[compute].last != nullptr) offer(Pass{s, s + own.count, own.kernels[compute]});
+    if (own.first == s && own.kernels[compute].last != nullptr)
+      offer(pass_over(stages, s, s + own.count, own.kernels[compute]));
 }
 
 // The stages in as few passes as can be. Of equally few, those with the longer ones last: a rule that only prepares dx

@@ -18,11 +18,16 @@ struct Stage {
   StageKernels kernels;
 };
 
-// Neighbouring stages that one kernel runs.
+// Neighbouring stages that one kernel runs, and what of theirs the loops over blocks need.
 struct Pass {
-  int first, end;
+  int end;
+  int step_offset, first_slot, slot_count;
   StageKernels kernels;
 };
+inline Pass pass_over(const std::vector<Stage>& stages, int first, int end, const StageKernels& kernels) {
+  const Stage &front = stages[std::size_t(first)], &back = stages[std::size_t(end - 1)];
+  return {end, front.step_offset, front.first_slot, back.first_slot + back.slot_count - front.first_slot, kernels};
+}
 
 struct GroupSlot {
   const char* name;

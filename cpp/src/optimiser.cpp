@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cstring>
 
+#include "cpu/edges.hpp"
 #include "device.hpp"
 #include "state.hpp"
 

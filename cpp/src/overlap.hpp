@@ -9,6 +9,10 @@ namespace optimisers {
 bool share_memory(const ArrayView& a, const ArrayView& b);  // some byte belongs to elements of both
 bool same_view(const ArrayView& a, const ArrayView& b);     // the same elements at the same indices
 
+// An interval that holds each of the array's bytes, or its place moved by a multiple of the period. Columns of one
+// matrix lie between one another, but are intervals apart when folded to one row.
+Extent folded(const ArrayView& a, std::int64_t period);
+
 // Elements [begin, begin + n) in C order, as runs of constant stride: f(first element, stride in bytes, count).
 template <class F>
 void for_each_run(const ArrayView& a, std::int64_t begin, std::int64_t n, F&& f) {

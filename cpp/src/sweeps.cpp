@@ -11,7 +11,7 @@
 #include "cpu/norms.hpp"
 #include "device.hpp"
 #include "optimisers/error.hpp"
-#include "overlap.hpp"
+#include "placed_arrays.hpp"
 #include "refuse.hpp"
 
 namespace optimisers {
@@ -87,23 +87,10 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   for (std::size_t i = 0; i < aliases.size(); ++i)
     if (aliases[i].first != i)
       refuse("targets at " + place(aliases[i].first) + " and " + place(i) + " are the same array; name it once");
-  // Sources against targets: sorted extents first, exact only where they meet.
-  std::vector<std::pair<Extent, std::size_t>> written;
-  written.reserve(targets.size());
-  for (std::size_t i = 0; i < targets.size(); ++i) written.emplace_back(extent_of(targets[i]), i);
-  std::sort(written.begin(), written.end(), [](auto& l, auto& r) { return l.first.lo < r.first.lo; });
-  std::uintptr_t widest = 0;
-  for (const auto& [extent, index] : written) widest = std::max(widest, extent.hi - extent.lo);
-  for (std::size_t i = 0; i < sources.size(); ++i) {
-    const Extent e = extent_of(sources[i]);
-    auto at = std::lower_bound(written.begin(), written.end(), e.lo < widest ? 0 : e.lo - widest,
-                               [](const auto& t, std::uintptr_t lo) { return t.first.lo < lo; });
-    for (; at != written.end() && at->first.lo < e.hi; ++at) {
-      if (at->first.hi <= e.lo || (at->second == i && same_view(targets[i], sources[i]))) continue;
-      if (share_memory(targets[at->second], sources[i]))
-        refuse("source at " + place(i) + " overlaps the target at " + place(at->second) + "; pass a copy");
-    }
-  }
+  const PlacedArrays written({targets.begin(), targets.end()});
+  for (std::size_t i = 0; i < sources.size(); ++i)
+    if (const std::size_t first = written.first_shared(sources[i], i); first != PlacedArrays::none)
+      refuse("source at " + place(i) + " overlaps the target at " + place(first) + "; pass a copy");
   for (const auto& [device, which] : by_device(targets)) {
     std::vector<ArrayView> to, from;
     for (std::size_t i : which) {

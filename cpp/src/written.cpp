@@ -3,7 +3,7 @@
 
 #include <optional>
 
-#include "overlap.hpp"
+#include "placed_arrays.hpp"
 #include "refuse.hpp"
 
 namespace optimisers {
@@ -44,42 +44,32 @@ class WrittenArrays {
   WrittenArrays(const Optimiser::State& state, std::span<const LeafUpdate> leaves) : state_(state) {
     std::vector<bool> is_written(state.leaves.size(), false);
     for (const LeafUpdate& u : leaves) is_written[u.leaf] = may_write(state, u);
-    const auto& arrays = state.written.arrays;
-    for (std::size_t i = 0; i < arrays.size(); ++i)
-      if (is_written[arrays[i].second]) at_.push_back({extent_of(arrays[i].first), i, 0});
-    std::sort(at_.begin(), at_.end(), [](const At& l, const At& r) { return l.extent.lo < r.extent.lo; });
-    std::uintptr_t reach = 0;
-    for (At& a : at_) a.reach = reach = std::max(reach, a.extent.hi);
+    std::vector<ArrayView> arrays;
+    place_of_.resize(state.leaves.size(), PlacedArrays::none);
+    for (const auto& [x, leaf] : state.written.arrays) {
+      if (!is_written[leaf]) continue;
+      place_of_[leaf] = leaves_.size();
+      leaves_.push_back(leaf);
+      arrays.push_back(x);
+    }
+    placed_ = PlacedArrays(std::move(arrays));
   }
 
   // Names what a gradient overlaps, the first of the parameters; the leaf's own array, element for element, is fine.
   void refuse_overlap(const ArrayView& dx, std::uint32_t own) const {
-    const Extent e = extent_of(dx);
-    const auto& arrays = state_.written.arrays;
-    std::size_t first = arrays.size();
-    auto a =
-        std::lower_bound(at_.begin(), at_.end(), e.hi, [](const At& w, std::uintptr_t hi) { return w.extent.lo < hi; });
-    while (a != at_.begin() && (--a)->reach > e.lo) {
-      const auto& [x, leaf] = arrays[a->position];
-      if (a->position < first && !(leaf == own && same_view(x, dx)) && share_memory(x, dx)) first = a->position;
-    }
     const std::string& name = state_.specs[own].name;
-    if (first < arrays.size())
+    if (const std::size_t first = placed_.first_shared(dx, place_of_[own]); first != PlacedArrays::none)
       refuse(std::string(state_.call) + ": gradient at " + quoted(name) + " overlaps the parameter at " +
-                 quoted(state_.specs[arrays[first].second].name) +
-                 ", which this call writes; pass a copy of the gradient",
+                 quoted(state_.specs[leaves_[first]].name) + ", which this call writes; pass a copy of the gradient",
              name);
     refuse_state_overlap(state_, dx, "gradient", name);
   }
 
  private:
-  struct At {
-    Extent extent;
-    std::size_t position;  // among the written arrays
-    std::uintptr_t reach;  // where the last of those up to here ends
-  };
   const Optimiser::State& state_;
-  std::vector<At> at_;
+  std::vector<std::uint32_t> leaves_;  // of the arrays
+  std::vector<std::size_t> place_of_;  // of a leaf among the arrays
+  PlacedArrays placed_;
 };
 
 }  // namespace

@@ -114,6 +114,16 @@ TEST(Chain, OwnRuleRunsInItsOwnKernelAndOnThreads) {
   EXPECT_EQ(state.leaf(0).slot<float>("m")[1], -3.f);
 }
 
+TEST(Chain, OfAnyLengthRunsAllItsStages) {
+  for (const std::size_t length : {16, 17, 60}) {  // each stage hands on what it got
+    std::vector<float> x(1500, 3.f), g(1500, 1.f);
+    State state = setup(RuntimeChain(length, Momentum{.eta = 1, .rho = 0}), x);
+    state.update(x, g);
+    EXPECT_EQ(x, std::vector<float>(1500, 2.f)) << length;
+    EXPECT_EQ(state.leaf(0).slot<float>("v", int(length) - 1)[1499], 1.f);
+  }
+}
+
 TEST(Chain, EmptyChainIsDescentOfOne) {
   std::vector<float> x{3.f}, g{1.f};
   State state = setup(Chain{}, x);

@@ -181,6 +181,23 @@ def test_parameter_in_any_layout_gives_the_same_bits(layout, dtype):
     assert run_layout(dtype, lambda a: place(a, layout)[0], unplaced) == run_layout(dtype, unplaced, unplaced)
 
 
+@pytest.mark.parametrize("size", [1, 511, 512, 513, 1700])
+@pytest.mark.parametrize("dtype", ["float32", "complex64"])
+@pytest.mark.parametrize("rule", ["Nesterov", "Adam"])
+@pytest.mark.parametrize("length", [2, 3, 8, 9, 16, 17, 40])
+def test_chain_of_any_length_gives_the_same_bits_in_any_layout(length, rule, dtype, size):
+    def run(place_x):
+        x = place_x(sized((1, size), dtype, 1))
+        stages = [(rule, {"eta": 0.5}), ("SignDecay", {"lambda_": 0.1})] * length
+        state = opt.setup(build(stages[:length]), x)
+        for seed in range(3):
+            opt.update_(state, x, sized((1, size), dtype, 100 + seed))
+        assert np.isfinite(x).all()
+        return bits(x, slots(state))
+
+    assert run(lambda a: place(a, "misaligned")[0]) == run(unplaced)
+
+
 @pytest.mark.parametrize("layout", LAYOUTS[1:])
 def test_nothing_between_the_elements_of_a_parameter_is_written(layout):
     x, buffer = place(sized((37, 41), "float32", 1), layout)

@@ -75,7 +75,10 @@ OPT_FN constexpr R minimum(R a, R b) {
 template <class T>
 OPT_FN constexpr T clamp(T a, real_t<T> bound) {
   if constexpr (is_complex<T>) return {clamp(a.re, bound), clamp(a.im, bound)};
-  else return a > bound ? bound : a < -bound ? -bound : a;
+  else {  // in this form x86 has an instruction for each line; they give their second operand where one is NaN
+    const T below = bound < a ? bound : a;
+    return -bound > below ? -bound : below;
+  }
 }
 
 // sign(z) = z / abs(z); 0 and NaN come back as they are.

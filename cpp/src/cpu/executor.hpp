@@ -55,7 +55,4 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
 using OnRange = std::function<void(std::size_t leaf, std::int64_t begin, std::int64_t end)>;
 void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f);
 
-// n elements from `begin` on in the compute type, contiguous.
-void load(const ArrayView& array, std::int64_t begin, std::int64_t n, DType compute, std::byte* to);
-
 }  // namespace optimisers::cpu
