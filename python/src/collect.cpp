@@ -60,7 +60,7 @@ void State::prefetch_objects(std::uint32_t node) const {
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   PyObject* object = model_[place.node];
   Fault fault;
-  if (!read_numpy(object, x, fault)) {
+  if (!read_quietly(object, x, fault)) {
     own_objects();
     has_tensors_ = true;
     fault = read_array(object, x);
@@ -77,7 +77,7 @@ bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
   PyObject* object = gradients_[place.node];
   if (object == nullptr) return false;
   Fault fault;
-  if (!read_numpy(object, dx, fault)) own_objects();
+  if (!read_quietly(object, dx, fault)) own_objects();
   if (!dx.present && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
