@@ -147,6 +147,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     group.elements += (size + step - 1) / step * step;
   }
   for (Group& group : groups) {
+    any_host |= group.device == on_host;
     reduces |= group.device == on_host && !group.reducers.empty();
     step_size = std::max(step_size, std::size_t(group.step_size));
     row_words = std::max(row_words, std::size_t(group.row_size) / 8);

@@ -41,7 +41,8 @@ struct Optimiser::State {
   std::uint32_t epoch = 0;
   WrittenMemory written;
 
-  bool reduces = false;                      // some group does
+  bool any_host = false;                     // some group is on the host
+  bool reduces = false;                      // and one of those reduces
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
 
   const char* call = "update";         // for messages

@@ -2,6 +2,7 @@
 #include "memory.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "kernel_list.hpp"
@@ -59,6 +60,8 @@ void Mirror::reserve() {
 }
 
 const std::byte* Mirror::send(void* stream) {
+  if (sent_.size() >= wanted_.size() && std::memcmp(sent_.data(), wanted_.data(), wanted_.size()) == 0)
+    return memory_.data();
   const std::size_t known = std::min(sent_.size(), wanted_.size());
   const auto words = [](const std::vector<std::byte>& v) { return reinterpret_cast<const std::uint64_t*>(v.data()); };
   std::size_t first = 0, last = wanted_.size() / 8;

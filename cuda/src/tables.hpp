@@ -18,7 +18,7 @@ struct DeviceArray {
   std::uint32_t axes;       // its first in the table of axes, innermost first
   std::uint8_t axis_count;  // 0: contiguous
   DType dtype;
-  bool aligned;  // to its element type
+  bool aligned;  // to its element type; complex numbers, which are read as one piece, as a whole
   bool wide;     // contiguous, and its start is aligned to 16 bytes
 };
 struct Axis {

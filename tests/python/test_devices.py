@@ -148,6 +148,24 @@ def test_trees_give_the_bits_of_the_host(scope):
     assert bits(here) == bits(host(there))
 
 
+def test_parts_that_take_turns_come_to_norms_of_their_own():
+    rule = opt.OptimiserChain(opt.AccumGrad(2), opt.ClipNorm(0.05, scope="global"), opt.Momentum(0.1))
+    here = layers(3)
+    there = on_device(copied(here))
+    states = opt.setup(rule, here), opt.setup(rule, there)
+    for step in range(12):
+        gradients = layers(3, seed=100 + step)
+        if step % 3 == 1:
+            gradients["layers"][step % 2]["weight"] = None
+        change = {"p": 1.0} if step == 5 else {"scope": "leaf"} if step == 8 else {"omega": 0.07}
+        for state, model, g in (states[0], here, gradients), (states[1], there, on_device(gradients)):
+            opt.adjust_(state, **change)
+            opt.update_(state, model, g)
+            part = step % 3
+            opt.update_(state["layers"][part], model["layers"][part], g["layers"][part])
+    assert bits(here) == bits(host(there))
+
+
 def test_one_tree_may_be_on_host_and_devices():
     rule = opt.OptimiserChain(opt.ClipNorm(0.3), opt.Adam())
     here = {name: sized((20, 3), "float32", i) for i, name in enumerate("abc")}
