@@ -133,7 +133,7 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 bool read_quietly(PyObject* object, ArrayView& view, Fault& fault) {
   const DeviceArray* array = PyArray_CheckExact(object) ? nullptr : as_device_array(object);
   if (array != nullptr) {
-    view = array->view();
+    array->view_into(view);
     fault = Fault::none;
     return true;
   }

@@ -187,8 +187,8 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     run(user.last_updates());
     user.commit();
   }
-  if (!streams_.empty()) hold_jax_arrays(root);
-  if (!streams_.empty()) let_cupy_follow(root);
+  if (has_imported_) hold_jax_arrays(root);
+  if (has_imported_) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
   if (source.zero) zero_gradients(root);
