@@ -137,7 +137,7 @@ bool read_quietly(PyObject* object, ArrayView& view, Fault& fault) {
     fault = Fault::none;
     return true;
   }
-  if (!PyArray_Check(object)) return false;
+  if (recent_exchange(Py_TYPE(object)) != nullptr || !PyArray_Check(object)) return false;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
 }
@@ -158,7 +158,7 @@ Fault read_array(PyObject* object, ArrayView& view) {
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
 bool is_tensor(PyObject* object) {
-  if (as_device_array(object) != nullptr) return false;
+  if (PyArray_CheckExact(object) || as_device_array(object) != nullptr) return false;
   const DLPackExchange* torch = torch_exchange();
   return torch != nullptr && exchange_of(Py_TYPE(object)) == torch;
 }

@@ -165,7 +165,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
       PyObject* x = model_[spec_->places[p].node];
-      if (is_numpy(x) || !is_tensor(x)) continue;
+      if (!is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
       if (updates_[i].dx.present && !core_.frozen(updates_[i].leaf)) written.append(nb::borrow(x));
