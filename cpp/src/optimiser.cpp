@@ -295,8 +295,13 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
     const Stage& s = state_->group_of(c.leaf).stages[std::size_t(c.stage)];
     std::memcpy(state_->row_of(c.leaf) + s.rule_offset, c.value.data(), std::size_t(s.info->size));
   }
-  for (const Change& c : changes)
-    if (DeviceLeaves* device = state_->device_of(c.leaf)) device->send_rule(c.leaf);
+  for (auto& [index, device] : state_->devices) {
+    std::vector<Leaf> changed;
+    for (const Change& c : changes)
+      if (state_->leaves[c.leaf].device == index && (changed.empty() || changed.back() != c.leaf))
+        changed.push_back(c.leaf);
+    device->send_rules(changed);
+  }
 }
 
 void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
@@ -308,7 +313,7 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
                 spec(leaf).name);
   rule.check();
   std::memcpy(state_->row_of(leaf) + s.rule_offset, rule.data(), std::size_t(s.info->size));
-  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_rule(leaf);
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_rules({&leaf, 1});
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {

@@ -33,8 +33,8 @@ std::size_t limit() {
 }
 
 // What tests look at and ask for, by environment variables:
-// OPTIMISERS_EMULATED_CALLS=FILE takes a line for each call that concerns a stream, or all of them as getting and giving
-// back memory may: "await 0 0x50".
+// OPTIMISERS_EMULATED_CALLS=FILE takes a line for each call that concerns a stream, or all of them as getting and
+// giving back memory may: "await 0 0x50".
 Status note(const char* what, int device, const void* stream) {
   if (const char* path = std::getenv("OPTIMISERS_EMULATED_CALLS"))
     if (std::FILE* file = std::fopen(path, "a")) {

@@ -2,6 +2,7 @@
 #include "group_tables.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "arrays.hpp"
 #include "kernel_list.hpp"
@@ -148,6 +149,24 @@ GroupTables::GroupTables(const Group& group, int device, std::vector<LeafShape> 
 
 void GroupTables::load_rows(const std::byte* rows) {
   if (rows_.bytes() > 0) check(driver_in_use().fill_now(device_, rows_.data(), rows, rows_.bytes()), device_, "setup");
+}
+
+void GroupTables::send_rules(void* stream, std::span<const std::uint32_t> rows) {
+  const auto row_size = std::size_t(group_.row_size);
+  std::vector<std::byte> pieces;
+  while (!rows.empty()) {
+    std::size_t n = 1;
+    while (n < rows.size() && rows[n] == rows[n - 1] + 1) ++n;
+    for (const Stage& s : group_.stages) {
+      const auto piece = std::size_t(s.clock_offset - s.rule_offset);
+      pieces.resize(n * piece);
+      if (piece == 0) continue;
+      for (std::size_t i = 0; i < n; ++i)
+        std::memcpy(pieces.data() + i * piece, group_.row(rows[i]) + s.rule_offset, piece);
+      send_pieces(device_, stream, row(rows[0]) + s.rule_offset, row_size, pieces, piece);
+    }
+    rows = rows.subspan(n);
+  }
 }
 
 void GroupTables::take_call(bool to_out) {

@@ -30,6 +30,8 @@ class GroupTables {
   bool reduces() const { return !group_.reducers.empty(); }
   std::byte* row(std::uint32_t index) const { return rows_.data() + std::size_t(index) * std::size_t(group_.row_size); }
   void load_rows(const std::byte* rows);  // all of them, now
+  // The rules of these rows as the group has them; clocks stay. One launch or a few for rows that follow one another.
+  void send_rules(void* stream, std::span<const std::uint32_t> rows);
   std::int64_t size(std::uint32_t index) const { return shapes_[index].size; }
 
   // What leaves as they usually are need: bringing a kernel's code to the device may wait for it.

@@ -60,11 +60,28 @@ class Leaves final : public DeviceLeaves {
     if (std::exchange(prepared_, false)) watched([&] { enqueue_all(); });
   }
 
-  void send_rule(std::uint32_t leaf) override {
-    watched([&] { send_parts(leaf, true); });
+  void send_rules(std::span<const std::uint32_t> leaves) override {
+    if (leaves.empty()) return;
+    watched([&] {
+      const Here at = here();
+      follow_last(at);
+      std::vector<std::vector<std::uint32_t>> rows(groups_.tables.size());
+      for (const std::uint32_t i : leaves)
+        rows[std::size_t(groups_.of[state_.leaves[i].group])].push_back(state_.leaves[i].index);
+      for (std::size_t g = 0; g < rows.size(); ++g) groups_.tables[g]->send_rules(at.stream, rows[g]);
+      mark_last(at);
+    });
   }
   void send_clock(std::uint32_t leaf) override {
-    watched([&] { send_parts(leaf, false); });
+    watched([&] {
+      const Here at = here();
+      follow_last(at);
+      std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
+      for (const Stage& s : state_.group_of(leaf).stages)
+        send(device_, at.stream, to + s.clock_offset, state_.row_of(leaf) + s.clock_offset,
+             std::size_t(s.info->clock_size) * sizeof(double));
+      mark_last(at);
+    });
   }
   void fetch_clock(std::uint32_t leaf) override {
     const Group& group = state_.group_of(leaf);
@@ -216,20 +233,6 @@ class Leaves final : public DeviceLeaves {
     }
     run_pairs(device_, masters, values, PairOp::copy, 0, 0);
     cuda::wait(device_);
-  }
-
-  void send_parts(std::uint32_t leaf, bool rules) {
-    const Group& group = state_.group_of(leaf);
-    const Here at = here();
-    follow_last(at);
-    std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
-    const std::byte* from = state_.row_of(leaf);
-    for (const Stage& s : group.stages) {
-      const int begin = rules ? s.rule_offset : s.clock_offset;
-      const int bytes = rules ? s.clock_offset - s.rule_offset : s.info->clock_size * int(sizeof(double));
-      if (bytes > 0) send(device_, at.stream, to + begin, from + begin, std::size_t(bytes));
-    }
-    mark_last(at);
   }
 
   // Work on another stream than before waits for what was enqueued there.

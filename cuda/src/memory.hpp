@@ -62,6 +62,9 @@ Buffer constant(int device, std::span<const T> values);
 // `bytes` of host memory to the device, within the launches themselves, whose kernels `load_senders` has brought there.
 void load_senders(int device);
 void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes);
+// Pieces of so many bytes, one after the other, to places `stride` apart.
+void send_pieces(int device, void* stream, std::byte* to, std::size_t stride, std::span<const std::byte> pieces,
+                 std::size_t piece);
 
 // A table of the host's with its copy on the device.
 class Mirror {

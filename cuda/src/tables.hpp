@@ -155,11 +155,14 @@ struct FillTable {
   DType dtype;
 };
 
-// Bytes that travel with the launch itself: no staging memory to keep alive, and right in a captured graph.
+// Bytes that travel with the launch itself: no staging memory to keep alive, and right in a captured graph. They go to
+// pieces of memory that are so far apart. Sizes are in bytes, and multiples of 8.
 template <int N>
 struct SendTable {
   std::byte* to;
-  std::uint32_t bytes;
+  std::uint32_t bytes;  // to write, in all pieces
+  std::uint32_t piece, stride;
+  std::uint32_t given;  // of data; where that is one piece, all get it
   alignas(16) std::byte data[N];
 };
 inline constexpr int send_small = 480, send_large = 16384;

@@ -133,6 +133,14 @@ def test_parts_that_take_turns_wait_for_no_memory(calls):
     assert calls("allocate", "free") == []
 
 
+def test_adjusting_is_a_launch_for_each_stage_and_not_for_each_leaf(calls):
+    model = on_device(layers(40))
+    state = opt.setup(opt.OptimiserChain(opt.ClipNorm(0.5), opt.Adam()), model)
+    calls()
+    opt.adjust_(state, 0.1)
+    assert [line.split()[0] for line in calls()] == ["launch", "launch", "record"]
+
+
 def test_moving_within_devices_has_arrived_on_return(calls):
     calls()
     opt.to_device(DLPackArray(X), "cuda:0")

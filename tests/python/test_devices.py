@@ -211,6 +211,32 @@ def test_frozen_arrays_and_parts_of_a_model():
     assert changed == [True, True, False, False, False, False]
 
 
+@pytest.mark.parametrize("one_for_all", [True, False])
+def test_adjusting_reaches_every_row_and_no_clock(one_for_all):
+    """More rows than one launch brings along, of two groups that take turns."""
+    count = 1200
+    here = [sized((1,), "float32", i) for i in range(count)]
+    there = on_device(copied(here))
+
+    def rule(path, leaf):
+        return opt.OptimiserChain(opt.ClipGrad(0.5), opt.Adam()) if path[0] % 2 else opt.Momentum()
+
+    states = opt.setup(rule, here), opt.setup(rule, there)
+    for step in range(2):
+        g = [sized((1,), "float32", 7 * i + step) for i in range(count)]
+        opt.update_(states[0], here, g)
+        opt.update_(states[1], there, on_device(g))
+        for state in states:
+            if one_for_all:
+                opt.adjust_(state, 0.3 + step)
+                continue
+            for leaf in range(0, count, 5):
+                opt.adjust_(state[leaf], 0.1 / (1 + leaf))
+            opt.adjust_(state, beta=(0.8 - step / 10, 0.9))
+    assert bits(here) == bits(host(there))
+    assert [leaf.clock for leaf in states[0]] == [leaf.clock for leaf in states[1]]
+
+
 def test_adjusting_takes_effect_on_devices():
     x = sized((30,), "float32", 1)
     states = both(opt.Adam(), x, [sized((30,), "float32", 2)])
