@@ -19,9 +19,9 @@ class DeviceLeaves {
   // leaf, dx is written there instead of being subtracted. Refuses what it must and enqueues nothing.
   virtual void prepare(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                        std::span<std::byte* const> out) = 0;
-  virtual void enqueue() = 0;                       // what was prepared
-  virtual void send_rule(std::uint32_t leaf) = 0;   // its row's rules have changed here
-  virtual void send_clock(std::uint32_t leaf) = 0;  // its row's clocks have
+  virtual void enqueue() = 0;                                          // what was prepared
+  virtual void send_rules(std::span<const std::uint32_t> leaves) = 0;  // their rows' rules have changed here
+  virtual void send_clock(std::uint32_t leaf) = 0;                     // its row's clocks have
   virtual void fetch_clock(std::uint32_t leaf) = 0;
   virtual void copy_from(DeviceLeaves& other) = 0;  // of another optimiser for the same leaves: slots and clocks
   virtual void follow() = 0;  // what this thread enqueues from now on comes behind what was enqueued for the leaves

@@ -152,6 +152,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     group.elements += (size + step - 1) / step * step;
   }
   for (Group& group : groups) {
+    any_host |= group.device == on_host;
     reduces |= group.device == on_host && !group.reducers.empty();
     step_size = std::max(step_size, std::size_t(group.step_size));
     row_words = std::max(row_words, std::size_t(group.row_size) / 8);
@@ -178,7 +179,7 @@ DeviceLeaves* Optimiser::State::device_of(Leaf leaf) {
 
 void Optimiser::State::update(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further) {
   for (auto& [index, device] : devices) device->prepare(checked, further, {});
-  const bool in_one = small && !reduces;
+  const bool in_one = any_host && small && !reduces;
   if (!in_one) schedule(*this, checked, further);
   for (auto& [index, device] : devices) device->enqueue();
   if (in_one) run_small(*this, checked, further);
@@ -308,8 +309,13 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
     const Stage& s = state_->group_of(c.leaf).stages[std::size_t(c.stage)];
     std::memcpy(state_->row_of(c.leaf) + s.rule_offset, c.value.data(), std::size_t(s.info->size));
   }
-  for (const Change& c : changes)
-    if (DeviceLeaves* device = state_->device_of(c.leaf)) device->send_rule(c.leaf);
+  for (auto& [index, device] : state_->devices) {
+    std::vector<Leaf> changed;
+    for (const Change& c : changes)
+      if (state_->leaves[c.leaf].device == index && (changed.empty() || changed.back() != c.leaf))
+        changed.push_back(c.leaf);
+    device->send_rules(changed);
+  }
 }
 
 void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
@@ -321,7 +327,7 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
                 spec(leaf).name);
   rule.check();
   std::memcpy(state_->row_of(leaf) + s.rule_offset, rule.data(), std::size_t(s.info->size));
-  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_rule(leaf);
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_rules({&leaf, 1});
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {

@@ -271,6 +271,8 @@ void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std:
 
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   const auto reduces = [&](const LeafUpdate& u) { return !state.group_of(u.leaf).reducers.empty(); };
+  state.jobs = {};
+  if (!state.any_host) return;
   if (!state.reduces || std::none_of(leaves.begin(), leaves.end(), reduces)) return tick_all(state, leaves);
 
   // A norm may yet refuse the call: keep the clocks as they were.

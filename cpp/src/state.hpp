@@ -43,7 +43,8 @@ struct Optimiser::State {
   std::uint32_t epoch = 0;
   WrittenMemory written;
 
-  bool reduces = false;                      // some group does, on the host
+  bool any_host = false;                     // some group is on the host
+  bool reduces = false;                      // and one of those reduces
   bool small = true;                         // no leaf there is worth sharing out,
   double small_work = 0;                     // and so much is one on average, in elements
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes

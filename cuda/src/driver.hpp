@@ -7,7 +7,7 @@
 
 namespace optimisers::cuda {
 
-inline constexpr int driver_version = 3;  // of this struct and of the tables in tables.hpp
+inline constexpr int driver_version = 4;  // of this struct and of the tables in tables.hpp
 
 enum class Status : std::int32_t { ok, no_memory, sticky, failed };
 

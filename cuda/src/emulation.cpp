@@ -33,7 +33,8 @@ std::size_t limit() {
 }
 
 // What tests look at and ask for, by environment variables:
-// OPTIMISERS_EMULATED_CALLS=FILE takes a line for each call that concerns a stream: "await 0 0x50".
+// OPTIMISERS_EMULATED_CALLS=FILE takes a line for each call that concerns a stream, or all of them as getting and
+// giving back memory may: "await 0 0x50".
 Status note(const char* what, int device, const void* stream) {
   if (const char* path = std::getenv("OPTIMISERS_EMULATED_CALLS"))
     if (std::FILE* file = std::fopen(path, "a")) {
@@ -161,8 +162,16 @@ const Driver emulated{
           *memory = limit();
         },
     .processors = [](int) { return 2; },
-    .allocate = allocate,
-    .release = release,
+    .allocate =
+        [](int device, std::size_t bytes, void** memory) {
+          note("allocate", device, nullptr);
+          return allocate(device, bytes, memory);
+        },
+    .release =
+        [](int device, void* memory) {
+          note("free", device, nullptr);
+          release(device, memory);
+        },
     .allocate_on = [](int device, void*, std::size_t bytes, void** memory) { return allocate(device, bytes, memory); },
     .release_on =
         [](int device, void* stream, void* memory) {

@@ -2,6 +2,7 @@
 #include "group_tables.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "arrays.hpp"
 #include "kernel_list.hpp"
@@ -144,47 +145,68 @@ GroupTables::GroupTables(const Group& group, int device, std::vector<LeafShape> 
                    .clock_offset = stage.clock_offset,
                    .step_offset = stage.step_offset};
   }
-  call_.resize(n);
-  x_array_.resize(n);
-  dx_array_.resize(n);
 }
 
 void GroupTables::load_rows(const std::byte* rows) {
   if (rows_.bytes() > 0) check(driver_in_use().fill_now(device_, rows_.data(), rows, rows_.bytes()), device_, "setup");
 }
 
-void GroupTables::prepare(std::span<const CalledLeaf> leaves, std::span<const FurtherGradient> further, bool to_out) {
-  std::vector<Axis> axes;
-  std::vector<FurtherArray> more;
+void GroupTables::send_rules(void* stream, std::span<const std::uint32_t> rows) {
+  const auto row_size = std::size_t(group_.row_size);
+  std::vector<std::byte> pieces;
+  while (!rows.empty()) {
+    std::size_t n = 1;
+    while (n < rows.size() && rows[n] == rows[n - 1] + 1) ++n;
+    for (const Stage& s : group_.stages) {
+      const auto piece = std::size_t(s.clock_offset - s.rule_offset);
+      pieces.resize(n * piece);
+      if (piece == 0) continue;
+      for (std::size_t i = 0; i < n; ++i)
+        std::memcpy(pieces.data() + i * piece, group_.row(rows[i]) + s.rule_offset, piece);
+      send_pieces(device_, stream, row(rows[0]) + s.rule_offset, row_size, pieces, piece);
+    }
+    rows = rows.subspan(n);
+  }
+}
+
+void GroupTables::take_call(bool to_out) {
+  const std::size_t n = shapes_.size();
+  call_ = call_table_.values<CallLeaf>(n);
+  x_array_ = x_.values<DeviceArray>(n);
+  dx_array_ = dx_.values<DeviceArray>(n);
+  if (to_out) out_array_ = out_.values<std::byte*>(n);
   std::fill(call_.begin(), call_.end(), CallLeaf{});
   std::fill(std::begin(accesses_), std::end(accesses_), false);
+  if (to_out) std::fill(out_array_.begin(), out_array_.end(), nullptr);
+  further_arrays_.clear();
+  axis_list_.clear();
   to_out_ = to_out;
-  if (to_out) out_array_.assign(shapes_.size(), nullptr);
   empty_ = true;
-  for (const CalledLeaf& leaf : leaves) {
-    DeviceArray& x = x_array_[leaf.index];
-    DeviceArray& dx = dx_array_[leaf.index];
-    if (leaf.x) x = device_array(*leaf.x, axes);
-    if (leaf.dx) dx = device_array(*leaf.dx, axes);
-    CallLeaf& call = call_[leaf.index];
-    call.role = leaf.role;
-    call.access = leaf.more >= 0 ? Access::any : access_of(group_.compute, leaf.x ? x : dx, leaf.dx ? &dx : nullptr);
-    for (std::int32_t k = leaf.more; k >= 0; k = further[std::size_t(k)].more) {
-      if (k == leaf.more) call.more = std::int32_t(more.size());
-      const std::int64_t next = further[std::size_t(k)].more >= 0 ? std::int64_t(more.size()) + 1 : -1;
-      more.push_back({device_array(further[std::size_t(k)].dx, axes), next});
-    }
-    if (to_out) out_array_[leaf.index] = leaf.out;
-    accesses_[int(call.access)] = true;
-    empty_ = false;
+}
+
+void GroupTables::take(const CalledLeaf& leaf, std::span<const FurtherGradient> further) {
+  DeviceArray& x = x_array_[leaf.index];
+  DeviceArray& dx = dx_array_[leaf.index];
+  if (leaf.x) x = device_array(*leaf.x, axis_list_);
+  if (leaf.dx) dx = device_array(*leaf.dx, axis_list_);
+  CallLeaf& call = call_[leaf.index];
+  call.role = leaf.role;
+  call.access = leaf.more >= 0 ? Access::any : access_of(group_.compute, leaf.x ? x : dx, leaf.dx ? &dx : nullptr);
+  for (std::int32_t k = leaf.more; k >= 0; k = further[std::size_t(k)].more) {
+    const auto at = std::int64_t(further_arrays_.size());
+    if (k == leaf.more) call.more = std::int32_t(at);
+    const std::int64_t next = further[std::size_t(k)].more >= 0 ? at + 1 : -1;
+    further_arrays_.push_back({device_array(further[std::size_t(k)].dx, axis_list_), next});
   }
+  if (to_out_) out_array_[leaf.index] = leaf.out;
+  accesses_[int(call.access)] = true;
+  empty_ = false;
+}
+
+void GroupTables::prepare() {
   if (empty_) return;
-  call_table_.set<CallLeaf>(call_);
-  x_.set<DeviceArray>(x_array_);
-  dx_.set<DeviceArray>(dx_array_);
-  if (to_out) out_.set<std::byte*>(out_array_);
-  further_.set<FurtherArray>(more);
-  axes_.set<Axis>(axes);
+  further_.set<FurtherArray>(further_arrays_);
+  axes_.set<Axis>(axis_list_);
   for (Mirror* m : {&call_table_, &x_, &dx_, &out_, &further_, &axes_}) m->reserve();
   for (int a = 0; a < access_count; ++a)
     if (accesses_[a]) load_kernels(Access(a));
@@ -240,8 +262,9 @@ GroupTable GroupTables::table(const Verdict* verdict) const {
   return t;
 }
 
-void GroupTables::measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes) {
+void GroupTables::measure(void* stream, const std::int8_t* at, bool first, bool later, bool powers) {
   if (chunks_ == 0) return;
+  const bool needs_extremes = group_.real == 1 || powers;
   MeasureTable t{.group = table(nullptr),
                  .at = at,
                  .sums = sums_.as<double>(),

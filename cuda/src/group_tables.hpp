@@ -30,19 +30,24 @@ class GroupTables {
   bool reduces() const { return !group_.reducers.empty(); }
   std::byte* row(std::uint32_t index) const { return rows_.data() + std::size_t(index) * std::size_t(group_.row_size); }
   void load_rows(const std::byte* rows);  // all of them, now
+  // The rules of these rows as the group has them; clocks stay. One launch or a few for rows that follow one another.
+  void send_rules(void* stream, std::span<const std::uint32_t> rows);
   std::int64_t size(std::uint32_t index) const { return shapes_[index].size; }
 
   // What leaves as they usually are need: bringing a kernel's code to the device may wait for it.
   void load_usual_kernels();
 
-  // Takes the call down and makes room for its tables. Throws before anything is enqueued.
-  void prepare(std::span<const CalledLeaf> leaves, std::span<const FurtherGradient> further, bool to_out);
+  // A call is taken down: begun, leaf by leaf, and room made for its tables. Throws before anything is enqueued.
+  void take_call(bool to_out);
+  void take(const CalledLeaf& leaf, std::span<const FurtherGradient> further);
+  void prepare();
   bool empty() const { return empty_; }
   // Sends what has changed; with `capture`, into tables of their own that are kept.
   void begin(void* stream, bool capture);
   // One step of measuring: `at` gives each leaf's reducer, -1 for none; some of them are the first stage (`first`),
-  // some have stages before them (`later`).
-  void measure(void* stream, const std::int8_t* at, bool first, bool later, bool needs_extremes);
+  // some have stages before them (`later`). With double
+  // elements, and sums of `powers`, the range of double may not do.
+  void measure(void* stream, const std::int8_t* at, bool first, bool later, bool powers);
   void sweep(void* stream, const Verdict* verdict);
 
   const Total* total(std::uint32_t index) const { return totals_.as<Total>() + index; }
@@ -64,10 +69,12 @@ class GroupTables {
   Buffer leaves_, block_leaf_, chunk_leaf_, rows_, arrived_, counted_, sums_, extremes_, totals_, norms_;
 
   bool empty_ = true, to_out_ = false, accesses_[access_count] = {}, loaded_[2][access_count] = {};
-  std::vector<CallLeaf> call_;
-  std::vector<DeviceArray> x_array_, dx_array_;
-  std::vector<std::byte*> out_array_;
   Mirror call_table_, x_, dx_, out_, further_, axes_;
+  std::span<CallLeaf> call_;  // in these tables
+  std::span<DeviceArray> x_array_, dx_array_;
+  std::span<std::byte*> out_array_;
+  std::vector<FurtherArray> further_arrays_;
+  std::vector<Axis> axis_list_;
   struct Places {
     const std::byte *call, *x, *dx, *out, *further, *axes;
   } at_{};

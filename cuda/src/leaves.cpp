@@ -4,11 +4,11 @@
 #include <algorithm>
 #include <atomic>
 #include <cmath>
+#include <cstring>
 #include <string>
 
-#include "group_tables.hpp"
 #include "kernel_list.hpp"
-#include "norm_plan.hpp"
+#include "norm_tables.hpp"
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"
 #include "refuse.hpp"
@@ -17,37 +17,26 @@
 namespace optimisers::cuda {
 namespace {
 
-// Device tables of a plan: where each leaf is measured, and who comes to a norm together.
-struct Combination {
-  Buffer members, by_lane, lane_start;
-  std::uint32_t count;
-  bool shared;
-};
-struct PlannedStep {
-  std::vector<Buffer> at;  // of each group; empty: nothing is measured there
-  std::vector<bool> first, later;
-  std::vector<Combination> combinations;
-};
-struct Plan {
-  std::vector<NormPath> key;
-  std::vector<PlannedStep> steps;
-};
-
 class Leaves final : public DeviceLeaves {
  public:
   Leaves(Optimiser::State& state, int device, std::span<const ArrayView> x)
-      : state_(state), device_(device), report_(device), verdict_(constant<Verdict>(device, std::vector<Verdict>(1))) {
+      : state_(state),
+        device_(device),
+        report_(device),
+        verdict_(constant<Verdict>(device, std::vector<Verdict>(1))),
+        norms_(state, device, groups_) {
     refuse_to_wait_in_capture(device, "setting up or copying a state");
     for (std::uint32_t g = 0; g < state.groups.size(); ++g) {
       if (state.groups[g].device != device) continue;
       std::vector<GroupTables::LeafShape> shapes;
       for (const LeafRecord& leaf : state.leaves)
         if (leaf.group == g) shapes.push_back({leaf.size, leaf.offset});
-      group_of_.resize(state.groups.size(), -1);
-      group_of_[g] = int(groups_.size());
-      groups_.push_back(std::make_unique<GroupTables>(state.groups[g], device, std::move(shapes)));
-      groups_.back()->load_rows(state.groups[g].rows.data());
-      groups_.back()->load_usual_kernels();
+      groups_.of.resize(state.groups.size(), -1);
+      groups_.of[g] = int(groups_.tables.size());
+      auto tables = std::make_unique<GroupTables>(state.groups[g], device, std::move(shapes));
+      tables->load_rows(state.groups[g].rows.data());
+      tables->load_usual_kernels();
+      groups_.tables.push_back(std::move(tables));
     }
     if (!x.empty()) start(x);
   }
@@ -71,11 +60,28 @@ class Leaves final : public DeviceLeaves {
     if (std::exchange(prepared_, false)) watched([&] { enqueue_all(); });
   }
 
-  void send_rule(std::uint32_t leaf) override {
-    watched([&] { send_parts(leaf, true); });
+  void send_rules(std::span<const std::uint32_t> leaves) override {
+    if (leaves.empty()) return;
+    watched([&] {
+      const Here at = here();
+      follow_last(at);
+      std::vector<std::vector<std::uint32_t>> rows(groups_.tables.size());
+      for (const std::uint32_t i : leaves)
+        rows[std::size_t(groups_.of[state_.leaves[i].group])].push_back(state_.leaves[i].index);
+      for (std::size_t g = 0; g < rows.size(); ++g) groups_.tables[g]->send_rules(at.stream, rows[g]);
+      mark_last(at);
+    });
   }
   void send_clock(std::uint32_t leaf) override {
-    watched([&] { send_parts(leaf, false); });
+    watched([&] {
+      const Here at = here();
+      follow_last(at);
+      std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
+      for (const Stage& s : state_.group_of(leaf).stages)
+        send(device_, at.stream, to + s.clock_offset, state_.row_of(leaf) + s.clock_offset,
+             std::size_t(s.info->clock_size) * sizeof(double));
+      mark_last(at);
+    });
   }
   void fetch_clock(std::uint32_t leaf) override {
     const Group& group = state_.group_of(leaf);
@@ -93,14 +99,15 @@ class Leaves final : public DeviceLeaves {
   void copy_from(DeviceLeaves& other) override {
     auto& from = static_cast<Leaves&>(other);
     from.follow();
-    for (std::size_t g = 0; g < groups_.size(); ++g) {
-      const Group &a = groups_[g]->group(), &b = from.groups_[g]->group();
+    for (std::size_t g = 0; g < groups_.tables.size(); ++g) {
+      const GroupTables &here = *groups_.tables[g], &there = *from.groups_.tables[g];
+      const Group &a = here.group(), &b = there.group();
       const auto copy_arena = [&](const Arena& to, const Arena& of) {
         if (to.bytes() > 0) copy(to.data(), device_, of.data(), device_, to.bytes());
       };
       for (std::size_t k = 0; k < a.arenas.size(); ++k) copy_arena(a.arenas[k], b.arenas[k]);
       copy_arena(a.masters, b.masters);
-      if (!a.rows.empty()) copy(groups_[g]->row(0), device_, from.groups_[g]->row(0), device_, a.rows.size());
+      if (!a.rows.empty()) copy(here.row(0), device_, there.row(0), device_, a.rows.size());
     }
     cuda::wait(device_);
   }
@@ -146,22 +153,21 @@ class Leaves final : public DeviceLeaves {
   void prepare_all(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                    std::span<std::byte* const> out) {
     throw_reports();
-    for (auto& called : called_) called.clear();
-    called_.resize(groups_.size());
-    std::vector<NormPath> paths;
+    for (auto& g : groups_.tables) g->take_call(!out.empty());
+    norms_.begin();
     for (std::size_t i = 0; i < leaves.size(); ++i) {
       const LeafUpdate& u = leaves[i];
       const LeafRecord& leaf = state_.leaves[u.leaf];
-      const Group& group = state_.groups[leaf.group];
-      if (group.device != device_ || leaf.frozen || (!u.dx.present && !group.gates)) continue;
-      called_[std::size_t(group_of_[leaf.group])].push_back(
-          {leaf.index, u.dx.present ? Role::gradient : Role::no_gradient, &u.x, u.dx.present ? &u.dx : nullptr, u.more,
-           out.empty() ? nullptr : out[i]});
-      if (!group.reducers.empty()) paths.push_back(path_of(u.leaf, u.dx.present));
+      const bool has_gradient = u.dx.present;
+      if (leaf.device != device_ || leaf.frozen || (!has_gradient && !state_.groups[leaf.group].gates)) continue;
+      groups_[leaf].take({leaf.index, has_gradient ? Role::gradient : Role::no_gradient, &u.x,
+                          has_gradient ? &u.dx : nullptr, u.more, out.empty() ? nullptr : out[i]},
+                         further);
+      norms_.add(u);
     }
-    refuse_shared_norms(leaves, paths);
-    for (std::size_t g = 0; g < groups_.size(); ++g) groups_[g]->prepare(called_[g], further, !out.empty());
-    if (!plan_ || plan_->key != paths) plan_ = make_plan(std::move(paths));
+    norms_.refuse_shared(leaves);
+    for (auto& g : groups_.tables) g->prepare();
+    norms_.make_plan();
     prepared_ = true;
   }
 
@@ -170,14 +176,15 @@ class Leaves final : public DeviceLeaves {
     const Here at = here();
     void* on = at.stream;
     follow_last(at);
-    if (at.capture && plan_) captured_.push_back(plan_);
-    for (auto& g : groups_)
+    const Plan& plan = *norms_.plan();
+    if (at.capture) captured_.push_back(norms_.plan());
+    for (auto& g : groups_.tables)
       if (!g->empty()) g->begin(on, at.capture);
     bool first = true;
-    for (const PlannedStep& step : plan_->steps) {
-      for (std::size_t g = 0; g < groups_.size(); ++g)
+    for (const PlannedStep& step : plan.steps) {
+      for (std::size_t g = 0; g < groups_.tables.size(); ++g)
         if (step.at[g].bytes() > 0)
-          groups_[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], needs_extremes(g));
+          groups_.tables[g]->measure(on, step.at[g].as<std::int8_t>(), step.first[g], step.later[g], plan.powers);
       for (const Combination& c : step.combinations) {
         const CombineTable table{.members = c.members.as<Member>(),
                                  .by_lane = c.by_lane.as<std::uint32_t>(),
@@ -191,13 +198,13 @@ class Leaves final : public DeviceLeaves {
       }
     }
     broken_ = !at.capture;  // unless all sweeps are enqueued; before them nothing has been written
-    for (auto& g : groups_)
+    for (auto& g : groups_.tables)
       if (!g->empty()) g->sweep(on, first ? nullptr : verdict_.as<Verdict>());
     mark_last(at);
     broken_ = false;
   }
 
-  GroupTables& tables_of(std::uint32_t leaf) { return *groups_[std::size_t(group_of_[state_.leaves[leaf].group])]; }
+  GroupTables& tables_of(std::uint32_t leaf) { return groups_[state_.leaves[leaf]]; }
 
   // Slots that do not start at zero, and master copies.
   void start(std::span<const ArrayView> x) {
@@ -226,113 +233,6 @@ class Leaves final : public DeviceLeaves {
     }
     run_pairs(device_, masters, values, PairOp::copy, 0, 0);
     cuda::wait(device_);
-  }
-
-  NormPath path_of(std::uint32_t leaf, bool has_gradient) const {
-    const Group& group = state_.groups[state_.leaves[leaf].group];
-    int gate = -1;  // without a gradient the leaf enters at its first gating stage
-    if (!has_gradient)
-      while (!group.stages[std::size_t(++gate)].info->gating()) {
-      }
-    NormPath path{leaf, 0, {}};
-    for (int s : group.reducers) {
-      path.first += s < gate;
-      const Stage& stage = group.stages[std::size_t(s)];
-      const Norm norm = stage.info->norm(state_.row_of(leaf) + stage.rule_offset);
-      path.stages.push_back({norm.p, norm.scope == Scope::global});
-    }
-    return path;
-  }
-
-  std::shared_ptr<Plan> make_plan(std::vector<NormPath> paths) {
-    auto plan = std::make_shared<Plan>();
-    for (const NormStep& step : plan_norms(paths)) {
-      PlannedStep& planned = plan->steps.emplace_back();
-      std::vector<std::vector<std::int8_t>> at(groups_.size());
-      planned.first.resize(groups_.size());
-      planned.later.resize(groups_.size());
-      for (const NormStep::At& m : step.measure) {
-        const LeafRecord& leaf = state_.leaves[paths[m.path].leaf];
-        auto& table = at[std::size_t(group_of_[leaf.group])];
-        table.resize(state_.groups[leaf.group].leaves, -1);
-        table[leaf.index] = std::int8_t(m.reducer);
-        const bool is_first = state_.groups[leaf.group].reducers[std::size_t(m.reducer)] == 0;
-        (is_first ? planned.first : planned.later)[std::size_t(group_of_[leaf.group])] = true;
-      }
-      for (const auto& table : at) planned.at.push_back(constant<std::int8_t>(device_, table));
-      if (!step.own.empty()) planned.combinations.push_back(combination(paths, step.own, false));
-      for (const auto& set : step.sets) planned.combinations.push_back(combination(paths, set, true));
-    }
-    plan->key = std::move(paths);
-    return plan;
-  }
-
-  Combination combination(const std::vector<NormPath>& paths, const std::vector<NormStep::At>& who, bool shared) {
-    std::vector<Member> members;
-    for (const NormStep::At& m : who) {
-      const std::uint32_t index = paths[m.path].leaf;
-      const LeafRecord& leaf = state_.leaves[index];
-      const Group& group = state_.groups[leaf.group];
-      GroupTables& tables = tables_of(index);
-      const int stage = group.reducers[std::size_t(m.reducer)];
-      members.push_back({tables.total(leaf.index),
-                         tables.row(leaf.index) + group.stages[std::size_t(stage)].rule_offset,
-                         tables.norm(m.reducer, leaf.index), leaf.size, index,
-                         std::int16_t(group.stages[std::size_t(stage)].info->id), std::int16_t(stage)});
-    }
-    std::vector<std::uint32_t> order(members.size()), starts(norms::sum_lanes + 1, 0);
-    const auto lane = [&](std::uint32_t i) { return members[i].leaf % norms::sum_lanes; };
-    for (std::uint32_t i = 0; i < order.size(); ++i) {
-      order[i] = i;
-      ++starts[lane(i) + 1];
-    }
-    for (int l = 0; l < norms::sum_lanes; ++l) starts[std::size_t(l) + 1] += starts[std::size_t(l)];
-    std::stable_sort(order.begin(), order.end(), [&](std::uint32_t a, std::uint32_t b) { return lane(a) < lane(b); });
-    return {constant<Member>(device_, members), constant<std::uint32_t>(device_, order),
-            constant<std::uint32_t>(device_, starts), std::uint32_t(members.size()), shared};
-  }
-
-  // A norm of leaves on several devices would have to wait for all of them.
-  void refuse_shared_norms(std::span<const LeafUpdate> leaves, const std::vector<NormPath>& paths) const {
-    std::vector<double> here;
-    for (const NormPath& path : paths)
-      for (const NormStage& s : path.stages)
-        if (s.global) here.push_back(s.p);
-    if (here.empty()) return;
-    for (const LeafUpdate& u : leaves) {
-      const LeafRecord& leaf = state_.leaves[u.leaf];
-      if (leaf.device == device_ || leaf.frozen || !u.dx.present) continue;
-      for (const NormStage& s : path_of(u.leaf, true).stages)
-        if (s.global && std::find(here.begin(), here.end(), s.p) != here.end())
-          refuse("update: the global norm at \"" + state_.specs[u.leaf].name + "\" would span several devices, which " +
-                     "takes waiting for all of them; update the leaves of each device in a call of their own, or clip "
-                     "by optimisers.norm before",
-                 state_.specs[u.leaf].name);
-    }
-  }
-
-  // Whether sums of this group's elements may leave the range of double.
-  bool needs_extremes(std::size_t g) const {
-    const Group& group = groups_[g]->group();
-    if (group.real == 1) return true;
-    for (const NormPath& path : plan_->key)
-      for (const NormStage& s : path.stages)
-        if (norms::measure_of(s.p) == norms::Measure::sum_power) return true;
-    return false;
-  }
-
-  void send_parts(std::uint32_t leaf, bool rules) {
-    const Group& group = state_.group_of(leaf);
-    const Here at = here();
-    follow_last(at);
-    std::byte* to = tables_of(leaf).row(state_.leaves[leaf].index);
-    const std::byte* from = state_.row_of(leaf);
-    for (const Stage& s : group.stages) {
-      const int begin = rules ? s.rule_offset : s.clock_offset;
-      const int bytes = rules ? s.clock_offset - s.rule_offset : s.info->clock_size * int(sizeof(double));
-      if (bytes > 0) send(device_, at.stream, to + begin, from + begin, std::size_t(bytes));
-    }
-    mark_last(at);
   }
 
   // Work on another stream than before waits for what was enqueued there.
@@ -370,11 +270,9 @@ class Leaves final : public DeviceLeaves {
   SharedReport report_;
   std::uint64_t seen_ = 0;
   Buffer verdict_;
-  std::vector<int> group_of_;
-  std::vector<std::unique_ptr<GroupTables>> groups_;
-  std::vector<std::vector<CalledLeaf>> called_;
-  std::shared_ptr<Plan> plan_;
-  std::vector<std::shared_ptr<Plan>> captured_;
+  DeviceGroups groups_;
+  NormTables norms_;
+  std::vector<std::shared_ptr<const Plan>> captured_;
   unsigned long long last_stream_ = 0;
   void* event_ = nullptr;  // behind what was last enqueued
   bool prepared_ = false;

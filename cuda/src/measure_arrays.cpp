@@ -1,6 +1,8 @@
 // measure_arrays.cpp: the norm of arrays on a device, as gradients that a ClipNorm measures.
 #include "measure_arrays.hpp"
 
+#include <cstring>
+
 #include "group_tables.hpp"
 #include "optimisers/cuda.hpp"
 
@@ -32,12 +34,13 @@ std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> ar
     if (which.empty()) continue;
     GroupTables tables(group, device, shapes);
     tables.load_rows(rows.data());
-    tables.prepare(called, {}, false);
+    tables.take_call(false);
+    for (const CalledLeaf& leaf : called) tables.take(leaf, {});
+    tables.prepare();
     void* on = stream(device);
     tables.begin(on, false);
     const Buffer at = constant<std::int8_t>(device, std::vector<std::int8_t>(which.size(), 0));
-    tables.measure(on, at.as<std::int8_t>(), true, false,
-                   group.real == 1 || norms::measure_of(p) == norms::Measure::sum_power);
+    tables.measure(on, at.as<std::int8_t>(), true, false, norms::measure_of(p) == norms::Measure::sum_power);
     std::vector<Total> totals(which.size());
     copy(reinterpret_cast<std::byte*>(totals.data()), on_host, reinterpret_cast<const std::byte*>(tables.total(0)),
          device, totals.size() * sizeof(Total));

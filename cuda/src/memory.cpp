@@ -2,6 +2,7 @@
 #include "memory.hpp"
 
 #include <algorithm>
+#include <cstring>
 #include <string>
 
 #include "kernel_list.hpp"
@@ -34,21 +35,53 @@ void load_senders(int device) {
     check(driver_in_use().load(device, kernel), device, "loading a kernel");
 }
 
+namespace {
+
+template <int N>
+void launch_send(int device, void* stream, std::byte* to, std::size_t stride, std::span<const std::byte> data,
+                 std::size_t piece, std::size_t bytes) {
+  SendTable<N> table;
+  table.to = to;
+  table.bytes = std::uint32_t(bytes);
+  table.piece = std::uint32_t(piece);
+  table.stride = std::uint32_t(stride);
+  table.given = std::uint32_t(data.size());
+  std::memcpy(table.data, data.data(), data.size());
+  const auto blocks = unsigned((bytes / 8 + Send<N>::words - 1) / Send<N>::words);
+  check(driver_in_use().launch(device, stream, kernel_number<Send<N>>, &table, blocks), device, "sending a table");
+}
+
+void launch_send(int device, void* stream, std::byte* to, std::size_t stride, std::span<const std::byte> data,
+                 std::size_t piece, std::size_t bytes) {
+  if (data.size() <= send_small) launch_send<send_small>(device, stream, to, stride, data, piece, bytes);
+  else launch_send<send_large>(device, stream, to, stride, data, piece, bytes);
+}
+
+bool all_equal(std::span<const std::byte> pieces, std::size_t piece) {
+  return std::equal(pieces.begin() + std::ptrdiff_t(piece), pieces.end(), pieces.begin());
+}
+
+}  // namespace
+
 void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes) {
-  const auto launch = [&]<int N>(std::integral_constant<int, N>, std::size_t n) {
-    SendTable<N> table;
-    table.to = to;
-    table.bytes = std::uint32_t(n);
-    std::memcpy(table.data, from, n);
-    check(driver_in_use().launch(device, stream, kernel_number<Send<N>>, &table, 1), device, "sending a table");
-  };
   while (bytes > 0) {
     const std::size_t n = std::min<std::size_t>(bytes, send_large);
-    if (n <= send_small) launch(std::integral_constant<int, send_small>{}, n);
-    else launch(std::integral_constant<int, send_large>{}, n);
+    launch_send(device, stream, to, 0, {from, n}, n, n);
     to += n;
     from += n;
     bytes -= n;
+  }
+}
+
+void send_pieces(int device, void* stream, std::byte* to, std::size_t stride, std::span<const std::byte> pieces,
+                 std::size_t piece) {
+  if (pieces.empty()) return;
+  if (all_equal(pieces, piece))
+    return launch_send(device, stream, to, stride, pieces.first(piece), piece, pieces.size());
+  for (const std::size_t most = send_large / piece; !pieces.empty(); to += most * stride) {
+    const std::size_t n = std::min(pieces.size(), most * piece);
+    launch_send(device, stream, to, stride, pieces.first(n), piece, n);
+    pieces = pieces.subspan(n);
   }
 }
 
@@ -59,6 +92,8 @@ void Mirror::reserve() {
 }
 
 const std::byte* Mirror::send(void* stream) {
+  if (sent_.size() >= wanted_.size() && std::memcmp(sent_.data(), wanted_.data(), wanted_.size()) == 0)
+    return memory_.data();
   const std::size_t known = std::min(sent_.size(), wanted_.size());
   const auto words = [](const std::vector<std::byte>& v) { return reinterpret_cast<const std::uint64_t*>(v.data()); };
   std::size_t first = 0, last = wanted_.size() / 8;

@@ -1,7 +1,8 @@
 // memory.hpp: device memory with an owner, and tables that are sent only where they have changed.
 #pragma once
-#include <cstring>
+#include <algorithm>
 #include <span>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -61,15 +62,25 @@ Buffer constant(int device, std::span<const T> values);
 // `bytes` of host memory to the device, within the launches themselves, whose kernels `load_senders` has brought there.
 void load_senders(int device);
 void send(int device, void* stream, std::byte* to, const std::byte* from, std::size_t bytes);
+// Pieces of so many bytes, one after the other, to places `stride` apart.
+void send_pieces(int device, void* stream, std::byte* to, std::size_t stride, std::span<const std::byte> pieces,
+                 std::size_t piece);
 
 // A table of the host's with its copy on the device.
 class Mirror {
  public:
   explicit Mirror(int device = 0) : device_(device) {}
+  // The host's side, to be written to: what there was, or zeros. Valid until it is asked for again.
   template <class T>
-  void set(std::span<const T> values) {
-    wanted_.resize((values.size_bytes() + 7) / 8 * 8);
-    if (!values.empty()) std::memcpy(wanted_.data(), static_cast<const void*>(values.data()), values.size_bytes());
+  std::span<T> values(std::size_t n) {
+    static_assert(std::is_trivially_copyable_v<T>);
+    wanted_.resize((n * sizeof(T) + 7) / 8 * 8);
+    return {reinterpret_cast<T*>(wanted_.data()), n};
+  }
+  template <class T>
+  void set(std::span<const T> from) {
+    const std::span<T> to = values<T>(from.size());
+    std::copy(from.begin(), from.end(), to.begin());
   }
   void reserve();                       // makes room, or throws
   const std::byte* send(void* stream);  // what differs from what is there; returns where it is

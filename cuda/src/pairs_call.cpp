@@ -2,6 +2,7 @@
 #include "pairs_call.hpp"
 
 #include <algorithm>
+#include <cstring>
 
 #include "arrays.hpp"
 #include "kernel_list.hpp"

@@ -12,34 +12,31 @@
 #include "refuse.hpp"
 
 #if defined(_WIN32)
-#include <process.h>
 #include <windows.h>
 #else
 #include <dlfcn.h>
-#include <unistd.h>
+#include <pthread.h>
 #endif
 
 namespace optimisers::cuda {
 namespace {
 
 #if defined(_WIN32)
-using ProcessId = int;
-ProcessId this_process() { return _getpid(); }
+void watch_forks(void (*)()) {}  // there are none
 void* open_library(const std::string& path) { return LoadLibraryA(path.c_str()); }
 void* find_symbol(void* library, const char* name) {
   return reinterpret_cast<void*>(GetProcAddress(static_cast<HMODULE>(library), name));
 }
 std::string why_not_opened(const std::string& path) { return path + " cannot be loaded"; }
 #else
-using ProcessId = pid_t;
-ProcessId this_process() { return getpid(); }
+void watch_forks(void (*in_child)()) { pthread_atfork(nullptr, nullptr, in_child); }
 void* open_library(const std::string& path) { return dlopen(path.c_str(), RTLD_NOW | RTLD_LOCAL); }
 void* find_symbol(void* library, const char* name) { return dlsym(library, name); }
 std::string why_not_opened(const std::string&) { return dlerror(); }
 #endif
 
 std::atomic<const Driver*> in_use{nullptr};
-ProcessId process = 0;
+std::atomic<bool> forked{false};  // since then; asking for the process's number each time would be a system call
 
 std::map<int, void*>& streams() {
   static thread_local std::map<int, void*> of_device;
@@ -67,7 +64,7 @@ class Cuda final : public Accelerator {
 const Driver& driver_in_use() {
   const Driver* d = in_use;
   if (d == nullptr) refuse("arrays on a GPU need a driver: cuda::use or cuda::load first");
-  if (this_process() != process)
+  if (forked)
     throw Error(ErrorKind::device,
                 "CUDA cannot be used in a process that was forked after it was first used; start it with the "
                 "\"spawn\" or \"forkserver\" method");
@@ -76,7 +73,7 @@ const Driver& driver_in_use() {
 
 const Driver* driver_or_null() noexcept {
   const Driver* d = in_use;
-  return d != nullptr && this_process() == process ? d : nullptr;
+  return forked ? nullptr : d;
 }
 
 void check(Status status, int device, const char* what) {
@@ -107,7 +104,7 @@ void use(const Driver& driver) {
   if (before == &driver) return;
   if (before != nullptr) refuse("there is a driver in use already: " + std::string(before->name));
   static Cuda cuda;
-  process = this_process();
+  watch_forks([] { forked = true; });
   in_use = &driver;
   set_accelerator(&cuda);
 }

@@ -18,7 +18,7 @@ struct DeviceArray {
   std::uint32_t axes;       // its first in the table of axes, innermost first
   std::uint8_t axis_count;  // 0: contiguous
   DType dtype;
-  bool aligned;  // to its element type
+  bool aligned;  // to its element type; complex numbers, which are read as one piece, as a whole
   bool wide;     // contiguous, and its start is aligned to 16 bytes
 };
 struct Axis {
@@ -155,11 +155,14 @@ struct FillTable {
   DType dtype;
 };
 
-// Bytes that travel with the launch itself: no staging memory to keep alive, and right in a captured graph.
+// Bytes that travel with the launch itself: no staging memory to keep alive, and right in a captured graph. They go to
+// pieces of memory that are so far apart. Sizes are in bytes, and multiples of 8.
 template <int N>
 struct SendTable {
   std::byte* to;
-  std::uint32_t bytes;
+  std::uint32_t bytes;  // to write, in all pieces
+  std::uint32_t piece, stride;
+  std::uint32_t given;  // of data; where that is one piece, all get it
   alignas(16) std::byte data[N];
 };
 inline constexpr int send_small = 480, send_large = 16384;

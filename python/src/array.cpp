@@ -140,8 +140,14 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 
 }  // namespace
 
-bool read_numpy(PyObject* object, ArrayView& view, Fault& fault) {
-  if (!PyArray_Check(object)) return false;
+bool read_quietly(PyObject* object, ArrayView& view, Fault& fault) {
+  const DeviceArray* array = PyArray_CheckExact(object) ? nullptr : as_device_array(object);
+  if (array != nullptr) {
+    array->view_into(view);
+    fault = Fault::none;
+    return true;
+  }
+  if (recent_exchange(Py_TYPE(object)) != nullptr || !PyArray_Check(object)) return false;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
 }
@@ -155,19 +161,16 @@ bool read_plain_numpy(PyObject* object, ArrayView& view) {
 
 Fault read_array(PyObject* object, ArrayView& view) {
   Fault fault;
-  if (read_numpy(object, view, fault)) return fault;
-  if (const DeviceArray* array = as_device_array(object)) {
-    view = array->view();
-    return Fault::none;
-  }
+  if (read_quietly(object, view, fault)) return fault;
   if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
   return Fault::not_array;
 }
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
 bool is_tensor(PyObject* object) {
-  const DLPackExchange* api = exchange_of(Py_TYPE(object));
-  return api != nullptr && api == torch_exchange();
+  if (PyArray_CheckExact(object) || as_device_array(object) != nullptr) return false;
+  const DLPackExchange* torch = torch_exchange();
+  return torch != nullptr && exchange_of(Py_TYPE(object)) == torch;
 }
 
 nb::object materialised(PyObject* object, Fault& fault) {

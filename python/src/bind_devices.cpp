@@ -201,8 +201,9 @@ to a device without CuPy. Other libraries take it without a copy, through DLPack
 }  // namespace
 
 void bind_devices(nb::module_& m) {
-  nb::class_<DeviceArray>(m, "DeviceArray", doc)
-      .def_prop_ro("shape", [](const DeviceArray& a) { return tuple_of(a.shape); })
+  nb::class_<DeviceArray> type(m, "DeviceArray", doc);
+  DeviceArray::type = reinterpret_cast<PyTypeObject*>(type.ptr());
+  type.def_prop_ro("shape", [](const DeviceArray& a) { return tuple_of(a.shape); })
       .def_prop_ro("ndim", [](const DeviceArray& a) { return a.shape.size(); })
       .def_prop_ro("size", [](const DeviceArray& a) { return size_of(a.view()); })
       .def_prop_ro("dtype", [](const DeviceArray& a) { return numpy_dtype_of(a.dtype); })

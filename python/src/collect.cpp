@@ -44,6 +44,7 @@ Fault State::read_device_array(PyObject* object, ArrayView& view) {
   if (array.names_stream) streams_.adopt(array.device, array.stream);
   view = array.view();
   imported_.push_back(std::move(imported));
+  has_imported_ = true;
   return Fault::none;
 }
 
@@ -57,10 +58,18 @@ void State::prefetch_objects(std::uint32_t node) const {
   prefetch_object(gradients_[node]);
 }
 
+// Arrays of libraries that have to be told how far the device is with them.
+void State::note_imported(PyObject* object) {
+  const DeviceArray* array = as_device_array(object);
+  has_imported_ |= array != nullptr && array->imported();
+}
+
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   PyObject* object = model_[place.node];
   Fault fault;
-  if (!read_numpy(object, x, fault)) {
+  if (read_quietly(object, x, fault)) {
+    if (x.device != on_host) note_imported(object);
+  } else {
     own_objects();
     has_tensors_ = true;
     fault = read_array(object, x);
@@ -77,8 +86,9 @@ bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
   PyObject* object = gradients_[place.node];
   if (object == nullptr) return false;
   Fault fault;
-  if (!read_numpy(object, dx, fault)) own_objects();
+  if (!read_quietly(object, dx, fault)) own_objects();
   if (!dx.present && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
+  if (dx.device != on_host) note_imported(gradients_[place.node]);
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
 }
@@ -121,7 +131,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
-  has_tensors_ = false;
+  has_tensors_ = has_imported_ = false;
   const Node& top = spec_->nodes[root];
   const bool owns = lets_go();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -148,6 +158,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
 
 void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call) {
   spec_->check_part(root, call);
+  has_imported_ = false;
   ArrayView x, g;
   auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
     Fault fault = read_array(object, view);
@@ -180,7 +191,10 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     gradients_.own();
     python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
     read_vector(gradients_[root], g, "the flat gradient");
-  } else walk_gradients(*spec_, root, gradients, call, gradients_);
+    note_imported(gradients_[root]);
+  } else {
+    walk_gradients(*spec_, root, gradients, call, gradients_);
+  }
   used_ = permuted_used_ = 0;
   further_.clear();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {

@@ -146,23 +146,6 @@ DeviceArray::~DeviceArray() {
   if (!owner.is_valid() && data != nullptr) cuda::release(device, data);
 }
 
-ArrayView DeviceArray::view() const {
-  return {.data = data,
-          .shape = shape.data(),
-          .strides = strides.empty() ? nullptr : strides.data(),
-          .stride_unit = 1,
-          .ndim = static_cast<std::int32_t>(shape.size()),
-          .dtype = dtype,
-          .writable = writable,
-          .present = true,
-          .device = static_cast<std::int8_t>(device)};
-}
-
-DeviceArray* as_device_array(PyObject* object) {
-  static PyTypeObject* type = reinterpret_cast<PyTypeObject*>(nb::type<DeviceArray>().ptr());
-  return Py_TYPE(object) == type ? nb::inst_ptr<DeviceArray>(object) : nullptr;
-}
-
 Fault import_device_array(PyObject* object, nb::object& out) {
   if (type_has(object, "__dlpack_device__")) {
     nb::object where = nb::steal(PyObject_CallMethod(object, "__dlpack_device__", nullptr));

@@ -27,11 +27,32 @@ struct DeviceArray {
   DeviceArray(const DeviceArray&) = delete;
   DeviceArray& operator=(const DeviceArray&) = delete;
   ~DeviceArray();
-  ArrayView view() const;
+  ArrayView view() const {
+    ArrayView view;
+    view_into(view);
+    return view;
+  }
+  void view_into(ArrayView& view) const {  // field by field: the view is read at once, and whole
+    view.data = data;
+    view.shape = shape.data();
+    view.strides = strides.empty() ? nullptr : strides.data();
+    view.stride_unit = 1;
+    view.ndim = static_cast<std::int32_t>(shape.size());
+    view.dtype = dtype;
+    view.writable = writable;
+    view.present = true;
+    view.device = static_cast<std::int8_t>(device);
+  }
+  // Whether its library may have to be told what is done with it.
+  bool imported() const { return owner.is_valid() && (library != Library::other || !writable); }
+
+  static inline PyTypeObject* type = nullptr;  // since it was bound
 };
 
 // Of a DeviceArray object, or null.
-DeviceArray* as_device_array(PyObject* object);
+inline DeviceArray* as_device_array(PyObject* object) {
+  return Py_TYPE(object) == DeviceArray::type ? nb::inst_ptr<DeviceArray>(object) : nullptr;
+}
 
 // An array of a library that none of the fast roads reads, as a DeviceArray that keeps it; Fault::not_array for what is
 // no array on an accelerator, Fault::device for one on another kind of accelerator. Its library is told to finish what

@@ -64,10 +64,8 @@ const DLPackExchange* torch_exchange() {
   return api;
 }
 
-const DLPackExchange* exchange_of(PyTypeObject* type) {
-  static PyTypeObject* last = nullptr;
-  static const DLPackExchange* last_api = nullptr;
-  if (type == last) return last_api;
+const DLPackExchange* find_exchange(PyTypeObject* type) {
+  static std::size_t next = 0;
   if (is_plain(type)) return nullptr;
   static auto& known = *new std::unordered_map<PyTypeObject*, const DLPackExchange*>;
   auto found = known.find(type);
@@ -77,9 +75,8 @@ const DLPackExchange* exchange_of(PyTypeObject* type) {
     Py_INCREF(type);  // so that its address stays its own
     found = known.emplace(type, api).first;
   }
-  last = type;
-  last_api = found->second;
-  return last_api;
+  recent_exchanges[next++ % std::size(recent_exchanges)] = {type, found->second};
+  return found->second;
 }
 
 }  // namespace optimisers::python

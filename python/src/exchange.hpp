@@ -54,8 +54,22 @@ struct DLPackExchange {
 bool exchange_dtype(const DLPackTensor& tensor, DType& out);
 void set_exchange_dtype(DLPackTensor& tensor, DType dtype);
 
-// The API of a class of arrays, or null. Cached for each class that has one.
-const DLPackExchange* exchange_of(PyTypeObject* type);
+// The API of a class of arrays, or null. Cached for each class that has one; those asked for last are here.
+struct ExchangeClass {
+  PyTypeObject* type;
+  const DLPackExchange* api;
+};
+inline ExchangeClass recent_exchanges[4] = {};
+const DLPackExchange* find_exchange(PyTypeObject* type);
+inline const DLPackExchange* recent_exchange(PyTypeObject* type) {
+  for (const ExchangeClass& known : recent_exchanges)
+    if (known.type == type) return known.api;
+  return nullptr;
+}
+inline const DLPackExchange* exchange_of(PyTypeObject* type) {
+  const DLPackExchange* known = recent_exchange(type);
+  return known != nullptr ? known : find_exchange(type);
+}
 
 // torch's, or null while nobody has imported torch.
 const DLPackExchange* torch_exchange();

@@ -11,7 +11,7 @@
 
 namespace optimisers::python {
 
-bool keeps_gradient(PyObject* array) { return !is_numpy(array) && is_tensor(array); }
+bool keeps_gradient(PyObject* array) { return is_tensor(array); }
 
 [[noreturn]] void refuse_without_gradient(PyObject* array, const std::string& place, const char* call) {
   value_error(std::string(call) + ": " + place + " is a " + type_name(array) +
@@ -28,7 +28,10 @@ nb::object kept_gradient(PyObject* array) {
 void State::find_gradients(std::uint32_t root, const GradientSource& source, const char* call) {
   if (source.tree != nullptr) return borrow_gradients(*spec_, root, source.tree, call, model_, gradients_);
   model_.own();
-  walk_model(*spec_, root, source.kept_by, call, gradients_);
+  const bool of_this_model = source.kept_by == model_[root];  // not of one that this is a copy of
+  if (of_this_model) gradients_.begin(root);
+  else walk_model(*spec_, root, source.kept_by, call, gradients_);
+  gradients_.own();
   const Node& top = spec_->nodes[root];
   std::vector<bool> found(spec_->tied() ? leaves_.size() : 0);
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -36,7 +39,7 @@ void State::find_gradients(std::uint32_t root, const GradientSource& source, con
     nb::object gradient;
     if (found.empty() ||
         !found[place.leaf]) {  // a tied leaf's places may be views, which hold none: ask until one does
-      PyObject* array = gradients_[place.node];
+      PyObject* array = of_this_model ? model_[place.node] : gradients_[place.node];
       if (!keeps_gradient(array))
         refuse_without_gradient(array, "parameter at \"" + spec_->text(place.node) + "\"", call);
       const bool is_view = !found.empty() && !nb::cast<bool>(nb::borrow(array).attr("is_leaf"));

@@ -15,8 +15,7 @@ Objects::~Objects() {
   for (PyObject* key : keys_) Py_XDECREF(key);
 }
 
-void Objects::own() {
-  if (owned_) return;
+void Objects::own_all() {
   const Node& top = spec_.nodes[root_];
   Py_XINCREF(at_[root_]);
   for (std::uint32_t n = top.first; n < top.end; ++n) {

@@ -27,7 +27,9 @@ class Objects {
     if (owned_) Py_INCREF(object);
     at_[node] = object;
   }
-  void own();  // all that is there, and all that comes
+  void own() {  // all that is there, and all that comes
+    if (!owned_) own_all();
+  }
   // The object at the next place: for who reads the places in their order.
   void own_place(std::uint32_t node) {
     if (owned_) return;
@@ -44,6 +46,7 @@ class Objects {
   void learn_key(std::uint32_t node, PyObject* key);
 
  private:
+  void own_all();
   void release_places();
 
   const TreeSpec& spec_;

@@ -165,7 +165,7 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
     const Node& top = spec_->nodes[root];
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
       PyObject* x = model_[spec_->places[p].node];
-      if (is_numpy(x) || !is_tensor(x)) continue;
+      if (!is_tensor(x)) continue;
       if (!spec_->tied()) i = p - top.place_begin;
       else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
       if (core_.wrote(updates_[i])) written.append(nb::borrow(x));
@@ -191,8 +191,8 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     run(user.last_updates());
     user.commit();
   }
-  if (!streams_.empty()) hold_jax_arrays(root);
-  if (!streams_.empty()) let_cupy_follow(root);
+  if (has_imported_) hold_jax_arrays(root);
+  if (has_imported_) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
   if (source.zero) zero_gradients(root);

@@ -118,6 +118,7 @@ class State {
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
+  void note_imported(PyObject* object);
   void read_parameter(const Place& place, ArrayView& x, const char* call);
   Fault read_device_array(PyObject* object, ArrayView& view);
   void hold_jax_arrays(std::uint32_t root);
@@ -145,6 +146,7 @@ class State {
   int calls_to_skip_ = 0;  // before collect_plain is worth another try
   std::size_t used_ = 0;
   bool has_tensors_ = false;                  // among the parameters of this call
+  bool has_imported_ = false;                 // arrays on devices, of other libraries, among its arrays
   std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
   std::vector<FurtherGradient> further_;
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places

@@ -4,22 +4,12 @@
 namespace optimisers::python {
 namespace {
 
-// One of a Module's own dicts; borrowed by the module's.
-PyObject* own_dict(PyObject* module, const char* name, PyObject*& interned) {
+// Null: there is none of this name.
+PyObject* dict_in(PyObject* attributes, const char* name, PyObject*& interned) {
   if (interned == nullptr) interned = PyUnicode_InternFromString(name);
-  nb::object attributes = nb::steal(PyObject_GenericGetDict(module, nullptr));
-  if (!attributes.is_valid()) throw nb::python_error();
-  PyObject* dict = PyDict_GetItemWithError(attributes.ptr(), interned);
+  PyObject* dict = PyDict_GetItemWithError(attributes, interned);
   if (dict == nullptr && PyErr_Occurred()) throw nb::python_error();
-  return dict != nullptr && PyDict_Check(dict) ? dict : nullptr;  // null before Module.__init__ has run
-}
-PyObject* parameters_of(PyObject* module) {
-  static PyObject* name = nullptr;
-  return own_dict(module, "_parameters", name);
-}
-PyObject* modules_of(PyObject* module) {
-  static PyObject* name = nullptr;
-  return own_dict(module, "_modules", name);
+  return dict != nullptr && PyDict_Check(dict) ? dict : nullptr;
 }
 
 bool requires_grad(PyObject* parameter) {
@@ -44,23 +34,26 @@ bool is_torch_module(PyTypeObject* type) {
   return PyType_IsSubtype(type, base);
 }
 
+ModuleDicts module_dicts(PyObject* module) {
+  static PyObject *parameters = nullptr, *modules = nullptr;
+  nb::object attributes = nb::steal(PyObject_GenericGetDict(module, nullptr));
+  if (!attributes.is_valid()) throw nb::python_error();
+  return {dict_in(attributes.ptr(), "_parameters", parameters), dict_in(attributes.ptr(), "_modules", modules)};
+}
+
 void module_children(PyObject* module, std::vector<Child>& out) {
   PyObject *key, *value;
-  if (PyObject* parameters = parameters_of(module))
+  const auto [parameters, modules] = module_dicts(module);
+  if (parameters != nullptr)
     for (Py_ssize_t pos = 0; PyDict_Next(parameters, &pos, &key, &value);)
       out.push_back({nb::borrow(key), nb::borrow(value), value != Py_None && requires_grad(value)});
-  if (PyObject* modules = modules_of(module))
+  if (modules != nullptr)
     for (Py_ssize_t pos = 0; PyDict_Next(modules, &pos, &key, &value);)
       out.push_back({nb::borrow(key), nb::borrow(value)});
 }
 
-Py_ssize_t module_child_count(PyObject* module) {
-  PyObject *parameters = parameters_of(module), *modules = modules_of(module);
-  return (parameters ? PyDict_GET_SIZE(parameters) : 0) + (modules ? PyDict_GET_SIZE(modules) : 0);
-}
-
-nb::object module_child(PyObject* module, PyObject* name) {
-  for (PyObject* dict : {parameters_of(module), modules_of(module)}) {
+nb::object module_child(const ModuleDicts& dicts, PyObject* name) {
+  for (PyObject* dict : {dicts.parameters, dicts.modules}) {
     PyObject* value = dict == nullptr ? nullptr : PyDict_GetItemWithError(dict, name);
     if (value != nullptr) return nb::borrow(value);
     if (PyErr_Occurred()) throw nb::python_error();

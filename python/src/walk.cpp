@@ -50,12 +50,11 @@ class Walk {
   }
   std::string quoted(std::uint32_t n) const { return "\"" + spec_.text(n) + "\""; }
 
-  // Children in the order of the dict, as far as that is the spec's order. Returns the first child not met.
+  // Children from this one on in the order of the dict, as far as that is the spec's. Returns the first not met.
   template <class F>
-  std::uint32_t each_in_order(const Node& parent, PyObject* dict, F&& receive) {
+  std::uint32_t each_in_order(const Node& parent, std::uint32_t child, PyObject* dict, F&& receive) {
     PyObject *key, *value;
     Py_ssize_t pos = 0;
-    std::uint32_t child = parent.first;
     const std::uint32_t end = parent.first + parent.count;
     while (child < end && PyDict_Next(dict, &pos, &key, &value) && is_key(child, key)) receive(child++, value);
     return child;
@@ -138,7 +137,8 @@ class ModelWalk : Walk {
     if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(parent.count))
       differs(n, "has " + std::to_string(PyDict_GET_SIZE(dict)) + " keys, had " + std::to_string(parent.count));
     auto receive = [this](std::uint32_t child, PyObject* value) { give(child, value); };
-    for (std::uint32_t child = each_in_order(parent, dict, receive); child < parent.first + parent.count; ++child) {
+    for (std::uint32_t child = each_in_order(parent, parent.first, dict, receive); child < parent.first + parent.count;
+         ++child) {
       PyObject* value = look_up(dict, node(child).key);
       if (value == nullptr) differs(n, "has lost its key " + key_text(node(child).key));
       give(child, value);
@@ -158,12 +158,17 @@ class ModelWalk : Walk {
   }
   void expand_module(std::uint32_t n, PyObject* module) {
     const Node& parent = node(n);
-    const Py_ssize_t count = module_child_count(module);
-    if (count != static_cast<Py_ssize_t>(parent.count))
-      differs(n, "has " + std::to_string(count) + " parameters and child modules, had " + std::to_string(parent.count));
-    for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child) {
+    const ModuleDicts dicts = module_dicts(module);
+    if (dicts.size() != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has " + std::to_string(dicts.size()) + " parameters and child modules, had " +
+                     std::to_string(parent.count));
+    std::uint32_t child = parent.first;
+    for (PyObject* dict : {dicts.parameters, dicts.modules})
+      if (dict != nullptr)
+        child = each_in_order(parent, child, dict, [this](std::uint32_t c, PyObject* value) { give(c, value); });
+    for (; child < parent.first + parent.count; ++child) {
       if (!node(child).live()) continue;
-      nb::object value = module_child(module, node(child).key);
+      nb::object value = module_child(dicts, node(child).key);
       if (!value.is_valid()) differs(n, "has lost its child " + key_text(node(child).key));
       give(child, value.ptr());
     }
@@ -239,7 +244,8 @@ class GradientWalk : Walk {
   }
   void expand_dict(std::uint32_t n, PyObject* dict) {
     const Node& parent = node(n);
-    std::uint32_t child = each_in_order(parent, dict, [this](std::uint32_t c, PyObject* value) { receive(c, value); });
+    auto met_in_order = [this](std::uint32_t c, PyObject* value) { receive(c, value); };
+    std::uint32_t child = each_in_order(parent, parent.first, dict, met_in_order);
     Py_ssize_t met = child - parent.first;
     for (; child < parent.first + parent.count; ++child) {
       PyObject* value = look_up(dict, node(child).key);

@@ -6,8 +6,8 @@ import sys
 
 import pytest
 import stand_in_cupy as cp
-from device_arrays import CudaArray, DLPackArray, needs_emulation
-from support import sized
+from device_arrays import CudaArray, DLPackArray, needs_emulation, on_device
+from support import layers, sized
 
 import optimisers as opt
 
@@ -114,6 +114,31 @@ def test_a_capture_is_ordered_with_nothing_outside_of_it(calls, cupy, monkeypatc
     lent = DLPackArray(G)
     opt.update_(state, x, lent)
     assert set(cp.asked) == {-1} == set(lent.streams) and not calls("follow", "await", "wait")
+
+
+def test_parts_that_take_turns_wait_for_no_memory(calls):
+    """Each part's norms have tables of their own, and getting or giving back memory waits for the whole device."""
+    rule = opt.OptimiserChain(opt.ClipNorm(0.5, scope="global"), opt.Adam())
+    model, gradients = on_device(layers(3)), on_device(layers(3, seed=9))
+    state = opt.setup(rule, model)
+
+    def take_turns():
+        for layer in range(3):
+            opt.update_(state["layers"][layer], model["layers"][layer], gradients["layers"][layer])
+        opt.update_(state, model, gradients)
+
+    take_turns()
+    calls()
+    take_turns()
+    assert calls("allocate", "free") == []
+
+
+def test_adjusting_is_a_launch_for_each_stage_and_not_for_each_leaf(calls):
+    model = on_device(layers(40))
+    state = opt.setup(opt.OptimiserChain(opt.ClipNorm(0.5), opt.Adam()), model)
+    calls()
+    opt.adjust_(state, 0.1)
+    assert [line.split()[0] for line in calls()] == ["launch", "launch", "record"]
 
 
 def test_moving_within_devices_has_arrived_on_return(calls):

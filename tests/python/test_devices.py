@@ -148,6 +148,24 @@ def test_trees_give_the_bits_of_the_host(scope):
     assert bits(here) == bits(host(there))
 
 
+def test_parts_that_take_turns_come_to_norms_of_their_own():
+    rule = opt.OptimiserChain(opt.AccumGrad(2), opt.ClipNorm(0.05, scope="global"), opt.Momentum(0.1))
+    here = layers(3)
+    there = on_device(copied(here))
+    states = opt.setup(rule, here), opt.setup(rule, there)
+    for step in range(12):
+        gradients = layers(3, seed=100 + step)
+        if step % 3 == 1:
+            gradients["layers"][step % 2]["weight"] = None
+        change = {"p": 1.0} if step == 5 else {"scope": "leaf"} if step == 8 else {"omega": 0.07}
+        for state, model, g in (states[0], here, gradients), (states[1], there, on_device(gradients)):
+            opt.adjust_(state, **change)
+            opt.update_(state, model, g)
+            part = step % 3
+            opt.update_(state["layers"][part], model["layers"][part], g["layers"][part])
+    assert bits(here) == bits(host(there))
+
+
 def test_one_tree_may_be_on_host_and_devices():
     rule = opt.OptimiserChain(opt.ClipNorm(0.3), opt.Adam())
     here = {name: sized((20, 3), "float32", i) for i, name in enumerate("abc")}
@@ -191,6 +209,32 @@ def test_frozen_arrays_and_parts_of_a_model():
     opt.update_(state["layers"][0], part, gradient)
     changed = [bits(a) != bits(b) for a, b in zip(arrays(host(model)), arrays(layers(3)), strict=True)]
     assert changed == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("one_for_all", [True, False])
+def test_adjusting_reaches_every_row_and_no_clock(one_for_all):
+    """More rows than one launch brings along, of two groups that take turns."""
+    count = 1200
+    here = [sized((1,), "float32", i) for i in range(count)]
+    there = on_device(copied(here))
+
+    def rule(path, leaf):
+        return opt.OptimiserChain(opt.ClipGrad(0.5), opt.Adam()) if path[0] % 2 else opt.Momentum()
+
+    states = opt.setup(rule, here), opt.setup(rule, there)
+    for step in range(2):
+        g = [sized((1,), "float32", 7 * i + step) for i in range(count)]
+        opt.update_(states[0], here, g)
+        opt.update_(states[1], there, on_device(g))
+        for state in states:
+            if one_for_all:
+                opt.adjust_(state, 0.3 + step)
+                continue
+            for leaf in range(0, count, 5):
+                opt.adjust_(state[leaf], 0.1 / (1 + leaf))
+            opt.adjust_(state, beta=(0.8 - step / 10, 0.9))
+    assert bits(here) == bits(host(there))
+    assert [leaf.clock for leaf in states[0]] == [leaf.clock for leaf in states[1]]
 
 
 def test_adjusting_takes_effect_on_devices():

@@ -48,6 +48,23 @@ def test_parameters_are_trained_and_buffers_and_fixed_ones_are_not(net: Net) -> 
     assert opt.trainables(net)[0] is net.scale
 
 
+def test_children_are_known_by_name_in_whatever_order_a_module_has_them(net: Net) -> None:
+    other = copy.deepcopy(net)
+    states = opt.setup(opt.Adam(), net), opt.setup(opt.Adam(), other)
+    scale, encoder = other.scale, other.encoder
+    del other.scale, other.encoder
+    other.scale, other.encoder = scale, encoder  # now behind `fixed`, and behind `head`
+    for step in range(2):
+        for state, model in zip(states, (net, other), strict=True):
+            backward(model, step)
+            opt.update_(state, model, zero_grad=True)
+    values = other.state_dict()
+    assert all(torch.equal(value, values[name]) for name, value in net.state_dict().items())
+    other.renamed = other.__dict__["_modules"].pop("head")
+    with pytest.raises(ValueError, match="model at \"x\" has lost its child 'head'"):
+        opt.update_(states[1], other)
+
+
 def test_the_state_is_reached_as_the_module_is(net: Net) -> None:
     state = opt.setup(opt.Adam(), net)
     assert state.encoder[0].weight.shape == (3, 4)

@@ -73,11 +73,16 @@ struct Send {
   using Table = SendTable<N>;
   using Shared = Nothing;
   static constexpr int threads = sweep_threads, phases = 1;
+  static constexpr std::uint32_t words = send_large / 8;  // of a block
 
   template <int>
-  OPT_FN static void run(const Table& t, Shared&, unsigned, int thread) {
-    for (std::uint32_t w = std::uint32_t(thread); w < t.bytes / 8; w += threads)
-      reinterpret_cast<std::uint64_t*>(t.to)[w] = reinterpret_cast<const std::uint64_t*>(t.data)[w];
+  OPT_FN static void run(const Table& t, Shared&, unsigned block, int thread) {
+    const std::uint32_t begin = block * words, rest = t.bytes / 8 - begin, end = begin + (rest < words ? rest : words);
+    for (std::uint32_t w = begin + std::uint32_t(thread); w < end; w += threads) {
+      const std::uint32_t piece = w / (t.piece / 8);
+      std::byte* to = t.to + std::size_t(piece) * t.stride + std::size_t(w - piece * (t.piece / 8)) * 8;
+      *reinterpret_cast<std::uint64_t*>(to) = reinterpret_cast<const std::uint64_t*>(t.data)[w % (t.given / 8)];
+    }
   }
 };
 
