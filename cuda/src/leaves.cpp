@@ -100,14 +100,14 @@ class Leaves final : public DeviceLeaves {
     auto& from = static_cast<Leaves&>(other);
     from.follow();
     for (std::size_t g = 0; g < groups_.tables.size(); ++g) {
-      const GroupTables &here = *groups_.tables[g], &there = *from.groups_.tables[g];
-      const Group &a = here.group(), &b = there.group();
+      const GroupTables &mine = *groups_.tables[g], &theirs = *from.groups_.tables[g];
+      const Group &a = mine.group(), &b = theirs.group();
       const auto copy_arena = [&](const Arena& to, const Arena& of) {
         if (to.bytes() > 0) copy(to.data(), device_, of.data(), device_, to.bytes());
       };
       for (std::size_t k = 0; k < a.arenas.size(); ++k) copy_arena(a.arenas[k], b.arenas[k]);
       copy_arena(a.masters, b.masters);
-      if (!a.rows.empty()) copy(here.row(0), device_, there.row(0), device_, a.rows.size());
+      if (!a.rows.empty()) copy(mine.row(0), device_, theirs.row(0), device_, a.rows.size());
     }
     cuda::wait(device_);
   }

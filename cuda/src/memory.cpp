@@ -92,6 +92,7 @@ void Mirror::reserve() {
 }
 
 const std::byte* Mirror::send(void* stream) {
+  if (wanted_.empty()) return memory_.data();
   if (sent_.size() >= wanted_.size() && std::memcmp(sent_.data(), wanted_.data(), wanted_.size()) == 0)
     return memory_.data();
   const std::size_t known = std::min(sent_.size(), wanted_.size());

@@ -141,13 +141,14 @@ Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& vi
 }  // namespace
 
 bool read_quietly(PyObject* object, ArrayView& view, Fault& fault) {
-  const DeviceArray* array = PyArray_CheckExact(object) ? nullptr : as_device_array(object);
-  if (array != nullptr) {
-    array->view_into(view);
-    fault = Fault::none;
-    return true;
+  if (!PyArray_CheckExact(object)) {
+    if (const DeviceArray* array = as_device_array(object)) {
+      array->view_into(view);
+      fault = Fault::none;
+      return true;
+    }
+    if (recent_exchange(Py_TYPE(object)) != nullptr || !PyArray_Check(object)) return false;
   }
-  if (recent_exchange(Py_TYPE(object)) != nullptr || !PyArray_Check(object)) return false;
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
 }

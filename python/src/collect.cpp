@@ -202,9 +202,9 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     bool is_new;
     LeafUpdate& update = update_of(place.leaf, is_new);
     if (is_new) {
-      update.x = segment(x, place.leaf);
+      segment(x, place.leaf, update.x);
       update.dx.present = false;
-      if (given_flat) update.dx = segment(g, place.leaf);
+      if (given_flat) segment(g, place.leaf, update.dx);
     }
     ArrayView dx;
     if (given_flat || (source.once && update.dx.present)) continue;

@@ -75,9 +75,8 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
       core_(leaf_specs(*spec_, leaves_, rules_, user_stages_),
             [&] {
               if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
-              std::vector<ArrayView> segments;
-              segments.reserve(leaves_.size());
-              for (std::uint32_t i = 0; i < leaves_.size(); ++i) segments.push_back(segment(arrays[0], i));
+              std::vector<ArrayView> segments(leaves_.size());
+              for (std::uint32_t i = 0; i < leaves_.size(); ++i) segment(arrays[0], i, segments[i]);
               return segments;
             }()),
       model_(*spec_),
@@ -116,16 +115,18 @@ void State::size_scratch() {
   for (const LeafArray& leaf : leaves_) elements_ += size_of(leaf.shape);
 }
 
-ArrayView State::segment(const ArrayView& flat, std::uint32_t leaf) const {
+void State::segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const {
   const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
   const Layout& layout = layout_.value();
-  ArrayView view = flat;
-  view.data += layout.offsets[leaf] * step;
+  view.data = flat.data + layout.offsets[leaf] * step;
   view.shape = layout.shapes[leaf].data();
   view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
   view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
   view.stride_unit = step;
-  return view;
+  view.dtype = flat.dtype;
+  view.writable = flat.writable;
+  view.present = flat.present;
+  view.device = flat.device;
 }
 
 std::vector<std::uint32_t> State::core_leaves(std::uint32_t leaf) const {

@@ -128,7 +128,7 @@ class State {
   void own_objects();
   void prefetch_objects(std::uint32_t node) const;
   void bring_to_leaf_axes(const Place& place, ArrayView& view);
-  ArrayView segment(const ArrayView& flat, std::uint32_t leaf) const;
+  void segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const;
   void size_scratch();
 
   std::shared_ptr<const TreeSpec> spec_;
