@@ -160,7 +160,7 @@ tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the ext
 SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
 # The Python tests that reach into memory in every way; check-deep runs all.
 REACHING = $(addprefix tests/python/test_,trees.py references.py states.py tensors.py faults.py bad_input.py overlaps.py parts.py \
-	rules_by_part.py user_rules.py user_rule_faults.py ties.py walks.py markers.py rule_classes.py destructure.py flatten.py torch.py)
+	rules_by_part.py user_rules.py user_rule_faults.py ties.py walks.py plain_walks.py markers.py rule_classes.py destructure.py flatten.py torch.py)
 # These look at the installed package, or at programs of their own.
 UNBUILT = project typing demo bench
 

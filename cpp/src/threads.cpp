@@ -162,7 +162,7 @@ class Pool {
   void (*job_)(void*, int) = nullptr;
   void* context_ = nullptr;
   Deal deal_ = Deal::taken;
-  bool stop_ = false;
+  std::atomic<bool> stop_{false};  // a worker of a round that is over may still be looking
 };
 
 // The same ranges for a host's threads, which are one part each.

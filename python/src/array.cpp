@@ -162,7 +162,10 @@ bool read_plain_numpy(PyObject* object, ArrayView& view) {
 
 Fault read_array(PyObject* object, ArrayView& view) {
   Fault fault;
-  if (read_quietly(object, view, fault)) return fault;
+  return read_quietly(object, view, fault) ? fault : read_exchanged(object, view);
+}
+
+Fault read_exchanged(PyObject* object, ArrayView& view) {
   if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
   return Fault::not_array;
 }

@@ -39,6 +39,7 @@ enum class Fault : std::uint8_t {
 Fault read_array(PyObject* object, ArrayView& view);
 // The same for arrays of NumPy and of this package alone, which runs nobody's code; false: the object is none of those.
 bool read_quietly(PyObject* object, ArrayView& view, Fault& fault);
+Fault read_exchanged(PyObject* object, ArrayView& view);  // what read_quietly is none of: torch's, and others like it
 // The same, for arrays of that very class and its own dtypes; false: look closer. Calls nothing of the interpreter, so
 // that any thread may while one holds it.
 bool read_plain_numpy(PyObject* object, ArrayView& view);

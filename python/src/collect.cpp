@@ -72,7 +72,7 @@ void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   } else {
     own_objects();
     has_tensors_ = true;
-    fault = read_array(object, x);
+    fault = read_exchanged(object, x);
   }
   if (fault == Fault::not_array) [[unlikely]]
     fault = read_device_array(object, x);
@@ -86,8 +86,11 @@ bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
   PyObject* object = gradients_[place.node];
   if (object == nullptr) return false;
   Fault fault;
-  if (!read_quietly(object, dx, fault)) own_objects();
-  if (!dx.present && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
+  if (!read_quietly(object, dx, fault)) {
+    own_objects();
+    fault = read_exchanged(object, dx);
+  }
+  if (fault != Fault::none && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
   if (dx.device != on_host) note_imported(gradients_[place.node]);
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
