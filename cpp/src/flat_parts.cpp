@@ -8,6 +8,7 @@
 #include "cpu/dispatch.hpp"
 #include "optimisers/threads.hpp"
 #include "overlap.hpp"
+#include "portions.hpp"
 
 namespace optimisers {
 namespace {
@@ -94,11 +95,11 @@ void pack_part(const FlatPart& s, std::int64_t begin, std::int64_t n, std::byte*
 // f(part, first element, count) for all of the flat array, an equal part of it on each thread.
 template <class F>
 void for_each_part(std::span<const FlatPart> parts, F&& f) {
-  constexpr std::int64_t worth_a_thread = 1 << 15, of_a_thread = 8, line = 64;
+  constexpr std::int64_t worth_a_thread = 1 << 15, line = 64;
   if (parts.empty()) return;
   const std::int64_t total = parts.back().begin + parts.back().size;
   const auto threads = std::clamp<std::int64_t>(total / worth_a_thread, 1, get_num_threads());
-  const int portions = static_cast<int>(threads == 1 ? 1 : threads * of_a_thread);
+  const int portions = static_cast<int>(threads == 1 ? 1 : threads * parts_a_thread);
   const std::int64_t share = total / portions / line * line;
   const auto run_portion = [&](int p) {
     const std::int64_t lo = p * share, hi = p + 1 == portions ? total : lo + share;

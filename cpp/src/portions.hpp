@@ -7,11 +7,13 @@
 
 namespace optimisers {
 
+inline constexpr int parts_a_thread = 16;  // for others to take when it is late
+
 // How many portions are worth their while for work of some ten nanoseconds a leaf.
 inline std::size_t portion_count(std::size_t leaves) {
-  constexpr std::size_t worth_a_thread = 2048, of_a_thread = 8;
+  constexpr std::size_t worth_a_thread = 2048;
   const std::size_t threads = std::min(leaves / worth_a_thread, std::size_t(get_num_threads()));
-  return threads < 2 ? 1 : threads * of_a_thread;
+  return threads < 2 ? 1 : threads * parts_a_thread;
 }
 
 // f(portion, begin, end) for each; must not throw.

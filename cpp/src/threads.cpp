@@ -56,6 +56,11 @@ int initial_threads() {
   return std::min(processors(), max_threads);
 }
 
+// Where a thread's range of the parts begins.
+int first_part(int parts, int thread, int threads) {
+  return static_cast<int>(static_cast<std::int64_t>(parts) * thread / threads);
+}
+
 // Part numbers are dealt out as ranges, one a thread. A thread that is through with its own takes parts of the others',
 // so that nobody waits for one that the system has not let run yet: such a thread finds the round closed when it comes.
 class Pool {
@@ -108,9 +113,6 @@ class Pool {
   };
   static constexpr unsigned closed = 1U << 31;  // and below it, how many workers are inside
 
-  static int first_part(int parts, int thread, int threads) {
-    return static_cast<int>(static_cast<std::int64_t>(parts) * thread / threads);
-  }
   static void wake(Worker& worker) {
     worker.round.fetch_add(1, std::memory_order_release);
     worker.round.notify_one();
@@ -172,8 +174,8 @@ struct Ranges {
   void* context;
   static void run_range(void* self, int index) {
     const Ranges& r = *static_cast<const Ranges*>(self);
-    const auto first = [&](int i) { return static_cast<int>(static_cast<std::int64_t>(r.parts) * i / r.count); };
-    for (int part = first(index); part < first(index + 1); ++part) r.run(r.context, part);
+    const int end = first_part(r.parts, index + 1, r.count);
+    for (int part = first_part(r.parts, index, r.count); part < end; ++part) r.run(r.context, part);
   }
 };
 

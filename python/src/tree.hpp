@@ -48,8 +48,7 @@ class TreeSpec {
   std::vector<Place> places;               // depth first, in insertion order
   std::vector<std::uint32_t> first_place;  // of each leaf
   std::vector<std::uint32_t> containers;   // the live ones below the root, in their order
-  std::vector<Run> runs;  // all children that are no live containers, in the order of places; empty: not
-                          // all containers are dicts, lists and tuples
+  std::vector<Run> runs;  // all children that are no live containers; empty: not all are dicts, lists and tuples
   std::vector<Mark> marks;
 
   TreeSpec() = default;
@@ -76,6 +75,7 @@ class TreeSpec {
   static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
 
   void number_places();  // after the nodes are there
+
   // A copy in which these leaves are values.
   std::shared_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
 

@@ -11,6 +11,7 @@
 #include "cpu/kernels.hpp"
 #include "optimisers/threads.hpp"
 #include "overlap.hpp"
+#include "portions.hpp"
 
 namespace optimisers::cpu {
 namespace {
@@ -19,7 +20,6 @@ constexpr std::int64_t block = 512;               // elements a chain carries th
 constexpr std::int64_t sweep_grain = small_leaf;  // threads share a leaf at multiples of this
 constexpr std::int64_t job_overhead = 128;        // what starting on a leaf costs, in elements
 constexpr std::int64_t worth_a_thread = 50'000, worth_a_part = 10'000;
-constexpr std::int64_t of_a_thread = 16;  // parts, for others to take when it is late
 constexpr int largest_element = 16;
 constexpr int max_pass_slots = 16;
 constexpr std::size_t most_direct = 16;  // passes and slots of a leaf whose calls are made out beforehand
@@ -263,7 +263,7 @@ void share(std::size_t items, std::int64_t grain, Deal deal, SizeOf&& size_of_it
   }
   const std::int64_t threads = threads_for(total);
   const bool fixed = deal == Deal::fixed || threads == 1;
-  const int parts = int(fixed ? threads : std::clamp(total / worth_a_part, threads, threads * of_a_thread));
+  const int parts = int(fixed ? threads : std::clamp(total / worth_a_part, threads, threads * parts_a_thread));
   const std::size_t marked = (items + stride - 1) / stride;
   const auto part = [&](int index) {
     const std::int64_t lo = total / parts * index, hi = index + 1 == parts ? total : total / parts * (index + 1);
@@ -303,7 +303,7 @@ void sweep_here(std::span<const Job> jobs, std::span<const FurtherGradient> furt
 
 std::size_t small_portions(std::size_t leaves, double elements) {
   const std::int64_t threads = threads_for(std::int64_t(double(leaves) * (elements + double(job_overhead))));
-  return std::size_t(threads == 1 ? 1 : std::min(threads * of_a_thread, std::int64_t(leaves)));
+  return std::size_t(threads == 1 ? 1 : std::min(threads * parts_a_thread, std::int64_t(leaves)));
 }
 
 void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
