@@ -6,7 +6,7 @@
 #include <vector>
 
 #include "cpu/norms.hpp"
-#include "state.hpp"
+#include "step/state.hpp"
 
 namespace optimisers {
 

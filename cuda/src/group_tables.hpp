@@ -3,9 +3,9 @@
 #include <span>
 #include <vector>
 
-#include "group.hpp"
 #include "memory.hpp"
 #include "optimisers/optimiser.hpp"
+#include "plan/group.hpp"
 
 namespace optimisers::cuda {
 

@@ -6,7 +6,7 @@
 
 #include "group_tables.hpp"
 #include "norm_plan.hpp"
-#include "state.hpp"
+#include "step/state.hpp"
 
 namespace optimisers::cuda {
 

@@ -3,8 +3,8 @@
 #include <cstddef>
 #include <cstdint>
 
-#include "norm_terms.hpp"
 #include "optimisers/dtype.hpp"
+#include "plan/norm_terms.hpp"
 
 namespace optimisers::cuda {
 

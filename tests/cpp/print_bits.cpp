@@ -1,5 +1,6 @@
 // print_bits.cpp: trains by several rules, in C++ and through the C interface, and prints checksums of every parameter
-// and slot; ends with 1 where the two differ. tests/python/test_one_with_cpp.py does the same in Python and compares.
+// and slot; ends with 1 where the two differ. tests/python/rules/test_one_with_cpp.py does the same in Python and
+// compares.
 #include <array>
 #include <cstdio>
 #include <cstdlib>

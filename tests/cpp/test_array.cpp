@@ -1,8 +1,8 @@
 // test_array.cpp: ties, overlaps and 64-bit positions of arrays in memory.
 #include "optimisers/array.hpp"
 
+#include "memory/overlap.hpp"
 #include "optimisers/error.hpp"
-#include "overlap.hpp"
 #include "support.hpp"
 
 namespace optimisers::test {

@@ -4,7 +4,7 @@
 #include <optimisers/optimisers.hpp>
 #include <vector>
 
-#include "group.hpp"
+#include "plan/group.hpp"
 
 namespace optimisers::test {
 namespace {

@@ -1,5 +1,5 @@
 // test_flat_parts.cpp: strided arrays of any type to a flat array and back, whatever the number of threads.
-#include "flat_parts.hpp"
+#include "flat/flat_parts.hpp"
 
 #include <numeric>
 

@@ -6,7 +6,7 @@
 #include "cpu/convert.hpp"
 #include "cpu/dispatch.hpp"
 #include "cpu/kernels.hpp"
-#include "overlap.hpp"
+#include "memory/overlap.hpp"
 
 namespace optimisers::cpu {
 namespace {

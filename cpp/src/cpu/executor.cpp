@@ -9,9 +9,9 @@
 #include "cpu/dispatch.hpp"
 #include "cpu/edges.hpp"
 #include "cpu/kernels.hpp"
+#include "memory/overlap.hpp"
 #include "optimisers/threads.hpp"
-#include "overlap.hpp"
-#include "portions.hpp"
+#include "plan/portions.hpp"
 
 namespace optimisers::cpu {
 namespace {

@@ -5,8 +5,8 @@
 #include <span>
 #include <vector>
 
-#include "group.hpp"
 #include "optimisers/optimiser.hpp"
+#include "plan/group.hpp"
 
 namespace optimisers::cpu {
 

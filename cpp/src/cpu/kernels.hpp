@@ -4,8 +4,8 @@
 #include <vector>
 
 #include "cpu/common_chains.hpp"
-#include "norm_terms.hpp"
 #include "optimisers/kernel.hpp"
+#include "plan/norm_terms.hpp"
 
 namespace optimisers::cpu {
 

@@ -3,9 +3,9 @@
 #pragma once
 #include "access.hpp"
 #include "block.hpp"
-#include "clocks.hpp"
 #include "optimisers/kernel.hpp"
 #include "optimisers/rules/all.hpp"
+#include "plan/clocks.hpp"
 
 namespace optimisers::cuda {
 

@@ -2,10 +2,10 @@
 #include <cmath>
 #include <cstring>
 
-#include "failure.hpp"
+#include "api/failure.hpp"
+#include "api/state_data.hpp"
 #include "optimisers/optimisers.h"
 #include "optimisers/optimisers.hpp"
-#include "state_data.hpp"
 
 namespace optimisers {
 

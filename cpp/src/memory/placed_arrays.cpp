@@ -1,9 +1,9 @@
 // placed_arrays.cpp: clusters of arrays, each folded to one period.
-#include "placed_arrays.hpp"
+#include "memory/placed_arrays.hpp"
 
 #include <algorithm>
 
-#include "overlap.hpp"
+#include "memory/overlap.hpp"
 
 namespace optimisers {
 namespace {

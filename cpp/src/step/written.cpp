@@ -1,9 +1,9 @@
 // written.cpp: who shares memory with what a call writes.
-#include "written.hpp"
+#include "step/written.hpp"
 
 #include <optional>
 
-#include "placed_arrays.hpp"
+#include "memory/placed_arrays.hpp"
 #include "refuse.hpp"
 
 namespace optimisers {

@@ -1,5 +1,5 @@
 // arena.cpp: anonymous pages where there is mmap, aligned heap memory elsewhere, or what the program gives.
-#include "arena.hpp"
+#include "memory/arena.hpp"
 
 #include <cstdlib>
 #include <cstring>

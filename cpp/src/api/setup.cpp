@@ -1,8 +1,8 @@
 // setup.cpp: states over spans: names, segments and flat arrays in front of an Optimiser.
 #include <algorithm>
 
-#include "failure.hpp"
-#include "state_data.hpp"
+#include "api/failure.hpp"
+#include "api/state_data.hpp"
 
 namespace optimisers {
 namespace {

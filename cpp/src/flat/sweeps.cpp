@@ -10,8 +10,8 @@
 
 #include "cpu/norms.hpp"
 #include "device.hpp"
+#include "memory/placed_arrays.hpp"
 #include "optimisers/error.hpp"
-#include "placed_arrays.hpp"
 #include "refuse.hpp"
 
 namespace optimisers {

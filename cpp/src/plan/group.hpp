@@ -2,11 +2,11 @@
 #pragma once
 #include <vector>
 
-#include "arena.hpp"
-#include "clocks.hpp"
 #include "cpu/kernels.hpp"
+#include "memory/arena.hpp"
 #include "optimisers/array.hpp"
 #include "optimisers/program.hpp"
+#include "plan/clocks.hpp"
 
 namespace optimisers {
 

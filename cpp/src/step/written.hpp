@@ -2,7 +2,7 @@
 #pragma once
 #include <algorithm>
 
-#include "state.hpp"
+#include "step/state.hpp"
 
 namespace optimisers {
 

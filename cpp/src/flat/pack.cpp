@@ -4,7 +4,7 @@
 #include <algorithm>
 #include <string>
 
-#include "flat_parts.hpp"
+#include "flat/flat_parts.hpp"
 #include "optimisers/array.hpp"
 #include "refuse.hpp"
 

@@ -1,14 +1,14 @@
 // flat_parts.cpp: copies between strided arrays and a flat one, with conversion and sums.
-#include "flat_parts.hpp"
+#include "flat/flat_parts.hpp"
 
 #include <algorithm>
 #include <cstring>
 
 #include "cpu/convert.hpp"
 #include "cpu/dispatch.hpp"
+#include "memory/overlap.hpp"
 #include "optimisers/threads.hpp"
-#include "overlap.hpp"
-#include "portions.hpp"
+#include "plan/portions.hpp"
 
 namespace optimisers {
 namespace {

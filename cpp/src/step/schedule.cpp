@@ -5,8 +5,8 @@
 
 #include "cpu/norms.hpp"
 #include "optimisers/error.hpp"
-#include "portions.hpp"
-#include "state.hpp"
+#include "plan/portions.hpp"
+#include "step/state.hpp"
 
 namespace optimisers {
 namespace {

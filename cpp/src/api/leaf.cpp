@@ -2,7 +2,7 @@
 #include <algorithm>
 #include <cmath>
 
-#include "state_data.hpp"
+#include "api/state_data.hpp"
 
 namespace optimisers {
 

@@ -5,8 +5,8 @@
 #include <map>
 #include <numeric>
 
+#include "memory/overlap.hpp"
 #include "optimisers/error.hpp"
-#include "overlap.hpp"
 
 namespace optimisers {
 

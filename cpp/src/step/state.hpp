@@ -1,8 +1,8 @@
 // state.hpp: what an Optimiser owns: its leaves, their groups, and scratch that calls reuse.
 #pragma once
 #include "cpu/executor.hpp"
-#include "group.hpp"
 #include "optimisers/optimiser.hpp"
+#include "plan/group.hpp"
 
 namespace optimisers {
 

@@ -2,9 +2,9 @@
 #include <algorithm>
 
 #include "optimisers/error.hpp"
-#include "portions.hpp"
+#include "plan/portions.hpp"
 #include "refuse.hpp"
-#include "written.hpp"
+#include "step/written.hpp"
 
 namespace optimisers {
 namespace {

@@ -1,5 +1,5 @@
 // group.cpp: lays out a group's rows, steps and slots for a program.
-#include "group.hpp"
+#include "plan/group.hpp"
 
 #include <algorithm>
 

@@ -1,0 +1,137 @@
+// optimiser.cpp: what can be asked of an optimiser, and its updates.
+#include "optimisers/optimiser.hpp"
+
+#include <algorithm>
+#include <cstring>
+
+#include "device.hpp"
+#include "step/state.hpp"
+
+namespace optimisers {
+namespace {
+
+// Whether something comes out of a leaf on an accelerator: its clocks say so, which takes waiting for them.
+bool will_write(Optimiser::State& state, const LeafUpdate& u) {
+  const Group& group = state.groups[state.leaves[u.leaf].group];
+  if (state.leaves[u.leaf].frozen) return false;
+  if (!group.gates) return u.dx.present;
+  state.device_of(u.leaf)->fetch_clock(u.leaf);
+  std::vector<std::uint64_t> row(std::size_t(group.row_size) / 8), steps(std::size_t(group.step_size) / 8);
+  std::memcpy(row.data(), state.row_of(u.leaf), std::size_t(group.row_size));
+  Course course;
+  const RowStages stages{group, reinterpret_cast<std::byte*>(row.data()), reinterpret_cast<std::byte*>(steps.data())};
+  return advance(stages, int(group.stages.size()), u.dx.present, course) && course.writes;
+}
+
+}  // namespace
+
+void Optimiser::State::update(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further) {
+  for (auto& [index, device] : devices) device->prepare(checked, further, {});
+  const bool in_one = any_host && small && !reduces;
+  if (!in_one) schedule(*this, checked, further);
+  for (auto& [index, device] : devices) device->enqueue();
+  if (in_one) run_small(*this, checked, further);
+  else cpu::sweep(jobs, further);
+}
+
+Optimiser::~Optimiser() = default;
+
+std::size_t Optimiser::size() const { return state_->leaves.size(); }
+const LeafSpec& Optimiser::spec(Leaf leaf) const { return state_->specs[leaf]; }
+bool Optimiser::frozen(Leaf leaf) const { return state_->leaves[leaf].frozen; }
+
+std::span<double> Optimiser::clock(Leaf leaf, int stage) {
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->fetch_clock(leaf);
+  const Stage& s = state_->group_of(leaf).stages[std::size_t(stage)];
+  return {clock_of(s, state_->row_of(leaf)), std::size_t(s.info->clock_size)};
+}
+
+void Optimiser::set_clock(Leaf leaf, int stage, std::span<const double> values) {
+  const auto clock = this->clock(leaf, stage);
+  if (values.size() != clock.size())
+    throw Error(ErrorKind::value, "set_clock: there are " + std::to_string(clock.size()) + " values, got " +
+                                      std::to_string(values.size()));
+  std::copy(values.begin(), values.end(), clock.begin());
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->send_clock(leaf);
+}
+
+std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->follow();
+  Group& group = state_->group_of(leaf);
+  const Stage& s = group.stages[std::size_t(stage)];
+  std::vector<SlotView> views;
+  for (int i = 0; i < s.slot_count; ++i) {
+    const auto k = std::size_t(s.first_slot + i);
+    const GroupSlot& slot = group.slots[k];
+    views.push_back({slot.name, group.arenas[k].data() + state_->leaves[leaf].offset * size_of(slot.dtype), slot.dtype,
+                     std::int8_t(group.device)});
+  }
+  return views;
+}
+
+std::optional<SlotView> Optimiser::master(Leaf leaf) {
+  Group& group = state_->group_of(leaf);
+  if (!group.master) return std::nullopt;
+  if (DeviceLeaves* device = state_->device_of(leaf)) device->follow();
+  return SlotView{"master", group.masters.data() + state_->leaves[leaf].offset * size_of(group.compute), group.compute,
+                  std::int8_t(group.device)};
+}
+
+void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  state_->call = "update";
+  check_arrays(*state_, leaves, further, true);
+  state_->update(leaves, further);
+}
+
+Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept {
+  return optimisers::examine(*state_, leaves, {}, true, begin, end);
+}
+
+void Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found) {
+  state_->call = "update";
+  refuse_what_was_found(*state_, leaves, {}, true, found);
+  state_->update(leaves, {});
+}
+
+bool Optimiser::wrote(const LeafUpdate& u) const {
+  const LeafRecord& leaf = state_->leaves[u.leaf];
+  const bool gated = state_->groups[leaf.group].gates;
+  return !leaf.frozen && (gated && leaf.device == on_host ? leaf.wrote : gated || u.dx.present);
+}
+
+void Optimiser::wait() {
+  for (auto& [index, device] : state_->devices) device->wait();
+}
+
+bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
+  apply({&leaf, 1}, {}, {&out, 1});
+  return out != nullptr;
+}
+
+void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                      std::span<std::byte*> out, const char* call) {
+  state_->call = call;
+  for (const LeafUpdate& u : leaves)
+    if (state_->group_of(u.leaf).master)
+      throw Error(ErrorKind::value,
+                  "apply_: MixedPrecision keeps a master copy of the parameter, which only update_ "
+                  "writes back; use setup and update_",
+                  spec(u.leaf).name);
+  check_arrays(*state_, leaves, further, false);
+  std::vector<bool> written(leaves.size());
+  for (std::size_t i = 0; i < leaves.size(); ++i)
+    if (state_->device_of(leaves[i].leaf)) written[i] = will_write(*state_, leaves[i]);
+  for (auto& [index, device] : state_->devices) device->prepare(leaves, further, out);
+  schedule(*state_, leaves, further);
+  for (auto& [index, device] : state_->devices) device->enqueue();
+  for (cpu::Job& job : state_->jobs) {
+    const auto i = std::size_t(job.arrays - leaves.data());
+    job.out = out[i];
+    written[i] = job.course.writes;
+  }
+  cpu::sweep(state_->jobs, further);
+  for (std::size_t i = 0; i < out.size(); ++i)
+    if (!written[i]) out[i] = nullptr;
+}
+
+}  // namespace optimisers
