@@ -1,12 +1,17 @@
-// handle.hpp: a node of a state tree as Python holds it.
+// handle.hpp: what Python holds in its hands: a node of a state tree, and a model with its gradients.
 #pragma once
-#include "state.hpp"
+#include <nanobind/nanobind.h>
+
+#include <cstdint>
 
 namespace optimisers::python {
 
+namespace nb = nanobind;
+
+class State;
+
 struct Handle {
-  Handle(nb::object core, std::uint32_t node)
-      : core(std::move(core)), state(&nb::cast<State&>(this->core)), node(node) {}
+  Handle(nb::object core, std::uint32_t node);  // throws where `core` is no State
   nb::object core;
   State* state;
   std::uint32_t node;
@@ -17,8 +22,5 @@ struct Duplicated {
   Duplicated(nb::object model, nb::object grads) : model(std::move(model)), grads(std::move(grads)) {}
   nb::object model, grads;
 };
-
-// Adds `update_`, without nanobind's argument handling, which costs more than a small update.
-void bind_update(nb::module_& m);
 
 }  // namespace optimisers::python

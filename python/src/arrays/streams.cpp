@@ -1,0 +1,133 @@
+// streams.cpp: loading the GPU library, and asking array libraries for their streams.
+#include "arrays/streams.hpp"
+
+#include <cstdlib>
+#include <filesystem>
+
+#include "arrays/exchange.hpp"
+#include "errors.hpp"
+#include "forks.hpp"
+#include "optimisers/cuda.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// The library with the kernels: beside this module, or where the environment says.
+std::string library_path() {
+  if (const char* given = std::getenv("OPTIMISERS_CUDA_LIBRARY")) return given;
+  const std::string own = nb::cast<nb::str>(nb::module_::import_("optimisers._core").attr("__file__")).c_str();
+  return std::filesystem::path(own).replace_filename("_cuda.so").string();
+}
+
+unsigned forks_when_loaded = 0;
+
+CudaStatus load() {
+  CudaStatus status;
+  forks_when_loaded = fork_count();
+  const std::string path = library_path();
+  if (!std::filesystem::exists(path)) status.reason = "this installation has no CUDA library (" + path + ")";
+  else status.on = cuda::load(path, status.reason);
+  return status;
+}
+
+void* torch_stream(int device) {
+  const DLPackExchange* torch = torch_exchange();
+  void* stream = nullptr;
+  if (torch != nullptr && torch->current_stream(dl::cuda, device, &stream) != 0) throw nb::python_error();
+  return stream;
+}
+
+}  // namespace
+
+const CudaStatus& cuda_status() {
+  static const CudaStatus& status = *new CudaStatus(load());
+  return status;
+}
+
+void require_cuda(const std::string& place) {
+  const CudaStatus& status = cuda_status();
+  if (!status.on) value_error(place + " is on a CUDA device, and CUDA is off: " + status.reason);
+  if (fork_count() != forks_when_loaded)
+    throw Error(ErrorKind::device, place +
+                                       " is on a CUDA device, and this process was forked off one that had used CUDA, "
+                                       "which does not survive that; start it with the \"spawn\" method instead");
+}
+
+void* cupy_stream(int device) {
+  nb::object stream = nb::module_::import_("cupy").attr("cuda").attr("get_current_stream")(device);
+  return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(stream.attr("ptr")));
+}
+
+void check_device(int device) {
+  const auto count = static_cast<int>(cuda::devices().size());
+  if (device < 0 || device >= count)
+    value_error("there is no device cuda:" + std::to_string(device) + "; there are " + std::to_string(count));
+}
+
+std::uintptr_t public_handle(void* stream) { return stream == nullptr ? 1 : reinterpret_cast<std::uintptr_t>(stream); }
+void* stream_of_handle(std::uintptr_t handle) { return handle == 1 ? nullptr : reinterpret_cast<void*>(handle); }
+
+std::optional<void*> stream_from(nb::handle object) {
+  if (object.is_none()) return std::nullopt;
+  nb::object handle = nb::borrow(object);
+  if (nb::hasattr(object, "__cuda_stream__")) {  // (version, handle), as a method or an attribute
+    handle = object.attr("__cuda_stream__");
+    if (PyCallable_Check(handle.ptr())) handle = handle();
+    handle = handle[1];
+  } else if (nb::hasattr(object, "cuda_stream")) {
+    handle = object.attr("cuda_stream");
+  } else if (nb::hasattr(object, "ptr")) {
+    handle = object.attr("ptr");
+  }
+  if (!PyLong_Check(handle.ptr()) || PyBool_Check(handle.ptr()))
+    type_error("stream: expected a CUDA stream of torch or CuPy, or a stream's handle as an integer, got a " +
+               type_name(object.ptr()));
+  return stream_of_handle(nb::cast<std::uintptr_t>(handle));
+}
+
+void Streams::add(int device, Library library) {
+  if (device == on_host) return;
+  for (const Device& d : devices_)
+    if (d.device == device) return;
+  devices_.push_back({device, library});
+}
+
+void Streams::use(std::optional<void*> given) {
+  if (devices_.empty()) return;
+  require_cuda("this call: an array");
+  for (Device& d : devices_) {
+    if (given) d.stream = *given;
+    else if (d.library == Library::torch) d.stream = torch_stream(d.device);
+    else if (d.library == Library::cupy) d.stream = cupy_stream(d.device);
+    d.given = given.has_value();
+    cuda::set_stream(d.device, d.stream);
+  }
+}
+
+void Streams::adopt(int device, void* stream) {
+  for (Device& d : devices_) {
+    if (d.device != device || d.given || d.library != Library::other) continue;
+    d.stream = stream;
+    cuda::set_stream(device, stream);
+  }
+}
+
+void Streams::let_cupy_follow(int device) {
+  void* ours = cuda::stream(device);
+  void* theirs = cupy_stream(device);
+  // While a graph is being captured its arrays are to be kept anyway, and CuPy's stream would be drawn into it.
+  if (theirs != ours && !cuda::capturing(device)) cuda::follow(device, theirs, ours);
+}
+
+void Streams::reset() const noexcept {
+  for (const Device& d : devices_) cuda::set_stream(d.device, nullptr);
+}
+
+void Streams::wait() const {
+  for (const Device& d : devices_) {
+    cuda::set_stream(d.device, d.stream);
+    cuda::wait(d.device);
+  }
+}
+
+}  // namespace optimisers::python

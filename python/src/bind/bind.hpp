@@ -1,0 +1,22 @@
+// bind.hpp: the parts of the extension module, one function each.
+#pragma once
+#include <nanobind/nanobind.h>
+
+#include "optimisers/registry.hpp"
+
+namespace optimisers::python {
+
+namespace nb = nanobind;
+
+void bind_rules(nb::module_& m);
+void bind_state(nb::module_& m);
+void bind_update(nb::module_& m);  // without nanobind's argument handling, which costs more than a small update
+void bind_tree(nb::module_& m);
+void bind_walks(nb::module_& m);
+void bind_devices(nb::module_& m);
+void bind_machine(nb::module_& m);
+
+// A hyperparameter from Python; the rule's name is for messages.
+Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind);
+
+}  // namespace optimisers::python

@@ -1,0 +1,289 @@
+// bind_state.cpp: State and the handles into it; update_, which has to be fast, is in bind_update.cpp.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/unique_ptr.h>
+#include <nanobind/stl/vector.h>
+
+#include "arrays/device_array.hpp"
+#include "bind/bind.hpp"
+#include "errors.hpp"
+#include "handle.hpp"
+#include "state/state.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// Calls f with the core's leaf and stage of each native stage of a leaf, in order.
+template <class F>
+void each_stage(State& state, std::uint32_t leaf, F&& f) {
+  for (std::uint32_t part : state.core_leaves(leaf)) {
+    const std::size_t n = state.core().spec(part).program.stages.size();
+    for (std::size_t stage = 0; stage < n; ++stage) f(part, static_cast<int>(stage));
+  }
+}
+
+// Bytes of a leaf's slots and master copy.
+std::size_t state_size(State& state, std::uint32_t leaf) {
+  Use use(state);
+  std::size_t bytes = 0;
+  for (std::uint32_t part : state.core_leaves(leaf))
+    for (const Memory& memory : memory_of(state.core(), part)) bytes += memory.bytes;
+  return bytes;
+}
+
+nb::list slots_of(nb::handle self, std::uint32_t leaf) {
+  State& state = nb::cast<State&>(self);
+  Use use(state);
+  nb::list stages;
+  each_stage(state, leaf, [&](std::uint32_t part, int stage) {
+    nb::list slots;
+    for (const SlotView& slot : state.core().slots(part, stage))
+      slots.append(nb::make_tuple(slot.name, slot_view(slot, state.leaf(leaf).shape, self)));
+    stages.append(slots);
+  });
+  return stages;
+}
+
+nb::object master_of(nb::handle self, std::uint32_t leaf) {
+  State& state = nb::cast<State&>(self);
+  Use use(state);
+  const auto master = state.core().master(leaf);
+  return master ? slot_view(*master, state.leaf(leaf).shape, self) : nb::none();
+}
+
+nb::list clock_list(State& state, std::uint32_t leaf) {
+  Use use(state);
+  nb::list stages;
+  each_stage(state, leaf, [&](std::uint32_t part, int stage) {
+    const auto names = state.core().spec(part).program.stages[static_cast<std::size_t>(stage)].info().clock;
+    const auto values = clock_of(state.core(), part, stage);
+    nb::list clock;
+    for (std::size_t i = 0; i < names.size(); ++i) clock.append(nb::make_tuple(names[i], values[i]));
+    stages.append(clock);
+  });
+  return stages;
+}
+
+std::vector<RuleValue> rule_values_of(State& state, std::uint32_t leaf) {
+  Use use(state);
+  std::vector<RuleValue> values;
+  each_stage(state, leaf, [&](std::uint32_t part, int stage) { values.push_back(state.core().rule(part, stage)); });
+  return values;
+}
+
+nb::list user_states_of(State& state, std::uint32_t leaf) {
+  Use use(state);
+  nb::list states;
+  if (auto found = state.user_stages().find(leaf); found != state.user_stages().end())
+    for (const nb::object& s : found->second.states) states.append(s);
+  return states;
+}
+
+void set_user_states(State& state, std::uint32_t leaf, const nb::list& states) {
+  Use use(state);
+  std::vector<nb::object> given;
+  for (nb::handle s : states) given.push_back(nb::borrow(s));
+  state.user_stages().at(leaf).states.swap(given);
+}
+
+// Other hyperparameters of user-defined stages; the rule has the same structure.
+void set_rule_object(State& state, std::uint32_t leaf, nb::handle rule) {
+  Use use(state);
+  state.rules()[leaf] = rule;
+}
+
+nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
+  const LeafArray& array = state.leaf(leaf);
+  nb::list shape;
+  for (auto n : array.shape) shape.append(n);
+  return nb::make_tuple(nb::tuple(shape), nb::str(std::string(name_of(array.dtype)).c_str()), name_of(array.library),
+                        static_cast<int>(array.device));
+}
+
+// Fields by their names in C++; the caller has made sure that some rule has each.
+void adjust(State& state, std::uint32_t node, const nb::dict& fields) {
+  Use use(state);
+  const std::vector<std::uint32_t> leaves = state.core_leaves_below(node);
+  std::vector<std::pair<std::string, Value>> values;
+  for (auto [key, object] : fields) {
+    const std::string name = nb::cast<std::string>(key);
+    for (const RuleInfo& info : rule_registry()) {
+      const FieldInfo* field = info.field(name);
+      if (field == nullptr) continue;
+      values.emplace_back(name, value_from(object, "adjust", field->name, field->kind));
+      break;
+    }
+  }
+  state.core().adjust(leaves, values);
+}
+
+void set_frozen(State& state, std::uint32_t node, bool frozen) {
+  Use use(state);
+  state.core().set_frozen(state.core_leaves_below(node), frozen);
+}
+
+bool is_frozen(State& state, std::uint32_t leaf) {
+  Use use(state);
+  return state.core().frozen(leaf);
+}
+
+std::unique_ptr<State> copied(State& state) {
+  Use use(state);
+  return std::make_unique<State>(state);
+}
+
+// `gradients` has one tree and those of higher order; empty: the model's arrays keep theirs.
+nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const nb::tuple& gradients, bool once) {
+  constexpr const char* call = "update";
+  std::vector<PyObject*> higher;
+  for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
+  GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .zero = false, .higher = higher};
+  if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
+  std::unique_ptr<State> new_state;
+  CopiedModel copy = state.copied_model(node, model.ptr(), call, new_state);
+  new_state->update(node, copy.model.ptr(), source, call);
+  nb::object new_model = state.jax_model(node, model.ptr(), std::move(copy), call);
+  return nb::make_tuple(std::move(new_state), new_model);
+}
+
+bool apply(State& state, nb::handle x, nb::handle dx, nb::handle out, const nb::tuple& higher) {
+  std::vector<PyObject*> trees;
+  for (nb::handle tree : higher) trees.push_back(tree.ptr());
+  return state.apply(x.ptr(), dx.ptr(), out.ptr(), trees);
+}
+
+// The nodes of the tree as the handles need them.
+void bind_nodes(nb::class_<State>& cls) {
+  cls.def(
+         "child", [](const State& s, std::uint32_t node, nb::handle key) { return s.spec().child(node, key.ptr()); },
+         nb::arg(), nb::arg().none())
+      .def("kind", [](const State& s, std::uint32_t node) { return name_of(s.spec().nodes[node].kind); })
+      .def("children",
+           [](const State& s, std::uint32_t node) {
+             const Node& n = s.spec().nodes[node];
+             return nb::make_tuple(n.first, n.first + n.count);
+           })
+      .def("key", [](const State& s, std::uint32_t node) { return s.spec().key(node); })
+      .def("path", [](const State& s, std::uint32_t node) { return s.spec().path(node); })
+      .def("marks", [](const State& s) { return s.spec().mark_states(); })
+      .def("node_count", [](const State& s) { return s.spec().nodes.size(); })
+      .def("path_text", [](const State& s, std::uint32_t node) { return s.spec().text(node); })
+      .def("leaf",
+           [](const State& s, std::uint32_t node) { return s.spec().places[s.spec().nodes[node].place_begin].leaf; })
+      .def("leaf_node", [](const State& s, std::uint32_t leaf) { return s.spec().leaf_node(leaf); })
+      .def("leaves", [](const State& s, std::uint32_t node) { return s.spec().leaves_below(node); })
+      .def("leaf_count", [](const State& s, std::uint32_t node) {
+        return s.spec().nodes[node].place_end - s.spec().nodes[node].place_begin;
+      });
+}
+
+constexpr const char* duplicated_doc =
+    R"(A model together with the arrays its gradients are accumulated in, as one argument.
+
+`setup` looks at the model only; `update_` and `update` take the gradients from it, those of a tied array once: they
+have been accumulated already. It may not stand inside a model.
+
+Args:
+    model: any model.
+    grads: a tree of the model's shape.
+
+Example:
+    >>> import numpy as np, optimisers as opt
+    >>> pair = opt.Duplicated({"w": np.ones(2)}, {"w": np.array([1.0, 2.0])})
+    >>> state = opt.setup(opt.Descent(0.5), pair)
+    >>> state, pair = opt.update_(state, pair)
+    >>> pair.model["w"]
+    array([0.5, 0. ])
+)";
+
+// A user's class in whose module a state stands, and much else, makes a cycle only the garbage collector can find.
+int traverse_state(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  State* state = nb::inst_ptr<State>(self);
+  Py_VISIT(state->rules().ptr());
+  for (const auto& [leaf, stages] : state->user_stages())
+    for (const nb::object& s : stages.states) Py_VISIT(s.ptr());
+  return 0;
+}
+int clear_state(PyObject* self) {
+  State* state = nb::inst_ptr<State>(self);
+  nb::list rules = std::move(state->rules());
+  for (auto& [leaf, stages] : state->user_stages()) stages.states.assign(stages.states.size(), {});
+  return 0;
+}
+int traverse_handle(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (nb::inst_ready(self)) Py_VISIT(nb::inst_ptr<Handle>(self)->core.ptr());
+  return 0;
+}
+int clear_handle(PyObject* self) {
+  nb::object core = std::move(nb::inst_ptr<Handle>(self)->core);
+  return 0;
+}
+int traverse_duplicated(PyObject* self, visitproc visit, void* arg) {
+  Py_VISIT(Py_TYPE(self));
+  if (!nb::inst_ready(self)) return 0;
+  Py_VISIT(nb::inst_ptr<Duplicated>(self)->model.ptr());
+  Py_VISIT(nb::inst_ptr<Duplicated>(self)->grads.ptr());
+  return 0;
+}
+int clear_duplicated(PyObject* self) {
+  Duplicated gone = std::move(*nb::inst_ptr<Duplicated>(self));
+  return 0;
+}
+
+template <int (*traverse)(PyObject*, visitproc, void*), int (*clear)(PyObject*)>
+PyType_Slot collected[] = {
+    {Py_tp_traverse, reinterpret_cast<void*>(traverse)}, {Py_tp_clear, reinterpret_cast<void*>(clear)}, {0, nullptr}};
+
+}  // namespace
+
+Handle::Handle(nb::object core, std::uint32_t node)
+    : core(std::move(core)), state(&nb::cast<State&>(this->core)), node(node) {}
+
+void bind_state(nb::module_& m) {
+  nb::class_<State> state(m, "State", nb::is_weak_referenceable(),
+                          nb::type_slots(collected<traverse_state, clear_state>));
+  state.def("slots", [](nb::handle self, std::uint32_t leaf) { return slots_of(self, leaf); })
+      .def("master", [](nb::handle self, std::uint32_t leaf) { return master_of(self, leaf); })
+      .def("clocks", &clock_list)
+      .def("rule_values", &rule_values_of)
+      .def("leaf_info", &leaf_info)
+      .def("state_size", &state_size)
+      .def("adjust", &adjust)
+      .def("set_frozen", &set_frozen)
+      .def("is_frozen", &is_frozen)
+      .def("copy", &copied)
+      .def("wait", &State::wait)
+      .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
+      .def("apply", &apply, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg())
+      .def("user_states", &user_states_of)
+      .def("set_user_states", &set_user_states)
+      .def("set_rule_object", &set_rule_object)
+      .def("set_rules", &State::set_rules)
+      .def("has_layout", &State::has_layout)
+      .def_prop_ro("rules", [](State& s) { return nb::list(s.rules()); })
+      .def("__deepcopy__", [](State& s, nb::handle) { return copied(s); })
+      .def("pickled", &State::pickled);
+  bind_nodes(state);
+  m.def("unpickled_state", &State::unpickled);
+  nb::class_<Handle>(m, "Handle", nb::is_weak_referenceable(), nb::type_slots(collected<traverse_handle, clear_handle>))
+      .def(nb::init<nb::object, std::uint32_t>(), nb::arg("core"), nb::arg("node"))
+      .def_ro("_core", &Handle::core)
+      .def_ro("_node", &Handle::node);
+  nb::class_<Duplicated>(m, "Duplicated", nb::type_slots(collected<traverse_duplicated, clear_duplicated>),
+                         duplicated_doc)
+      .def(nb::init<nb::object, nb::object>(), nb::arg("model").none(), nb::arg("grads").none())
+      .def_ro("model", &Duplicated::model)
+      .def_ro("grads", &Duplicated::grads)
+      .def("__reduce__",
+           [](nb::handle self) {
+             const Duplicated& pair = nb::cast<const Duplicated&>(self);
+             return nb::make_tuple(self.type(), nb::make_tuple(pair.model, pair.grads));
+           })
+      .def("__repr__",
+           [](const Duplicated& pair) { return nb::str("Duplicated({!r}, {!r})").format(pair.model, pair.grads); });
+  bind_update(m);
+}
+
+}  // namespace optimisers::python

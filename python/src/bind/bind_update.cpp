@@ -1,0 +1,139 @@
+// bind_update.cpp: update_(state, model, grads, *higher): the one call every training step makes.
+#include <cstring>
+
+#include "bind/bind.hpp"
+#include "errors.hpp"
+#include "handle.hpp"
+#include "state/state.hpp"
+
+namespace optimisers::python {
+namespace {
+
+constexpr const char* doc = R"(update_(state, model, grads=..., *higher, zero_grad=False, stream=None)
+--
+
+Apply one optimisation step in place: the arrays of `model`, and the state.
+
+Args:
+    state: what `setup` returned, or a part of it.
+    model: the model `setup` was given, or the part of it that belongs to `state`; or `Duplicated(model, grads)`.
+    grads: gradients, a tree of the model's shape. `None` or a missing key leaves what is below untouched,
+        its clock too. With a layout, a flat vector is accepted as well. Not given at all: each array's own
+        gradient, `.grad` of torch parameters; an array without one is left untouched.
+    *higher: gradients of higher order, for user-defined rules; built-in rules do not look at them.
+    zero_grad: set the gradients to zero afterwards; only where the arrays or `Duplicated` keep them.
+    stream: for arrays on CUDA devices, the stream to enqueue on: a handle, or torch's or CuPy's object. By default
+        the one the arrays' library is using. Ordering it with others is then the caller's.
+
+Returns:
+    `(state, model)`, the same objects.
+
+Raises:
+    ValueError: shape, structure or overlap do not fit, or an array is read-only (use `update`).
+    TypeError: something that should be an array is none.
+    FloatingPointError: a norm that must be finite is not. On a device that is found out later, when the step
+        has written nothing: the next call on the state raises it, or `wait`.
+    RuntimeError: the state is being used further up the stack.
+    A call that raises has changed nothing.
+
+Example:
+    >>> import numpy as np, optimisers as opt
+    >>> model = {"w": np.ones(2)}
+    >>> state = opt.setup(opt.Descent(0.5), model)
+    >>> state, model = opt.update_(state, model, {"w": np.array([1.0, 2.0])})
+    >>> model["w"]
+    array([0.5, 0. ])
+)";
+
+constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
+constexpr int name_count = int(std::size(names));
+
+struct Arguments {
+  PyObject* given[name_count] = {};  // borrowed; null: not given
+  std::span<PyObject* const> higher;
+
+  PyObject* state() const { return given[0]; }
+  PyObject* model() const { return given[1]; }
+  PyObject* grads() const { return given[2]; }
+  bool zero() const { return given[3] != nullptr && PyObject_IsTrue(given[3]) == 1; }
+  std::optional<void*> stream() const { return given[4] == nullptr ? std::nullopt : stream_from(given[4]); }
+};
+
+// Positional and keyword arguments into their places; false with a Python error set.
+bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arguments& out) {
+  for (Py_ssize_t i = 0; i < n && i < 3; ++i) out.given[i] = args[i];
+  if (n > 3) out.higher = {args + 3, static_cast<std::size_t>(n - 3)};
+  for (Py_ssize_t k = 0; keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k) {
+    const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
+    if (name == nullptr) return false;
+    int at = 0;
+    while (at < name_count && std::strcmp(names[at], name) != 0) ++at;
+    if (at == name_count || out.given[at] != nullptr) {
+      PyErr_Format(PyExc_TypeError,
+                   at == name_count ? "update_() got an unexpected keyword argument '%s'"
+                                    : "update_() got multiple values for argument '%s'",
+                   name);
+      return false;
+    }
+    out.given[at] = args[n + k];
+  }
+  for (int i = 0; i < 2; ++i) {
+    if (out.given[i] != nullptr) continue;
+    PyErr_Format(PyExc_TypeError, "update_() missing required argument '%s'", names[i]);
+    return false;
+  }
+  return true;
+}
+
+// Where the gradients are; `model` becomes the model itself.
+GradientSource source_of(const Arguments& arguments, PyObject*& model) {
+  GradientSource source{.tree = arguments.grads(),
+                        .kept_by = nullptr,
+                        .once = arguments.grads() == nullptr,
+                        .zero = arguments.zero(),
+                        .higher = arguments.higher,
+                        .stream = arguments.stream()};
+  Duplicated* pair = nullptr;
+  if (nb::try_cast<Duplicated*>(nb::handle(model), pair) && pair != nullptr) {
+    if (source.tree != nullptr)
+      type_error("update_: got Duplicated(model, grads) and gradients as well; pass one of them");
+    model = pair->model.ptr();
+    source.tree = pair->grads.ptr();
+  }
+  if (source.zero && !source.once)
+    type_error(
+        "update_: zero_grad is for gradients that the arrays or Duplicated keep; these were given as an argument");
+  if (source.tree == nullptr) source.kept_by = model;
+  return source;
+}
+
+PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObject* keywords) {
+  Arguments arguments;
+  if (!sort_arguments(args, n, keywords, arguments)) return nullptr;
+  try {
+    Handle* handle = nullptr;
+    if (!nb::try_cast<Handle*>(nb::handle(arguments.state()), handle) || handle == nullptr)
+      type_error("update_: expected the state that setup returned, got a " + type_name(arguments.state()));
+    PyObject* model = arguments.model();
+    const GradientSource source = source_of(arguments, model);
+    handle->state->update(handle->node, model, source, "update");
+  } catch (...) {
+    set_python_error();
+    return nullptr;
+  }
+  return PyTuple_Pack(2, arguments.state(), arguments.model());
+}
+
+PyMethodDef definition = {"update_", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(update_in_place)),
+                          METH_FASTCALL | METH_KEYWORDS, doc};
+
+}  // namespace
+
+void bind_update(nb::module_& m) {
+  nb::str module_name("optimisers");
+  nb::object function = nb::steal(PyCFunction_NewEx(&definition, nullptr, module_name.ptr()));
+  if (!function.is_valid()) throw nb::python_error();
+  m.attr("update_") = function;
+}
+
+}  // namespace optimisers::python

@@ -1,0 +1,69 @@
+// module.cpp: the extension module optimisers._core, and what it says about the machine.
+#include <nanobind/stl/string.h>
+#include <nanobind/stl/vector.h>
+
+#include <array>
+#include <cstdlib>
+
+#include "arrays/array.hpp"
+#include "bind/bind.hpp"
+#include "errors.hpp"
+#include "forks.hpp"
+#include "optimisers/config.hpp"
+#include "optimisers/isa.hpp"
+#include "optimisers/threads.hpp"
+
+namespace optimisers::python {
+
+void bind_machine(nb::module_& m) {
+  m.attr("version") = version;
+  m.def("isa", [] {
+    const IsaChoice& isa = isa_choice();
+    return nb::make_tuple(isa.chosen, isa.available, isa.note);
+  });
+  m.def("set_num_threads", &set_num_threads, nb::arg("threads"));
+  m.def("get_num_threads", &get_num_threads);
+}
+
+namespace {
+
+// Caches, classes, nanobind's records and NumPy's interface are the process's: a second interpreter that starts the
+// module takes them from the first. What nanobind declares of this, from Python 3.12 on, binds only interpreters with
+// a lock of their own.
+int refuse_subinterpreters(PyObject*) {
+  if (PyInterpreterState_Get() == PyInterpreterState_Main()) return 0;
+  PyErr_SetString(PyExc_ImportError,
+                  "optimisers does not support loading in subinterpreters; use threads or processes instead");
+  return -1;
+}
+
+}  // namespace
+}  // namespace optimisers::python
+
+NB_MODULE(_core_anywhere, m) {
+  using namespace optimisers::python;
+  // At exit, states may still be held by module globals that a registered class keeps alive: no fault, and no reason
+  // to alarm a user. Set the variable when looking for leaks.
+  nb::set_leak_warnings(std::getenv("OPTIMISERS_LEAK_WARNINGS") != nullptr);
+  import_numpy_api();
+  bind_errors(m);
+  watch_forks();
+  optimisers::isa_choice();  // a wrong OPTIMISERS_ISA is an error now, not in the first update
+  bind_rules(m);
+  bind_state(m);
+  bind_tree(m);
+  bind_walks(m);
+  bind_devices(m);
+  bind_machine(m);
+}
+
+// nanobind's module with one step more, before its own.
+extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-identifier): Python gives the name
+  static std::array<PyModuleDef_Slot, 8> slots{};
+  auto* def = reinterpret_cast<PyModuleDef*>(PyInit__core_anywhere());
+  if (def == nullptr || def->m_slots == slots.data()) return reinterpret_cast<PyObject*>(def);
+  slots[0] = {Py_mod_exec, reinterpret_cast<void*>(&optimisers::python::refuse_subinterpreters)};
+  for (std::size_t i = 0; def->m_slots[i].slot != 0; ++i) slots.at(i + 1) = def->m_slots[i];
+  def->m_slots = slots.data();
+  return reinterpret_cast<PyObject*>(def);
+}

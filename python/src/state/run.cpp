@@ -1,0 +1,98 @@
+// run.cpp: one call on a state: collecting its arrays, running the core with or without the interpreter's lock.
+#include "arrays/device_array.hpp"
+#include "arrays/jax_arrays.hpp"
+#include "errors.hpp"
+#include "state/state.hpp"
+#include "state/user_stages.hpp"
+#include "unlocked.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// Below this, handing over the interpreter costs more than the update.
+constexpr std::int64_t worth_releasing = 1 << 13;  // elements
+// Of leaves below this size most of a call is reading their objects, for which it needs the interpreter anyway. It
+// keeps it to the end, up to `briefly` elements: over within half a millisecond, a tenth of the time the interpreter
+// lets any thread have it. Nobody can let go of the arrays meanwhile, so no references to them are taken.
+constexpr std::int64_t small_leaf = 512, briefly = 1 << 20;
+
+}  // namespace
+
+bool State::lets_go() const {
+  const bool brief = elements_ < briefly && elements_ < small_leaf * static_cast<std::int64_t>(leaves_.size());
+  return !streams_.empty() || (elements_ >= worth_releasing && !brief);
+}
+
+void State::run(std::span<const LeafUpdate> updates) {
+  if (!lets_go()) return core_.update(updates, further_);
+  Unlocked unlocked;
+  core_.update(updates, further_);
+}
+
+void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
+  Use use(*this, source.stream);
+  if (const auto examined = collect_plain(root, model, source)) {
+    core_.update({updates_.data(), used_}, *examined);
+    return;
+  }
+  layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
+  if (source.zero) own_objects();
+  if (source.zero) check_zeroable(root, call);
+  if (user_stages_.empty()) {
+    run({updates_.data(), used_});
+  } else {
+    own_objects();
+    UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
+    run(user.last_updates());
+    user.commit();
+  }
+  if (has_imported_) hold_jax_arrays(root);
+  if (has_imported_) let_cupy_follow(root);
+  if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
+  tell_torch(root, layout_ ? model : nullptr);
+  if (source.zero) zero_gradients(root);
+}
+
+void State::wait() {
+  Use use(*this);
+  Unlocked unlocked;
+  core_.wait();
+}
+
+bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher) {
+  Use use(*this);
+  const char* call = "apply_";
+  nb::object values;  // of a JAX array, which is only read here
+  if (Fault fault = Fault::not_array; is_jax(x)) {
+    values = materialised(x, fault);
+    if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
+  }
+  permuted_used_ = 0;
+  further_.clear();
+  model_.begin(0);
+  model_.put(0, values.is_valid() ? values.ptr() : x);
+  model_.own();
+  gradients_.begin(0);
+  if (gradient != Py_None) gradients_.put(0, gradient);
+  gradients_.own();
+  LeafUpdate& update = updates_[0];
+  update = {};
+  used_ = 1;
+  ArrayView target;
+  read_parameter(spec_->places[0], update.x, call);
+  read_gradient(spec_->places[0], update.dx, call);
+  nb::object written;
+  if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
+  if (user_stages_.empty()) {
+    if (!lets_go()) return core_.apply(update, target.data);
+    Unlocked unlocked;
+    return core_.apply(update, target.data);
+  }
+  UserRun user(*this, 0, nullptr, higher, call);
+  const auto last = user.last_updates();
+  const bool came_out = !last.empty() && core_.apply(last[0], target.data);
+  user.commit();
+  return came_out;
+}
+
+}  // namespace optimisers::python

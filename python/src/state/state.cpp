@@ -1,0 +1,147 @@
+// state.cpp: setting a state up, copying it, and its rules.
+#include "state/state.hpp"
+
+#include <unordered_map>
+
+#include "errors.hpp"
+#include "state/user_stages.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
+std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
+                                 std::map<std::uint32_t, UserStages>& user) {
+  std::unordered_map<PyObject*, std::vector<Program>> programs;
+  std::vector<LeafSpec> specs, before;
+  specs.reserve(leaves.size());
+  for (std::uint32_t i = 0; i < leaves.size(); ++i) {
+    nb::object rule = rules[i];
+    auto [known, is_new] = programs.try_emplace(rule.ptr());
+    if (is_new)
+      for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
+    const std::vector<Program>& parts = known->second;
+    const std::string name = spec.text(spec.leaf_node(i));
+    specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back(), leaves[i].device});
+    const DType wide = parts.back().compute(leaves[i].dtype);
+    for (std::size_t p = 0; p + 1 < parts.size(); ++p) {
+      user[i].before.push_back(static_cast<std::uint32_t>(leaves.size() + before.size()));
+      user[i].states.emplace_back();
+      before.push_back(
+          {name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p], leaves[i].device});
+    }
+  }
+  specs.insert(specs.end(), std::make_move_iterator(before.begin()), std::make_move_iterator(before.end()));
+  return specs;
+}
+
+}  // namespace
+
+Streams streams_of(std::span<const LeafArray> leaves) {
+  Streams streams;
+  for (const LeafArray& leaf : leaves) streams.add(leaf.device, leaf.library);
+  return streams;
+}
+
+Layout layout_of(const Flattened& model, DType dtype) {
+  Layout layout{dtype, 0, {}, {}, {}};
+  for (const ArrayView& a : model.views) {
+    layout.offsets.push_back(layout.size);
+    layout.shapes.emplace_back(a.shape, a.shape + a.ndim);
+    layout.strides.push_back(c_strides(layout.shapes.back()));
+    layout.size += size_of(a);
+  }
+  return layout;
+}
+
+State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
+             std::span<const ArrayView> arrays, std::optional<Layout> layout)
+    : spec_(std::move(spec)),
+      leaves_(std::move(leaves)),
+      rules_(std::move(rules)),
+      layout_(std::move(layout)),
+      streams_(streams_of(leaves_)),
+      core_(leaf_specs(*spec_, leaves_, rules_, user_stages_),
+            [&] {
+              if (!layout_) return std::vector<ArrayView>(arrays.begin(), arrays.end());
+              std::vector<ArrayView> segments(leaves_.size());
+              for (std::uint32_t i = 0; i < leaves_.size(); ++i) segment(arrays[0], i, segments[i]);
+              return segments;
+            }()),
+      model_(*spec_),
+      gradients_(*spec_) {
+  size_scratch();
+}
+
+State::State(const State& other)
+    : spec_(other.spec_),
+      leaves_(other.leaves_),
+      rules_(nb::list(other.rules_)),
+      layout_(other.layout_),
+      user_stages_(copied_user_stages(other.user_stages_)),
+      streams_(other.streams_),
+      core_(other.core_),
+      model_(*spec_),
+      gradients_(*spec_) {
+  size_scratch();
+}
+
+State::~State() {
+  if (held_.empty()) return;
+  try {
+    streams_.wait();
+  } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): a device that fails reads nothing any more
+  }
+  streams_.reset();
+}
+
+void State::size_scratch() {
+  updates_.resize(leaves_.size());
+  if (spec_->tied()) update_of_leaf_.assign(leaves_.size(), -1);
+  std::size_t axes = 0;
+  for (const Place& place : spec_->places) axes += place.axes.size();
+  permuted_.resize(axes * 4);
+  for (const LeafArray& leaf : leaves_) elements_ += size_of(leaf.shape);
+}
+
+void State::segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const {
+  const std::int64_t step = flat.strides ? flat.strides[0] * flat.stride_unit : size_of(flat.dtype);
+  const Layout& layout = layout_.value();
+  view.data = flat.data + layout.offsets[leaf] * step;
+  view.shape = layout.shapes[leaf].data();
+  view.ndim = static_cast<std::int32_t>(layout.shapes[leaf].size());
+  view.strides = step == size_of(flat.dtype) ? nullptr : layout.strides[leaf].data();
+  view.stride_unit = step;
+  view.dtype = flat.dtype;
+  view.writable = flat.writable;
+  view.present = flat.present;
+  view.device = flat.device;
+}
+
+std::vector<std::uint32_t> State::core_leaves(std::uint32_t leaf) const {
+  std::vector<std::uint32_t> all;
+  if (auto found = user_stages_.find(leaf); found != user_stages_.end()) all = found->second.before;
+  all.push_back(leaf);
+  return all;
+}
+
+std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
+  std::vector<std::uint32_t> all = spec_->leaves_below(node);
+  if (user_stages_.empty()) return all;
+  for (std::size_t i = 0, n = all.size(); i < n; ++i)
+    if (auto found = user_stages_.find(all[i]); found != user_stages_.end())
+      all.insert(all.end(), found->second.before.begin(), found->second.before.end());
+  return all;
+}
+
+void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
+  Use use(*this);
+  std::size_t next = 0, known = 0;
+  for (std::uint32_t part : core_leaves(leaf)) known += core_.spec(part).program.stages.size();
+  if (rules.size() != known) value_error("apply_: the rule has another structure");
+  for (std::uint32_t part : core_leaves(leaf))
+    for (std::size_t stage = 0; stage < core_.spec(part).program.stages.size(); ++stage)
+      core_.set_rule(part, static_cast<int>(stage), rules[next++]);
+}
+
+}  // namespace optimisers::python

@@ -1,0 +1,175 @@
+// state.hpp: what `setup` returns, without its Python face: the model's spec and the core's optimiser of its leaves.
+#pragma once
+#include <atomic>
+#include <map>
+#include <mutex>
+#include <optional>
+#include <thread>
+
+#include "arrays/array.hpp"
+#include "arrays/streams.hpp"
+#include "optimisers/optimiser.hpp"
+#include "tree/walk.hpp"
+
+namespace optimisers::python {
+
+// Leaves as segments of one vector.
+struct Layout {
+  DType dtype = DType::float32;
+  std::int64_t size = 0;
+  std::vector<std::int64_t> offsets;                       // of each leaf
+  std::vector<std::vector<std::int64_t>> shapes, strides;  // C order, in elements
+};
+Layout layout_of(const Flattened& model, DType dtype);
+
+struct LeafArray {
+  std::vector<std::int64_t> shape;
+  DType dtype;
+  Library library;
+  std::int8_t device = on_host;
+};
+
+// The slots and the master copy of one leaf of the core, in a fixed order, and the scalars of its clocks.
+struct Memory {
+  std::byte* data;
+  std::size_t bytes;
+  int device;
+};
+std::vector<Memory> memory_of(Optimiser& core, std::uint32_t leaf);
+std::span<double> clock_of(Optimiser& core, std::uint32_t leaf, int stage);  // without the interpreter's lock
+std::vector<double> clocks_of(Optimiser& core, std::uint32_t leaf);
+void set_clocks(Optimiser& core, std::uint32_t leaf, std::span<const double> values);
+
+// A leaf whose rule has stages written in Python. The native stages before each of those are a leaf of the core of
+// their own; what follows the last one is the leaf's own.
+struct UserStages {
+  std::vector<std::uint32_t> before;
+  std::vector<nb::object> states;  // what the stages' init returned; null until set
+};
+
+// Where a call's gradients are.
+struct GradientSource {
+  PyObject* tree = nullptr;     // of the model's shape
+  PyObject* kept_by = nullptr;  // or: the model whose arrays hold theirs (.grad)
+  bool once = false;            // a tied leaf's places hold one gradient, not parts of a sum
+  bool zero = false;            // zero them afterwards
+  std::span<PyObject* const> higher = {};
+  std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
+};
+
+// Of the devices the leaves are on.
+Streams streams_of(std::span<const LeafArray> leaves);
+
+// A model whose trained arrays are copies that can be written.
+struct CopiedModel {
+  nb::object model;
+  std::vector<nb::object> leaves;
+  std::vector<std::pair<std::uint32_t, nb::object>> from_jax;  // leaves that are copies of JAX arrays, and those
+};
+
+[[noreturn]] void refuse_untied(const TreeSpec& spec, const Place& place, const char* call);
+
+class State {
+ public:
+  // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector. On this thread's streams.
+  State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
+        std::span<const ArrayView> arrays, std::optional<Layout> layout);
+  State(const State& other);  // shares the spec, copies everything that changes
+  ~State();
+
+  const TreeSpec& spec() const { return *spec_; }
+  Optimiser& core() { return core_; }
+  const LeafArray& leaf(std::uint32_t i) const { return leaves_[i]; }
+  nb::list& rules() { return rules_; }
+  void wait();  // for the work on devices; throws what it found out
+  bool has_layout() const { return layout_.has_value(); }
+
+  // The core's leaves of a leaf, in the order of its stages.
+  std::vector<std::uint32_t> core_leaves(std::uint32_t leaf) const;
+  std::vector<std::uint32_t> core_leaves_below(std::uint32_t node) const;
+  std::map<std::uint32_t, UserStages>& user_stages() { return user_stages_; }
+
+  void update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  // A copy of the model, and with it, under the same lock, one of the state.
+  CopiedModel copied_model(std::uint32_t root, PyObject* model, const char* call, std::unique_ptr<State>& new_state);
+  nb::object jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call);
+  bool apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher);
+  // Replaces a leaf's hyperparameters, one rule a stage.
+  void set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules);
+
+  nb::tuple pickled();
+  static std::unique_ptr<State> unpickled(const nb::tuple& data);
+
+ private:
+  friend class Use;
+
+  friend class UserRun;
+
+  void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
+  void find_gradients(std::uint32_t root, const GradientSource& source, const char* call);
+  void check_zeroable(std::uint32_t root, const char* call);
+  void zero_gradients(std::uint32_t root);
+  bool lets_go() const;
+  std::optional<Examined> collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source);
+  std::optional<Examined> walk_plain(PyObject* model, PyObject* gradients);
+  bool read_plain(std::size_t begin, std::size_t end);
+  void run(std::span<const LeafUpdate> updates);
+  void tell_torch(std::uint32_t root, PyObject* flat);
+  LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
+  void add_gradient(LeafUpdate& update, const ArrayView& dx);
+  void note_imported(PyObject* object);
+  void read_parameter(const Place& place, ArrayView& x, const char* call);
+  Fault read_device_array(PyObject* object, ArrayView& view);
+  void hold_jax_arrays(std::uint32_t root);
+  void let_cupy_follow(std::uint32_t root);
+  void record_stream(std::uint32_t root, PyObject* flat, void* stream);
+  bool read_gradient(const Place& place, ArrayView& dx, const char* call);
+  void own_objects();
+  void prefetch_objects(std::uint32_t node) const;
+  void bring_to_leaf_axes(const Place& place, ArrayView& view);
+  void segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const;
+  void size_scratch();
+
+  std::shared_ptr<const TreeSpec> spec_;
+  std::vector<LeafArray> leaves_;
+  nb::list rules_;
+  std::optional<Layout> layout_;
+  std::map<std::uint32_t, UserStages> user_stages_;  // by leaf; filled while the core is made
+  Streams streams_;
+  Optimiser core_;
+  std::int64_t elements_ = 0;
+
+  // Scratch that calls reuse.
+  Objects model_, gradients_;
+  std::vector<LeafUpdate> updates_;
+  int calls_to_skip_ = 0;  // before collect_plain is worth another try
+  std::size_t used_ = 0;
+  bool has_tensors_ = false;                  // among the parameters of this call
+  bool has_imported_ = false;                 // arrays on devices, of other libraries, among its arrays
+  std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
+  std::vector<FurtherGradient> further_;
+  std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
+  std::size_t permuted_used_ = 0;
+  std::vector<nb::object> imported_;  // what views of this call are of
+  std::vector<nb::object> held_;      // JAX's, which must not free what the last call may still be reading
+
+  std::mutex mutex_;
+  std::atomic<std::thread::id> user_{};
+  std::atomic<unsigned> forks_{0};
+};
+
+// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call. Work on
+// devices goes to the stream given, or to the array libraries' own.
+class Use {
+ public:
+  explicit Use(State& state, std::optional<void*> stream = {});
+  ~Use();
+  Use(const Use&) = delete;
+
+ private:
+  void release();
+  State& state_;
+};
+
+}  // namespace optimisers::python

@@ -1,0 +1,117 @@
+// classes.cpp: asking Python's registries once for each class.
+#include "tree/classes.hpp"
+
+#include <unordered_map>
+
+#include "arrays/array.hpp"
+#include "errors.hpp"
+
+namespace optimisers::python {
+namespace {
+
+PyObject* look_up = nullptr;  // null: nobody has registered anything
+
+std::unordered_map<PyTypeObject*, Registered>& known_classes() {
+  static auto& known = *new std::unordered_map<PyTypeObject*, Registered>;
+  return known;
+}
+
+void drop(const Registered& r) {
+  Py_XDECREF(r.children);
+  Py_XDECREF(r.rebuild);
+  Py_XDECREF(r.trainable);
+  Py_XDECREF(r.class_reference);
+}
+
+// Called when a class dies; `address` is where it was.
+PyObject* forget_class(PyObject* address, PyObject*) {
+  auto found = known_classes().find(static_cast<PyTypeObject*>(PyLong_AsVoidPtr(address)));
+  if (found != known_classes().end()) {
+    const Registered gone = found->second;
+    known_classes().erase(found);
+    drop(gone);
+  }
+  Py_RETURN_NONE;
+}
+PyMethodDef forgetting = {"forget_class", forget_class, METH_O, nullptr};
+
+PyObject* function_or_null(nb::handle function) { return function.is_none() ? nullptr : function.inc_ref().ptr(); }
+
+nb::object checked(PyObject* object) {
+  if (object == nullptr) throw nb::python_error();
+  return nb::steal(object);
+}
+
+}  // namespace
+
+PyObject* reference_that_calls(PyMethodDef& method, PyTypeObject* type) {
+  nb::object address = nb::steal(PyLong_FromVoidPtr(type));
+  nb::object callback = nb::steal(PyCFunction_New(&method, address.ptr()));
+  PyObject* reference = PyWeakref_NewRef(reinterpret_cast<PyObject*>(type), callback.ptr());
+  if (reference == nullptr) throw nb::python_error();
+  return reference;
+}
+
+const Registered* registered(PyTypeObject* type) {
+  if (look_up == nullptr) return nullptr;
+  auto& known = known_classes();
+  auto found = known.find(type);
+  if (found == known.end()) {
+    nb::object answer = checked(PyObject_CallOneArg(look_up, reinterpret_cast<PyObject*>(type)));
+    Registered r;
+    if (!answer.is_none())
+      r = {function_or_null(answer[0]), function_or_null(answer[1]), function_or_null(answer[2]), nullptr};
+    r.class_reference = reference_that_calls(forgetting, type);
+    found = known.emplace(type, r).first;
+  }
+  const Registered& r = found->second;
+  return r.children || r.trainable ? &r : nullptr;
+}
+
+void set_class_registry(const nb::object& new_look_up) {
+  auto old = std::move(known_classes());
+  known_classes().clear();
+  for (const auto& [type, r] : old) drop(r);
+  Py_XDECREF(look_up);
+  look_up = function_or_null(new_look_up);
+}
+
+nb::object registered_children(PyObject* object) {
+  nb::object children = checked(PyObject_CallOneArg(registered(Py_TYPE(object))->children, object));
+  if (!PyDict_CheckExact(children.ptr()))
+    type_error("the function registered for the children of " + type_name(object) + " returned a " +
+               type_name(children.ptr()) + ", expected a dict from key to child");
+  return children;
+}
+
+nb::object registered_rebuild(PyObject* object, nb::handle children) {
+  return checked(PyObject_CallFunctionObjArgs(registered(Py_TYPE(object))->rebuild, object, children.ptr(), nullptr));
+}
+
+void mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, const char* call) {
+  const Registered* r = registered(Py_TYPE(object));
+  if (r == nullptr || r->trainable == nullptr) return;
+  const std::string place = std::string(call) + ": trainable of " + type_name(object) + " ";
+  if (!is_container(kind))
+    type_error(place + "has children to choose from only for containers; register the class with register_container");
+  nb::object chosen = checked(PyObject_CallOneArg(r->trainable, object));
+  if (!PyDict_CheckExact(chosen.ptr()))
+    type_error(place + "returned a " + type_name(chosen.ptr()) + ", expected a dict from key to child");
+  Py_ssize_t found = 0;
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));
+    const int present = PyDict_Contains(chosen.ptr(), key.ptr());
+    if (present < 0) throw nb::python_error();
+    found += present;
+    children[i].trained = present == 1;
+  }
+  if (found == PyDict_GET_SIZE(chosen.ptr())) return;
+  nb::dict unknown = nb::steal<nb::dict>(checked(PyDict_Copy(chosen.ptr())).release());
+  for (std::size_t i = 0; i < children.size(); ++i) {
+    nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));
+    if (unknown.contains(key)) nb::del(unknown[key]);
+  }
+  value_error(place + "names the child " + nb::repr(nb::list(unknown.keys())[0]).c_str() + ", which the object lacks");
+}
+
+}  // namespace optimisers::python

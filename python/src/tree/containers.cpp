@@ -1,0 +1,135 @@
+// containers.cpp: telling containers apart, and their children in insertion order.
+#include "tree/containers.hpp"
+
+#include "tree/classes.hpp"
+
+#include <unordered_map>
+
+#include "tree/torch_module.hpp"
+
+namespace optimisers::python {
+namespace {
+
+PyObject* interned(nb::handle text) {
+  PyObject* s = nb::str(text).release().ptr();
+  PyUnicode_InternInPlace(&s);
+  return s;
+}
+
+void read_named_tuple(PyObject* type, Fields& out) {
+  nb::object names = nb::getattr(type, "_fields", nb::handle());
+  if (!names.is_valid() || !PyTuple_Check(names.ptr()) || !nb::getattr(type, "_make", nb::handle()).is_valid()) return;
+  out.kind = Kind::named_tuple;
+  for (nb::handle name : names) {
+    out.names.push_back(interned(name));
+    out.trained.push_back(true);
+  }
+}
+
+void read_dataclass(PyObject* type, Fields& out) {
+  if (!nb::getattr(type, "__dataclass_fields__", nb::handle()).is_valid()) return;
+  out.kind = Kind::dataclass;
+  for (nb::handle field : nb::module_::import_("dataclasses").attr("fields")(nb::handle(type))) {
+    out.names.push_back(interned(field.attr("name")));
+    out.trained.push_back(!field.attr("metadata").attr("get")("trainable", true).equal(nb::bool_(false)));
+  }
+}
+
+std::unordered_map<PyTypeObject*, Fields>& known_classes() {
+  static auto& known = *new std::unordered_map<PyTypeObject*, Fields>;
+  return known;
+}
+
+// Called when a class dies; `address` is where it was.
+PyObject* forget_class(PyObject* address, PyObject*) {
+  auto& known = known_classes();
+  auto found = known.find(static_cast<PyTypeObject*>(PyLong_AsVoidPtr(address)));
+  if (found != known.end()) {
+    for (PyObject* name : found->second.names) Py_DECREF(name);
+    Py_DECREF(found->second.class_reference);
+    known.erase(found);
+  }
+  Py_RETURN_NONE;
+}
+PyMethodDef forgetting = {"forget_class", forget_class, METH_O, nullptr};
+
+void dict_children(PyObject* dict, std::vector<Child>& out) {
+  if (PyDict_CheckExact(dict)) {
+    PyObject *key, *value;
+    for (Py_ssize_t pos = 0; PyDict_Next(dict, &pos, &key, &value);)
+      out.push_back({nb::borrow(key), nb::borrow(value)});
+    return;
+  }
+  // A subclass decides on its own order (OrderedDict.move_to_end).
+  for (nb::handle key : nb::list(nb::borrow(dict))) {
+    nb::object value = nb::steal(PyObject_GetItem(dict, key.ptr()));
+    if (!value.is_valid()) throw nb::python_error();
+    out.push_back({nb::borrow(key), std::move(value)});
+  }
+}
+
+}  // namespace
+
+const char* name_of(Kind kind) {
+  constexpr const char* names[] = {
+      "value", "array", "dict", "list", "tuple", "named tuple", "dataclass", "Module", "registered object"};
+  return names[static_cast<int>(kind)];
+}
+
+const Fields* fields_of(PyTypeObject* type) {
+  auto& known = known_classes();
+  auto found = known.find(type);
+  if (found == known.end()) {
+    PyObject* object = reinterpret_cast<PyObject*>(type);
+    Fields fields{};
+    if (PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS)) read_named_tuple(object, fields);
+    else read_dataclass(object, fields);
+    fields.class_reference = reference_that_calls(forgetting, type);
+    found = known.emplace(type, std::move(fields)).first;
+  }
+  return found->second.kind == Kind::value ? nullptr : &found->second;
+}
+
+Kind kind_of(PyObject* object) {
+  PyTypeObject* type = Py_TYPE(object);
+  if (PyDict_CheckExact(object)) return Kind::dict;
+  if (PyList_CheckExact(object)) return Kind::list;
+  if (PyTuple_CheckExact(object)) return Kind::tuple;
+  if (PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || object == Py_None)
+    return Kind::value;
+  if (const Registered* r = registered(type); r != nullptr && r->children != nullptr) return Kind::registered;
+  if (is_torch_module(type)) return Kind::module;
+  if (const Fields* fields = fields_of(type)) return fields->kind;
+  if (PyDict_Check(object)) return Kind::dict;
+  if (PyList_Check(object)) return Kind::list;
+  return PyTuple_Check(object) ? Kind::tuple : Kind::value;
+}
+
+nb::object field_value(PyObject* object, PyObject* name) {
+  nb::object value = nb::steal(PyObject_GetAttr(object, name));
+  if (value.is_valid()) return value;
+  if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
+  PyErr_Clear();
+  return value;
+}
+
+void children_of(PyObject* object, Kind kind, std::vector<Child>& out) {
+  out.clear();
+  if (kind == Kind::dict) return dict_children(object, out);
+  if (kind == Kind::registered) return dict_children(registered_children(object).ptr(), out);
+  if (by_position(kind)) {
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i)
+      out.push_back({{}, nb::borrow(PySequence_Fast_GET_ITEM(object, i))});
+    return;
+  }
+  if (kind == Kind::module) return module_children(object, out);
+  const Fields* fields = fields_of(Py_TYPE(object));
+  for (std::size_t i = 0; i < fields->names.size(); ++i) {
+    nb::object value = kind == Kind::named_tuple ? nb::borrow(PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)))
+                                                 : field_value(object, fields->names[i]);
+    if (!value.is_valid()) value = nb::none();
+    out.push_back({nb::borrow(fields->names[i]), std::move(value), fields->trained[i]});
+  }
+}
+
+}  // namespace optimisers::python

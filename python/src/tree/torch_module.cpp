@@ -1,0 +1,68 @@
+// torch_module.cpp: the dicts in which a Module keeps its parameters and children, without Module.__getattr__.
+#include "tree/torch_module.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// Null: there is none of this name.
+PyObject* dict_in(PyObject* attributes, const char* name, PyObject*& interned) {
+  if (interned == nullptr) interned = PyUnicode_InternFromString(name);
+  PyObject* dict = PyDict_GetItemWithError(attributes, interned);
+  if (dict == nullptr && PyErr_Occurred()) throw nb::python_error();
+  return dict != nullptr && PyDict_Check(dict) ? dict : nullptr;
+}
+
+bool requires_grad(PyObject* parameter) {
+  nb::object flag = nb::steal(PyObject_GetAttrString(parameter, "requires_grad"));
+  if (!flag.is_valid()) throw nb::python_error();
+  return PyObject_IsTrue(flag.ptr()) == 1;
+}
+
+}  // namespace
+
+bool is_torch_module(PyTypeObject* type) {
+  static PyTypeObject* base = nullptr;
+  if (base == nullptr) {
+    PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch.nn.modules.module");
+    PyObject* cls = torch == nullptr ? nullptr : PyObject_GetAttrString(torch, "Module");
+    if (cls == nullptr) {  // torch is not there, or not yet
+      PyErr_Clear();
+      return false;
+    }
+    base = reinterpret_cast<PyTypeObject*>(cls);
+  }
+  return PyType_IsSubtype(type, base);
+}
+
+ModuleDicts module_dicts(PyObject* module) {
+  static PyObject *parameters = nullptr, *modules = nullptr;
+  nb::object attributes = nb::steal(PyObject_GenericGetDict(module, nullptr));
+  if (!attributes.is_valid()) throw nb::python_error();
+  return {dict_in(attributes.ptr(), "_parameters", parameters), dict_in(attributes.ptr(), "_modules", modules)};
+}
+
+void module_children(PyObject* module, std::vector<Child>& out) {
+  PyObject *key, *value;
+  const auto [parameters, modules] = module_dicts(module);
+  if (parameters != nullptr)
+    for (Py_ssize_t pos = 0; PyDict_Next(parameters, &pos, &key, &value);)
+      out.push_back({nb::borrow(key), nb::borrow(value), value != Py_None && requires_grad(value)});
+  if (modules != nullptr)
+    for (Py_ssize_t pos = 0; PyDict_Next(modules, &pos, &key, &value);)
+      out.push_back({nb::borrow(key), nb::borrow(value)});
+}
+
+nb::object module_child(const ModuleDicts& dicts, PyObject* name) {
+  for (PyObject* dict : {dicts.parameters, dicts.modules}) {
+    PyObject* value = dict == nullptr ? nullptr : PyDict_GetItemWithError(dict, name);
+    if (value != nullptr) return nb::borrow(value);
+    if (PyErr_Occurred()) throw nb::python_error();
+  }
+  return {};
+}
+
+nb::object copied_module(PyObject* module, const nb::dict& memo) {
+  return nb::module_::import_("copy").attr("deepcopy")(nb::borrow(module), memo);
+}
+
+}  // namespace optimisers::python

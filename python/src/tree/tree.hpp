@@ -1,0 +1,117 @@
+// tree.hpp: the shape of a model: its containers, keys and leaves, flattened once.
+// A container's children are contiguous and follow it, and so do all nodes below it: one loop forward visits
+// parents before children, one backward children before parents, and nothing recurses.
+#pragma once
+#include <memory>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "optimisers/array.hpp"
+#include "tree/containers.hpp"
+
+namespace optimisers::python {
+
+struct Node {
+  PyObject* key = nullptr;  // in its parent, owned by the spec; null by position and at the root
+  std::uint32_t parent = 0;
+  std::uint32_t first = 0, count = 0;            // children
+  std::uint32_t end = 0;                         // one past the last node below; those are [first, end)
+  std::uint32_t place_begin = 0, place_end = 0;  // places at and below, in walk order
+  Kind kind = Kind::value;
+
+  bool live() const { return place_begin != place_end; }  // something below is trained
+};
+
+// Where a leaf stands. Tied arrays are one leaf with several places.
+struct Place {
+  std::uint32_t node, leaf;
+  std::vector<int> axes;  // axis i of the leaf is axis axes[i] here; empty: the same
+};
+
+// Neighbouring children of one container, none of them a live container: nodes [begin, end).
+struct Run {
+  std::uint32_t container, begin, end;
+  std::uint32_t place_begin;  // the first place there or behind
+};
+
+// Leaves that carried a Marker at setup. Names of nodes go on behind the nodes: nodes.size() + i is mark i, which has
+// leaves and a text, and nothing else.
+struct Mark {
+  nb::object marker;
+  std::vector<std::uint32_t> leaves;
+};
+
+class TreeSpec {
+ public:
+  std::vector<Node> nodes;
+  std::vector<Place> places;               // depth first, in insertion order
+  std::vector<std::uint32_t> first_place;  // of each leaf
+  std::vector<std::uint32_t> containers;   // the live ones below the root, in their order
+  std::vector<Run> runs;  // all children that are no live containers; empty: not all are dicts, lists and tuples
+  std::vector<Mark> marks;
+
+  TreeSpec() = default;
+  TreeSpec(const TreeSpec&) = delete;
+  TreeSpec& operator=(const TreeSpec&) = delete;
+  ~TreeSpec();
+
+  std::size_t leaf_count() const { return first_place.size(); }
+  std::uint32_t leaf_node(std::size_t leaf) const { return places[first_place[leaf]].node; }  // its first place
+  bool tied() const { return first_place.size() != places.size(); }
+  std::vector<std::uint32_t> leaves_below(std::uint32_t node) const;  // each once, in walk order
+  std::uint32_t child(std::uint32_t node, PyObject* key) const;       // 0: there is none
+
+  nb::object key(std::uint32_t node) const;  // an int by position
+  nb::tuple path(std::uint32_t node) const;
+  std::string text(std::uint32_t node) const;  // "layers.3.weight"; "x" for a bare array; very deep ones abridged
+
+  bool is_mark(std::uint32_t node) const { return node >= nodes.size(); }
+  void check_part(std::uint32_t node, const char* call) const;  // throws for marks
+  nb::list mark_states() const;                                 // [(marker, leaves)]
+  void take_marks(const nb::list& states);
+
+  nb::tuple state() const;  // for pickling
+  static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
+
+  void number_places();  // after the nodes are there
+
+  // A copy in which these leaves are values.
+  std::shared_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
+
+ private:
+  void find_runs();
+};
+
+struct Flattened {
+  std::shared_ptr<TreeSpec> spec;
+  std::vector<nb::object> arrays;  // of each leaf
+  std::vector<ArrayView> views;
+  std::vector<nb::object> at_places;    // the array object at each place
+  std::vector<nb::object> read_from;    // what the views are of, at each place
+  std::optional<std::uint32_t> traced;  // a node whose array JAX traces: its view has a shape, and no values
+};
+// Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
+// With ties ignored each place is a leaf of its own, and arrays may overlap.
+enum class Ties : bool { found, ignored };
+Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found);
+// For those who read the arrays: throws where JAX traces one.
+void check_values(const Flattened& flat, const char* call);
+
+// Whether arrays at two places of a tied leaf, both with the leaf's axes, are one: views of it may have come to have
+// their axes in another order, or fewer elements.
+bool is_tie(const ArrayView& a, const ArrayView& b);
+
+// The model with its leaves replaced: new containers of the same classes, what is not trained shared, except for
+// trained arrays and their containers that stand at a place that is not trained as well: they stay one.
+// `objects` has the model's object at each live node.
+nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,
+                   const std::vector<nb::object>& leaves);
+
+// A tree of the model's shape with None where the model has nothing trained. `objects` are the tree's.
+nb::object selected(const TreeSpec& spec, const std::vector<PyObject*>& objects);
+
+// The array with its axes in this order.
+nb::object with_axes(const nb::object& array, const std::vector<int>& axes);
+
+}  // namespace optimisers::python

@@ -1,0 +1,328 @@
+// walk.cpp: one loop over the containers; each hands its children's objects to their nodes.
+#include "tree/walk.hpp"
+
+#include <algorithm>
+
+#include "arrays/array.hpp"
+#include "errors.hpp"
+#include "tree/classes.hpp"
+#include "tree/torch_module.hpp"
+
+namespace optimisers::python {
+namespace {
+
+// Containers of these classes are walked without running anybody's code.
+bool is_plain(PyObject* object) {
+  return PyDict_CheckExact(object) || PyList_CheckExact(object) || PyTuple_CheckExact(object);
+}
+
+std::string described(PyObject* object) {
+  const Kind kind = kind_of(object);
+  std::string text = is_container(kind) ? name_of(kind) : type_name(object);
+  if (is_container(kind) && (by_position(kind) || kind == Kind::dict)) {
+    const Py_ssize_t n = PyObject_Size(object);
+    text += by_position(kind) ? " of length " + std::to_string(n) : " with " + std::to_string(n) + " keys";
+  }
+  return text;
+}
+
+std::string key_text(PyObject* key) { return nb::repr(key).c_str(); }
+
+class Walk {
+ public:
+  // `model`: the model's objects while another tree is walked; they are borrowed no longer than this walk's.
+  Walk(const TreeSpec& spec, const char* call, Objects& out, Objects* model = nullptr)
+      : spec_(spec), call_(call), out_(out), model_(model) {}
+
+ protected:
+  const Node& node(std::uint32_t n) const { return spec_.nodes[n]; }
+  void give(std::uint32_t n, PyObject* object) {
+    if (node(n).live()) out_.put(n, object);
+  }
+  // Stands before everything that may run code of others, which may let go of any object.
+  void own() {
+    out_.own();
+    if (model_ != nullptr) model_->own();
+  }
+  Kind kind_at(PyObject* object) {
+    if (!is_plain(object)) own();
+    return kind_of(object);
+  }
+  std::string quoted(std::uint32_t n) const { return "\"" + spec_.text(n) + "\""; }
+
+  // Children from this one on in the order of the dict, as far as that is the spec's. Returns the first not met.
+  template <class F>
+  std::uint32_t each_in_order(const Node& parent, std::uint32_t child, PyObject* dict, F&& receive) {
+    PyObject *key, *value;
+    Py_ssize_t pos = 0;
+    const std::uint32_t end = parent.first + parent.count;
+    while (child < end && PyDict_Next(dict, &pos, &key, &value) && is_key(child, key)) receive(child++, value);
+    return child;
+  }
+  bool is_key(std::uint32_t n, PyObject* key) {
+    if (key == node(n).key || out_.knows_key(n, key)) return true;
+    if (!same_key(key, node(n).key)) return false;
+    out_.learn_key(n, key);
+    return true;
+  }
+  PyObject* look_up(PyObject* dict, PyObject* key) {
+    own();
+    PyObject* value = PyDict_GetItemWithError(dict, key);
+    if (value == nullptr && PyErr_Occurred()) throw nb::python_error();
+    return value;
+  }
+  // The child of this name, looking first where it would be in the spec's order.
+  std::uint32_t child_named(const Node& parent, PyObject* key, std::uint32_t guess) const {
+    if (guess < parent.count && same_key(node(parent.first + guess).key, key)) return parent.first + guess;
+    for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child)
+      if (same_key(node(child).key, key)) return child;
+    return 0;
+  }
+  template <class F>
+  void each_container(std::uint32_t root, F&& visit) {
+    if (is_container(node(root).kind) && node(root).live()) visit(root);
+    const std::vector<std::uint32_t>& all = spec_.containers;
+    auto next = std::lower_bound(all.begin(), all.end(), node(root).first);
+    const auto end = std::lower_bound(next, all.end(), node(root).end);
+    for (; next < end; ++next) {
+      if (end - next > 6 && out_[next[6]] != nullptr) OPT_PREFETCH(out_[next[6]]);
+      if (end - next > 3 && out_[next[3]] != nullptr) prefetch_children(out_[next[3]]);
+      if (out_[*next] != nullptr) visit(*next);
+    }
+  }
+
+  const TreeSpec& spec_;
+  const char* call_;
+  Objects& out_;
+
+ private:
+  Objects* model_;
+};
+
+class ModelWalk : Walk {
+ public:
+  using Walk::Walk;
+  void run(std::uint32_t root, PyObject* model) {
+    out_.begin(root);
+    out_.put(root, model);
+    each_container(root, [this](std::uint32_t n) { expand(n); });
+  }
+
+ private:
+  [[noreturn]] void differs(std::uint32_t n, const std::string& what) const {
+    value_error(std::string(call_) + ": model at " + quoted(n) + " " + what + "; call setup again for the new model");
+  }
+  void expand(std::uint32_t n) {
+    const Node& parent = node(n);
+    PyObject* object = out_[n];
+    if (kind_at(object) != parent.kind)
+      differs(n, "is a " + described(object) + ", was a " + name_of(parent.kind) + " at setup");
+    switch (parent.kind) {
+      case Kind::dict:
+        return expand_dict(n, object);
+      case Kind::dataclass:
+        return expand_dataclass(n, object);
+      case Kind::module:
+        return expand_module(n, object);
+      case Kind::registered:
+        return expand_dict(n, registered_children(object).ptr());
+      case Kind::list:
+        return expand_sequence(n, object, PyList_GET_SIZE(object));
+      default:
+        return expand_sequence(n, object, PyTuple_GET_SIZE(object));
+    }
+  }
+  void expand_dict(std::uint32_t n, PyObject* dict) {
+    const Node& parent = node(n);
+    if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has " + std::to_string(PyDict_GET_SIZE(dict)) + " keys, had " + std::to_string(parent.count));
+    auto receive = [this](std::uint32_t child, PyObject* value) { give(child, value); };
+    for (std::uint32_t child = each_in_order(parent, parent.first, dict, receive); child < parent.first + parent.count;
+         ++child) {
+      PyObject* value = look_up(dict, node(child).key);
+      if (value == nullptr) differs(n, "has lost its key " + key_text(node(child).key));
+      give(child, value);
+    }
+  }
+  void expand_sequence(std::uint32_t n, PyObject* object, Py_ssize_t size) {
+    const Node& parent = node(n);
+    if (size != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has length " + std::to_string(size) + ", had " + std::to_string(parent.count));
+    const bool named = parent.kind == Kind::named_tuple;
+    const Fields* fields = named ? fields_of(Py_TYPE(object)) : nullptr;
+    for (std::uint32_t i = 0; i < parent.count; ++i) {
+      if (named && !same_key(fields->names[i], node(parent.first + i).key))
+        differs(n, "has lost its field " + key_text(node(parent.first + i).key));
+      give(parent.first + i, PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
+    }
+  }
+  void expand_module(std::uint32_t n, PyObject* module) {
+    const Node& parent = node(n);
+    const ModuleDicts dicts = module_dicts(module);
+    if (dicts.size() != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has " + std::to_string(dicts.size()) + " parameters and child modules, had " +
+                     std::to_string(parent.count));
+    std::uint32_t child = parent.first;
+    for (PyObject* dict : {dicts.parameters, dicts.modules})
+      if (dict != nullptr)
+        child = each_in_order(parent, child, dict, [this](std::uint32_t c, PyObject* value) { give(c, value); });
+    for (; child < parent.first + parent.count; ++child) {
+      if (!node(child).live()) continue;
+      nb::object value = module_child(dicts, node(child).key);
+      if (!value.is_valid()) differs(n, "has lost its child " + key_text(node(child).key));
+      give(child, value.ptr());
+    }
+  }
+  void expand_dataclass(std::uint32_t n, PyObject* object) {
+    const Node& parent = node(n);
+    for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child) {
+      if (!node(child).live()) continue;
+      nb::object value = field_value(object, node(child).key);
+      if (!value.is_valid()) differs(n, "has lost its field " + key_text(node(child).key));
+      give(child, value.ptr());
+    }
+  }
+};
+
+class GradientWalk : Walk {
+ public:
+  GradientWalk(const TreeSpec& spec, const char* call, Objects& out, const char* what, Objects* model = nullptr)
+      : Walk(spec, call, out, model), what_(what) {}
+  void run(std::uint32_t root, PyObject* gradients) {
+    out_.begin(root);
+    receive(root, gradients);
+    if (out_[root] != nullptr) each_container(root, [this](std::uint32_t n) { expand(n); });
+  }
+
+ private:
+  void receive(std::uint32_t n, PyObject* object) {
+    if (object != Py_None) give(n, object);
+  }
+  [[noreturn]] void differs(std::uint32_t n, const std::string& what, const std::string& remedy) const {
+    value_error(std::string(call_) + ": " + what_ + " at " + quoted(n) + " " + what + "; " + remedy);
+  }
+  [[noreturn]] void extra_key(std::uint32_t n, PyObject* key) const {
+    std::string known;
+    for (std::uint32_t i = 0; i < node(n).count && i < 10; ++i)
+      known += (i ? ", " : "") + key_text(node(node(n).first + i).key);
+    if (node(n).count > 10) known += ", ...";
+    differs(n, "has the key " + key_text(key) + ", which the model lacks", "its keys there are " + known);
+  }
+  void expand(std::uint32_t n) {
+    const Node& parent = node(n);
+    PyObject* object = out_[n];
+    const Kind kind = kind_at(object);
+    const bool fits = is_container(kind) && by_position(kind) == by_position(parent.kind);
+    if (!fits) {
+      differs(n, "is a " + described(object) + ", the model there is a " + name_of(parent.kind),
+              by_position(parent.kind) ? "pass a list or tuple of the same length, or None"
+                                       : "pass a dict or an object with the same fields, or None");
+    }
+    if (kind == Kind::dict) expand_dict(n, object);
+    else if (kind == Kind::registered) expand_dict(n, registered_children(object).ptr());
+    else if (by_position(kind)) expand_sequence(n, object);
+    else if (kind == Kind::module) expand_module(n, object);
+    else expand_fields(n, object, kind);
+  }
+  void expand_module(std::uint32_t n, PyObject* module) {
+    std::vector<Child> children;
+    module_children(module, children);
+    for (std::uint32_t i = 0; i < children.size(); ++i) {
+      const std::uint32_t child = child_named(node(n), children[i].key.ptr(), i);
+      if (child == 0) extra_key(n, children[i].key.ptr());
+      receive(child, children[i].value.ptr());
+    }
+  }
+  void expand_sequence(std::uint32_t n, PyObject* object) {
+    const Node& parent = node(n);
+    const Py_ssize_t size = PySequence_Fast_GET_SIZE(object);
+    if (size != static_cast<Py_ssize_t>(parent.count))
+      differs(n, "has length " + std::to_string(size) + ", the model there has " + std::to_string(parent.count),
+              "use None for what has no gradient");
+    for (std::uint32_t i = 0; i < parent.count; ++i)
+      receive(parent.first + i, PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
+  }
+  void expand_dict(std::uint32_t n, PyObject* dict) {
+    const Node& parent = node(n);
+    auto met_in_order = [this](std::uint32_t c, PyObject* value) { receive(c, value); };
+    std::uint32_t child = each_in_order(parent, parent.first, dict, met_in_order);
+    Py_ssize_t met = child - parent.first;
+    for (; child < parent.first + parent.count; ++child) {
+      PyObject* value = look_up(dict, node(child).key);
+      if (value == nullptr) continue;
+      ++met;
+      receive(child, value);
+    }
+    if (met != PyDict_GET_SIZE(dict)) find_extra_key(n, dict);
+  }
+  void find_extra_key(std::uint32_t n, PyObject* dict) {
+    own();
+    for (nb::handle key : nb::list(nb::borrow(dict).attr("keys")()))
+      if (spec_.child(n, key.ptr()) == 0) extra_key(n, key.ptr());
+  }
+  void expand_fields(std::uint32_t n, PyObject* object, Kind kind) {
+    const Fields* fields = fields_of(Py_TYPE(object));
+    for (std::uint32_t i = 0; i < fields->names.size(); ++i) {
+      const std::uint32_t child = child_named(node(n), fields->names[i], i);
+      if (child == 0) extra_key(n, fields->names[i]);
+      if (kind == Kind::named_tuple) {
+        receive(child, PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
+      } else if (node(child).live()) {
+        nb::object value = field_value(object, fields->names[i]);
+        if (value.is_valid()) receive(child, value.ptr());
+      }
+    }
+  }
+
+  const char* what_;
+};
+
+[[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
+                                  const char* call) {
+  const std::string place = std::string(call) + ": gradient at " + "\"" + spec.text(node) + "\"" + " ";
+  const Kind kind = kind_of(object);
+  if (is_container(kind))
+    value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
+  const std::string message = place + fault_text(object, fault);
+  const bool of_value =
+      fault == Fault::byte_order || fault == Fault::axes || fault == Fault::layout || fault == Fault::gone;
+  of_value ? value_error(message) : type_error(message);
+}
+
+}  // namespace
+
+bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients, const char* call, ArrayView& out) {
+  PyObject* object = gradients[node];
+  if (object == nullptr) return false;
+  Fault fault = read_array(object, out);
+  if (fault == Fault::none) [[likely]]
+    return true;
+  nb::object other = materialised(object, fault);
+  if (!other.is_valid() || read_array(other.ptr(), out) != Fault::none)
+    refuse_gradient(spec, node, object, fault, call);
+  gradients.replace(node, std::move(other));
+  return true;
+}
+
+void borrow_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
+  spec.check_part(root, call);
+  ModelWalk(spec, call, out).run(root, model);
+}
+
+void borrow_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& model,
+                      Objects& out) {
+  GradientWalk(spec, call, out, "gradient", &model).run(root, gradients);
+}
+
+void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
+  borrow_model(spec, root, model, call, out);
+  out.own();
+}
+
+void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
+                    const char* what) {
+  GradientWalk(spec, call, out, what).run(root, gradients);
+  out.own();
+}
+
+}  // namespace optimisers::python
