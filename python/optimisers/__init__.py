@@ -1,6 +1,8 @@
 """Gradient-based optimisation rules for any tree of arrays, after Julia's Optimisers.jl."""
 
 from . import schedules
+from ._adjust import adjust, adjust_, freeze, freeze_, thaw, thaw_
+from ._chains import MixedPrecision, OptimiserChain
 from ._containers import isnumeric, maywrite, register_container, trainable
 from ._core import (
     BusyError,
@@ -20,13 +22,13 @@ from ._devices import to_device
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
 from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
-from ._rule import MixedPrecision, OptimiserChain, Rule
+from ._rule import Rule
 from ._rules import *  # noqa: F403  the classes of the registry
 from ._rules import __all__ as _rule_names
 from ._setup import setup
 from ._state import Leaf, Marked, State, StateTree
 from ._train import Adjusting, EarlyStop, History, Step, train_, train_step_
-from ._update import adjust, adjust_, apply_, freeze, freeze_, init, thaw, thaw_, update, wait
+from ._update import apply_, init, update, wait
 from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
 
 __all__ = [

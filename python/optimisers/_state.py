@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import copyreg
-from collections import namedtuple
 from collections.abc import Iterator
-from functools import lru_cache
 from typing import Any
 from weakref import WeakValueDictionary
 
 from . import _arrays, _core
+from ._chains import MixedPrecision, OptimiserChain
 from ._core import InvalidValueError
 from ._markers import Marker
 from ._paths import KeyPath
-from ._rule import BuiltinRule, MixedPrecision, OptimiserChain, Rule
-
-SHOWN_LEAVES = 20  # print(state) abridges longer trees
+from ._rule import BuiltinRule, Rule
+from ._shown import Clocks, clock_tuple, leaf_rule, row_of, slots_tuple, tree_text
 
 
 class State(_core.Handle):
@@ -93,17 +91,7 @@ class StateTree(State):
         return [*super().__dir__(), *(key for key in keys if isinstance(key, str))]
 
     def __repr__(self) -> str:
-        leaves = self._core.leaves(self._node)
-        size = _bytes(sum(map(self._core.state_size, leaves)))
-        lines = [f"StateTree with {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}, {size} of state"]
-        shown = leaves if len(leaves) <= SHOWN_LEAVES else leaves[: SHOWN_LEAVES - 5]
-        last = [] if len(shown) == len(leaves) else leaves[-5:]
-        rows = [_row(self._core, leaf) for leaf in (*shown, *last)]
-        widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
-        text = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[4:]]) for row in rows]
-        if last:
-            text.insert(len(shown), f"... {len(leaves) - len(shown) - len(last)} more ...")
-        return "\n  ".join(lines + text)
+        return tree_text(self._core, self._core.leaves(self._node))
 
 
 class Marked(State):
@@ -165,7 +153,7 @@ class Leaf(State):
         """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works."""
         clocks = iter(self._core.clocks(self._index))
         rule = self._core.rules[self._index]
-        return _arranged(rule, lambda r: _clock(r, next(clocks) if isinstance(r, BuiltinRule) else []), _Clocks)
+        return _arranged(rule, lambda r: clock_tuple(r, next(clocks) if isinstance(r, BuiltinRule) else []), Clocks)
 
     @property
     def state(self) -> Any:
@@ -181,7 +169,7 @@ class Leaf(State):
         user = iter(self._core.user_states(self._index))
 
         def stage(r: Rule) -> Any:
-            return _slots(r, next(stages), library) if isinstance(r, BuiltinRule) else next(user)
+            return slots_tuple(r, next(stages), library) if isinstance(r, BuiltinRule) else next(user)
 
         inner = _arranged(rule, stage, tuple)
         if not isinstance(rule, MixedPrecision):
@@ -190,25 +178,8 @@ class Leaf(State):
         return None if master is None else _arrays.shown(master, library), inner
 
     def __repr__(self) -> str:
-        path, shape, dtype, _, rule, *frozen = _row(self._core, self._index)
+        path, shape, dtype, _, rule, *frozen = row_of(self._core, self._index)
         return f'Leaf("{path}", {", ".join([shape, dtype, rule, *frozen])})'
-
-
-def _bytes(n: int) -> str:
-    size, unit = float(n), "B"
-    for larger in ("KiB", "MiB", "GiB", "TiB"):
-        if size >= 1024:
-            size, unit = size / 1024, larger
-    return f"{size:.4g} {unit}"
-
-
-def _row(core: _core.State, leaf: int) -> list[str]:
-    shape, dtype, _, device = core.leaf_info(leaf)
-    size = _bytes(core.state_size(leaf))
-    if device >= 0:
-        dtype += f" cuda:{device}"
-    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, size, repr(leaf_rule(core, leaf))]
-    return [*row, "frozen"] if core.is_frozen(leaf) else row
 
 
 def _arranged(rule: Rule, stage: Any, chain: Any) -> Any:
@@ -218,52 +189,6 @@ def _arranged(rule: Rule, stage: Any, chain: Any) -> Any:
     if isinstance(rule, OptimiserChain):
         return chain([_arranged(inner, stage, chain) for inner in rule.rules])
     return stage(rule)
-
-
-@lru_cache
-def _slots_class(name: str, slots: tuple[str, ...]) -> Any:
-    return namedtuple(f"{name}Slots", slots, rename=True)
-
-
-def _slots(rule: Rule, slots: list[tuple[str, Any]], library: str) -> Any:
-    cls = _slots_class(type(rule).__name__, tuple(name for name, _ in slots))
-    return cls(*[_arrays.shown(array, library) for _, array in slots])
-
-
-class _Named:
-    """What makes `dict()` of a named tuple of scalars work."""
-
-    __slots__ = ()
-
-    def keys(self) -> tuple[str, ...]:
-        return self._fields  # type: ignore[attr-defined, no-any-return]
-
-    def __getitem__(self, key: Any) -> Any:
-        return getattr(self, key) if isinstance(key, str) else super().__getitem__(key)  # type: ignore[misc]
-
-
-@lru_cache
-def _clock_class(name: str, scalars: tuple[str, ...]) -> Any:
-    return type(f"{name}Clock", (_Named, namedtuple(f"{name}Clock", scalars)), {"__slots__": ()})
-
-
-def _clock(rule: Rule, scalars: list[tuple[str, float]]) -> Any:
-    cls = _clock_class(type(rule).__name__, tuple(name for name, _ in scalars))
-    return cls(*[value for _, value in scalars])
-
-
-class _Clocks(tuple[Any, ...]):
-    """The clocks of a chain's stages."""
-
-    __slots__ = ()
-
-    def keys(self) -> range:
-        return range(len(self))
-
-
-def leaf_rule(core: _core.State, leaf: int) -> Rule:
-    rule: Rule = core.rules[leaf]
-    return rule._with_values(iter(core.rule_values(leaf)))
 
 
 # Handles that are alive, so that a tied leaf is the same object at each of its places.
@@ -281,6 +206,13 @@ def handle(core: _core.State, node: int) -> Any:
     if known is None:
         known = _alive[id(core), node] = (Leaf if kind == "array" else StateTree)(core, node)
     return known
+
+
+def check_state(state: object, call: str) -> None:
+    if not isinstance(state, State):
+        raise InvalidValueError(
+            f"{call}: expected the state that setup returned, or a part of it, got {type(state).__name__}"
+        )
 
 
 def current_rules(core: _core.State) -> list[Rule]:

@@ -7,9 +7,9 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator, Sized
 from typing import Any, Literal
 
+from ._adjust import adjust_
 from ._core import InvalidTypeError, InvalidValueError, NonFiniteError, update_
 from ._state import State
-from ._update import adjust_
 
 Callback = Callable[["Step"], Any]
 
