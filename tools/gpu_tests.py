@@ -26,7 +26,7 @@ NO_TESTS = 5  # and where nothing was chosen
 
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    p.add_argument("--folder", type=Path, default=ROOT / "tests" / "python", help=argparse.SUPPRESS)
+    p.add_argument("--folder", type=Path, default=ROOT / "tests" / "python" / "device", help=argparse.SUPPRESS)
     p.add_argument("--patience", type=float, default=120, help="seconds a test may take (default: 120)")
     args, rest = p.parse_known_args()
     failed = []

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-EXAMPLES = Path(__file__).resolve().parents[2] / "examples"
+EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy", "torch_module": "torch", "encoder_and_head": "torch"}
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "digits")  # that one has its own tests
 

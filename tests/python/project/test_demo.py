@@ -12,7 +12,7 @@ import pytest
 pytest.importorskip("sklearn", reason="the demo's data come with scikit-learn")
 pytest.importorskip("matplotlib", reason="the demo draws with matplotlib")
 
-DEMO = Path(__file__).resolve().parents[2] / "examples" / "digits.py"
+DEMO = Path(__file__).resolve().parents[3] / "examples" / "digits.py"
 
 
 def run_demo(epochs: int, picture: Path) -> subprocess.CompletedProcess[str]:

@@ -158,7 +158,7 @@ def report(library: str) -> str:
         "try: opt.to_device(opt.setup(opt.Adam(), x), 'cuda')\n"
         "except ValueError as error: print(error)\n"
     )
-    here = Path(__file__).parent
+    here = Path(__file__).parents[1]
     result = subprocess.run(
         [sys.executable, "-c", code, str(here), str(here.parent)],
         env=os.environ | {"OPTIMISERS_CUDA_LIBRARY": library},

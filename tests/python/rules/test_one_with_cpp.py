@@ -16,7 +16,7 @@ from support import handles, slots
 import optimisers as opt
 
 BUILD = os.environ.get("OPTIMISERS_CPP_BUILD")  # `make test` sets it: then the program must be there
-PROGRAM = Path(BUILD or Path(__file__).parents[2] / "build") / "tests" / "cpp" / "optimisers_bits"
+PROGRAM = Path(BUILD or Path(__file__).parents[3] / "build") / "tests" / "cpp" / "optimisers_bits"
 
 
 def numbers(n, seed, dtype):

@@ -96,12 +96,16 @@ def digest():
 @pytest.fixture(scope="module")
 def digests_by_level():
     """The digest of a fresh process for every level this machine has; all run at once."""
-    script = "import conftest, test_same_bits as t; print(t.opt.doctor().isa, *t.digest(), sep='\\n')"
+    script = (
+        "import sys; sys.path.insert(0, 'rules')\n"
+        "import conftest, test_same_bits as t\n"
+        "print(t.opt.doctor().isa, *t.digest(), sep='\\n')"
+    )
     available = [level for level in LEVELS if level in opt.doctor().isa_available]
     running = {
         level: subprocess.Popen(
             [sys.executable, "-c", script],
-            cwd=Path(__file__).parent,
+            cwd=Path(__file__).parents[1],
             env=os.environ | {"OPTIMISERS_ISA": level},
             stdout=subprocess.PIPE,
             text=True,

@@ -4,7 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-TOOL = Path(__file__).parents[2] / "tools" / "gpu_tests.py"
+TOOL = Path(__file__).parents[3] / "tools" / "gpu_tests.py"
 FINE = "def test_fine(): pass\n"
 # What the tool asks of torch, without a GPU: the device is lost once something has broken it.
 DEVICE = """

@@ -9,7 +9,7 @@ from pathlib import Path
 import optimisers as opt
 from optimisers import _core
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[3]
 PACKAGE = Path(opt.__file__).parent
 
 SAMPLE = """

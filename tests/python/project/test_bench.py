@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[2] / "bench"
+BENCH = Path(__file__).parents[3] / "bench"
 SETTINGS = ("--only", "tiny", "--rounds", "2", "--budget", "0.001", "--threads", "2")
 
 
