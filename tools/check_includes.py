@@ -1,8 +1,9 @@
 """Check that includes go one way: `python tools/check_includes.py [ROOT]`.
 
-Each line of LAYERS may include what stands above it, never its own line's neighbours or what is below. A source file
-belongs to the line of its header, or to the one SEES gives. A file that no line names is an error, so that a new one
-is placed on purpose.
+In the core each line of LAYERS may include what stands above it, never its own line's neighbours or what is below. A
+source file belongs to the line of its header, or to the one SEES gives. A file that no line names is an error, so that
+a new one is placed on purpose. In the extension, whose folders are floors, a file may include its own floor's and those
+below (FLOORS).
 """
 
 import re
@@ -10,38 +11,44 @@ import sys
 from fnmatch import fnmatch
 from pathlib import Path
 
-# From the bottom of the house to its roof; names relative to cpp/include/optimisers, cpp/src, cuda/src and python/src.
+# From the bottom of the house to its roof; names relative to cpp/include/optimisers and cpp/src.
 LAYERS = [
     "config.hpp  optimisers.h",
     "math.hpp  error.hpp  isa.hpp  threads.hpp",
-    "dtype.hpp  refuse.hpp  result.hpp  arena.hpp  clocks.hpp  norm_terms.hpp",
-    "array.hpp  portions.hpp  any_span.hpp  rule.hpp  failure.hpp  cpu/convert.hpp cpu/dispatch.hpp",
-    "kernel.hpp  overlap.hpp  placed_arrays.hpp  cpu/edges.hpp  flat_parts.hpp  sweeps.hpp  rules/adam.hpp",
+    "dtype.hpp  refuse.hpp  result.hpp  memory/arena.hpp  plan/clocks.hpp  plan/norm_terms.hpp",
+    "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp",
+    "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  flat/flat_parts.hpp  sweeps.hpp"
+    "  rules/adam.hpp",
     "pack.hpp  rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",
     "chain.hpp  optimiser.hpp  parse.hpp  cpu/common_chains.hpp",
     "setup.hpp  cpu/kernels.hpp",
-    "optimisers.hpp  group.hpp  state_data.hpp",
+    "optimisers.hpp  plan/group.hpp  api/state_data.hpp",
     "cpu/executor.hpp",
-    "state.hpp  cpu/norms.hpp",
-    "written.hpp",
+    "step/state.hpp  cpu/norms.hpp",
+    "step/written.hpp",
     "device.hpp",
 ]
 # A source sees what its header sees, and the header; these see more, up to the header named here.
 SEES = {
-    "array.cpp": "overlap.hpp",
-    "registry.cpp": "rules/all.hpp",
-    "parse.cpp": "chain.hpp",
+    "memory/array.cpp": "memory/overlap.hpp",
+    "rules/registry.cpp": "rules/all.hpp",
+    "rules/parse.cpp": "chain.hpp",
     "cpu/isa.cpp": "cpu/kernels.hpp",
     "cpu/edges.cpp": "cpu/kernels.hpp",
-    "leaf.cpp": "state_data.hpp",
-    "setup.cpp": "state_data.hpp",
-    "c_api.cpp": "state_data.hpp",
-    "checks.cpp": "written.hpp",
-    "schedule.cpp": "state.hpp",
-    "optimiser.cpp": "device.hpp",
-    "sweeps.cpp": "device.hpp",
+    "api/leaf.cpp": "api/state_data.hpp",
+    "api/setup.cpp": "api/state_data.hpp",
+    "api/c_api.cpp": "api/state_data.hpp",
+    "flat/pack.cpp": "pack.hpp",
+    "flat/sweeps.cpp": "device.hpp",
+    "step/adjust.cpp": "device.hpp",
+    "step/checks.cpp": "step/written.hpp",
+    "step/schedule.cpp": "step/state.hpp",
+    "step/state.cpp": "device.hpp",
+    "step/optimiser.cpp": "device.hpp",
 }
+# The floors of python/src, each a folder: its files may include each other and what stands below, the root first.
+FLOORS = ["", "arrays", "tree", "state", "bind"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 
@@ -72,16 +79,32 @@ def faults_of(path: Path, base: Path) -> list[str]:
     return faults
 
 
+def floor_faults_of(path: Path, base: Path) -> list[str]:
+    """Say which includes of a file of the extension lead up, or into a folder that is no floor."""
+    name = path.relative_to(base)
+    if name.parts[:-1] and name.parts[0] not in FLOORS:
+        return [f"{name}: {name.parts[0]}/ is no floor of FLOORS in tools/check_includes.py"]
+    own = FLOORS.index(name.parts[0] if len(name.parts) > 1 else "")
+    faults = []
+    for include in INCLUDE.findall(path.read_text(encoding="utf-8")):
+        if (base / include).exists() and FLOORS.index(include.split("/")[0] if "/" in include else "") > own:
+            faults.append(f"{name}: includes {include}, which is on a floor above it")
+    return faults
+
+
 def main() -> int:
     """Check the tree and print every fault."""
     root = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).resolve().parents[1]
     bases = [root / "cpp" / "include" / "optimisers", root / "cpp" / "src"]
     files = [(p, base) for base in bases for p in sorted(base.rglob("*.[hc]pp"))]
     faults = [fault for path, base in files for fault in faults_of(path, base)]
+    extension = root / "python" / "src"
+    upstairs = sorted(extension.rglob("*.[hc]pp"))
+    faults += [fault for path in upstairs for fault in floor_faults_of(path, extension)]
     for fault in faults:
         print(f"check_includes: {fault}", file=sys.stderr)
     if not faults:
-        print(f"check_includes: {len(files)} files, all includes go down")
+        print(f"check_includes: {len(files) + len(upstairs)} files, all includes go down")
     return 1 if faults else 0
 
 
