@@ -15,9 +15,7 @@ namespace {
 // The position of a program among those that have kernels of their own.
 template <class... R>
 bool is_program(const Group& group, Fused<R...>*) {
-  if (group.stages.size() != sizeof...(R)) return false;
-  std::size_t s = 0;
-  return ((group.stages[s++].info == find_rule(R::text.name)) && ...);
+  return group.stages.size() == sizeof...(R) && are<Use<R>...>(group.stages, 0);
 }
 template <class... P>
 int find_program(const Group& group, std::tuple<P...>*) {

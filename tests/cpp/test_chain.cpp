@@ -88,6 +88,18 @@ TEST(Chain, ConditionalSlotsChooseTheKernel) {
   expect_same(Chain{ClipGrad{}, RMSProp{.centred = false}});
 }
 
+TEST(Chain, RunsARuleWithOtherSlotsAsWhatItIs) {
+  const auto apart = [](RMSProp first) { return RuntimeChain{first, ClipGrad{1e30}, Momentum{}}; };
+  EXPECT_TRUE(train<float>(Chain{RMSProp{.centred = true}, Momentum{}}) == train<float>(apart({.centred = true})));
+  Program changed = program_of(Chain{RMSProp{}, Momentum{}});
+  changed.stages[0] = AnyRule(RMSProp{.centred = true});  // what was fused is another chain
+  EXPECT_TRUE(train<float>(changed) == train<float>(apart({.centred = true})));
+  changed.stages = {AnyRule(Momentum{}), AnyRule(Lion{})};
+  EXPECT_TRUE(train<double>(changed) == train<double>(RuntimeChain{Momentum{}, Lion{}}));
+  changed.stages.pop_back();
+  EXPECT_TRUE(train<double>(changed) == train<double>(Momentum{}));
+}
+
 TEST(Chain, RunTimeAndTextEqualCompileTime) {
   const auto fused = train<float>(Chain{ClipNorm{.omega = 1.0}, Chain{SignDecay{}, NAdam{.eta = 1e-2}}});
   RuntimeChain chain;

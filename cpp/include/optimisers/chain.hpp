@@ -132,7 +132,8 @@ void add_fused(Program& program, TypeList<R...> rules) {
   if constexpr (sizeof...(R) > 1 && (max_slots<R> + ... + 0) <= max_fused_slots) {
     const int count = int(sizeof...(R)), first = int(program.stages.size()) - count;
     const RuleValue* values = program.stages.data() + first;
-    FusedStages fused{first, count, {}};
+    FusedStages fused{first, {}, {}};
+    for (int i = 0; i < count; ++i) fused.of.push_back({&values[i].info(), values[i].slot_count()});
     fused.kernels[0] = fuse<float>(TypeList<>{}, rules, values);
     fused.kernels[1] = fuse<double>(TypeList<>{}, rules, values);
     if constexpr (!(RefusesComplex<R> || ...)) {

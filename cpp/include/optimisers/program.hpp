@@ -10,7 +10,12 @@ namespace optimisers {
 
 // Neighbouring stages that a program has fused into kernels of its own (chain.hpp). Same bits as stage by stage.
 struct FusedStages {
-  int first, count;
+  struct Of {
+    const RuleInfo* info;
+    int slots;
+  };
+  int first;
+  std::vector<Of> of;  // what the kernels were made for: rules and how many slots they have
   std::array<StageKernels, compute_count> kernels;  // null: not for this compute type
 };
 

@@ -180,6 +180,7 @@ constexpr bool check_rule() {
   static_assert(sizeof(typename R::template Step<double>) <= 96, "a step's scalars fit in 96 bytes");
   static_assert(max_slots<R> <= 4, "kernels carry at most four slots");
   static_assert(detail::conditional_slots_last<R>(), "conditional slots stand last");
+  static_assert(max_slots<R> - min_slots<R> <= 1, "one conditional slot a rule: it has a kernel with and one without");
   static_assert(detail::applies<R, float>(std::make_integer_sequence<int, max_slots<R>>{}),
                 "apply() takes (step, x, dx, one reference per slot)");
   static_assert(detail::applies<R, float>(std::make_integer_sequence<int, min_slots<R>>{}),

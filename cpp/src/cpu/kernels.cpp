@@ -91,7 +91,6 @@ constexpr void fill_rule(StageKernels (&variants)[2][compute_count], int compute
 
 template <class... R>
 constexpr void fill_rules(KernelTable& t, std::tuple<R...>*) {
-  static_assert(((max_slots<R> - min_slots<R> <= 1) && ...), "one conditional slot a rule");
   int id = 0;
   ((fill_rule<R, float>(t.stage[id], 0), fill_rule<R, double>(t.stage[id], 1),
     fill_rule<R, Complex<float>>(t.stage[id], 2), fill_rule<R, Complex<double>>(t.stage[id], 3), ++id),

@@ -14,8 +14,15 @@ StageKernels kernels_of(const RuleInfo& info, int slot_count, DType compute) {
 
 template <class... R>
 bool begins_with(const std::vector<Stage>& stages, std::size_t at, cpu::ChainOf<R...>*) {
-  if (at + sizeof...(R) > stages.size()) return false;
-  return ((stages[at++].info == find_rule(R::text.name)) && ...);
+  return are<Use<R>...>(stages, at);
+}
+// A program may have other stages by now than those it fused.
+bool begins_with(const std::vector<Stage>& stages, std::size_t at, const FusedStages& own) {
+  return at + own.of.size() <= stages.size() &&
+         std::equal(own.of.begin(), own.of.end(), stages.begin() + std::ptrdiff_t(at),
+                    [](const FusedStages::Of& of, const Stage& stage) {
+                      return of.info == stage.info && of.slots == stage.slot_count;
+                    });
 }
 
 // What may run as one pass from a stage on: the stage alone, and what the library or the program has fused.
@@ -33,8 +40,8 @@ void each_pass_at(const std::vector<Stage>& stages, int s, std::size_t compute, 
     (common(static_cast<C*>(nullptr)), ...);
   }
   for (const FusedStages& own : fused)
-    if (own.first == s && own.kernels[compute].last != nullptr)
-      offer(pass_over(stages, s, s + own.count, own.kernels[compute]));
+    if (own.first == s && own.kernels[compute].last != nullptr && begins_with(stages, std::size_t(s), own))
+      offer(pass_over(stages, s, s + int(own.of.size()), own.kernels[compute]));
 }
 
 // The stages in as few passes as can be. Of equally few, those with the longer ones last: a rule that only prepares dx

@@ -29,6 +29,17 @@ inline Pass pass_over(const std::vector<Stage>& stages, int first, int end, cons
   return {end, front.step_offset, front.first_slot, back.first_slot + back.slot_count - front.first_slot, kernels};
 }
 
+// Whether the stages from `at` on are these (Use<rule, slots>): the same rule with other slots is another kernel's.
+template <class... U>
+bool are(const std::vector<Stage>& stages, std::size_t at) {
+  if (at + sizeof...(U) > stages.size()) return false;
+  const auto is = [&](const RuleInfo* info, int slots) {
+    const Stage& stage = stages[at++];
+    return stage.info == info && stage.slot_count == slots;
+  };
+  return (is(find_rule(U::Rule::text.name), U::slots) && ...);
+}
+
 struct GroupSlot {
   const char* name;
   DType dtype;

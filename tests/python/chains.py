@@ -1,0 +1,41 @@
+"""Chains of any rules with any switches, and what leaves a chain's result as it is."""
+
+from __future__ import annotations
+
+import itertools
+import random
+from collections.abc import Iterator
+
+from support import REFUSES_COMPLEX, RULES, Spec, is_complex, needed
+
+NOTHING: Spec = ("Descent", {"eta": 1.0})  # dx as it comes; no kernel joins it with another rule
+
+
+def switched() -> list[Spec]:
+    """Every rule with every combination of its switches, the other hyperparameters at their defaults."""
+    specs = []
+    for name, rule in RULES.items():
+        choices = {f.name: (False, True) if f.kind == "bool" else ("leaf", "global") for f in rule.fields}
+        choices = {f.name: choices[f.name] for f in rule.fields if f.kind in ("bool", "scope")}
+        for values in itertools.product(*choices.values()):
+            specs.append((name, needed(name) | dict(zip(choices, values, strict=True))))
+    return specs
+
+
+SWITCHED = switched()
+
+
+def suits(chain: list[Spec], dtype: str) -> bool:
+    return not (is_complex(dtype) and REFUSES_COMPLEX & {name for name, _ in chain})
+
+
+def drawn_chains(length: int, dtype: str, count: int) -> Iterator[list[Spec]]:
+    """The same chains each time."""
+    draw = random.Random(f"{length} in {dtype}")
+    chains = ([draw.choice(SWITCHED) for _ in range(length)] for _ in range(count))
+    return (chain for chain in chains if suits(chain, dtype))
+
+
+def apart(chain: list[Spec]) -> list[Spec]:
+    """The chain with NOTHING between its stages."""
+    return [stage for spec in chain for stage in (spec, NOTHING)][:-1]
