@@ -68,15 +68,6 @@ def jax_from(array: Any, like: Any) -> Any:
     return jax.device_put(array, like.sharding) if like.committed else jax.numpy.asarray(array)
 
 
-def zero(arrays: list[Any]) -> None:
-    """Set gradients of any layout to zero."""
-    for array in arrays:
-        if is_tensor(array):
-            array.detach().zero_()
-        else:
-            array[...] = 0
-
-
 def copied_tensor(x: torch.Tensor, device: str | None = None) -> torch.Tensor:
     """Another tensor of the same class, values and strides, here or on a device, outside any graph."""
     import torch

@@ -100,13 +100,18 @@ Fault import_numpy(PyArrayObject* a, ArrayView& view) {
   return Fault::none;
 }
 
+// What cannot be found out is no "no": the memory would be read for other values than it stands for. Only classes that
+// are not torch's may lack the method.
 bool method_is_true(PyObject* object, const char* name) {
   nb::object result = nb::steal(PyObject_CallMethod(object, name, nullptr));
   if (!result.is_valid()) {
+    if (is_tensor(object) || !PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
     PyErr_Clear();
     return false;
   }
-  return result.ptr() == Py_True;
+  const int truth = PyObject_IsTrue(result.ptr());
+  if (truth < 0) throw nb::python_error();
+  return truth == 1;
 }
 
 // torch marks conjugates and negatives instead of computing them, which the exchange API does not report. A real
@@ -119,6 +124,7 @@ bool is_lazy(PyObject* object, const ArrayView& view) {
 Fault import_exchange(const DLPackExchange* api, PyObject* object, ArrayView& view) {
   DLPackTensor t{};
   if (api->tensor_from_object(object, &t) != 0) {
+    if (!PyErr_ExceptionMatches(PyExc_Exception)) throw nb::python_error();  // Ctrl-C is no answer
     PyErr_Clear();
     return Fault::layout;
   }

@@ -221,17 +221,30 @@ nb::object device_zeros(int device, DType dtype, std::span<const std::int64_t> s
   return object;
 }
 
-void device_zero(std::span<const ArrayView> arrays) {
-  static constexpr std::int64_t no_strides[max_ndim] = {};
+namespace {
+
+// One element of zeros on a device.
+std::byte* zero_on(int device) {
   static std::mutex mutex;  // callers need not hold the interpreter's lock
   static auto& zeros = *new std::unordered_map<int, std::byte*>;
   const std::lock_guard lock(mutex);
+  std::byte*& zero = zeros[device];
+  if (zero == nullptr) zero = cuda::allocate(device, sizeof(Complex<double>));
+  return zero;
+}
+
+}  // namespace
+
+void device_zero_memory(std::span<const ArrayView> arrays) {
+  for (const ArrayView& to : arrays) zero_on(to.device);
+}
+
+void device_zero(std::span<const ArrayView> arrays) {
+  static constexpr std::int64_t no_strides[max_ndim] = {};
   std::unordered_map<int, std::pair<std::vector<ArrayView>, std::vector<ArrayView>>> by_device;
   for (const ArrayView& to : arrays) {
-    std::byte*& zero = zeros[to.device];
-    if (zero == nullptr) zero = cuda::allocate(to.device, sizeof(Complex<double>));
     ArrayView from = to;
-    from.data = zero;
+    from.data = zero_on(to.device);
     from.strides = no_strides;
     by_device[to.device].first.push_back(to);
     by_device[to.device].second.push_back(from);

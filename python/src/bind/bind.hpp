@@ -16,6 +16,7 @@ void bind_walks(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_machine(nb::module_& m);
 
+bool is_numpy_bool(PyObject* object);
 // A hyperparameter from Python; the rule's name is for messages.
 Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind);
 

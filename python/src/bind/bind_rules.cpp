@@ -28,11 +28,6 @@ const char* wanted(FieldKind kind) {
   return "";
 }
 
-bool is_numpy_bool(PyObject* object) {
-  const std::string_view name = Py_TYPE(object)->tp_name;
-  return name == "numpy.bool" || name == "numpy.bool_";
-}
-
 // False: not a real number.
 bool read_number(PyObject* object, double& out) {
   if (PyBool_Check(object) || is_numpy_bool(object) || !PyNumber_Check(object)) return false;
@@ -109,6 +104,11 @@ nb::tuple values_of(const RuleValue& rule) {
 }
 
 }  // namespace
+
+bool is_numpy_bool(PyObject* object) {
+  const std::string_view name = Py_TYPE(object)->tp_name;
+  return name == "numpy.bool" || name == "numpy.bool_";
+}
 
 Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind) {
   PyObject* o = object.ptr();

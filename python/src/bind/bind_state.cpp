@@ -136,7 +136,7 @@ nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const 
   constexpr const char* call = "update";
   std::vector<PyObject*> higher;
   for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
-  GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .zero = false, .higher = higher};
+  GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .higher = higher};
   if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
   std::unique_ptr<State> new_state;
   CopiedModel copy = state.copied_model(node, model.ptr(), call, new_state);
@@ -179,8 +179,9 @@ void bind_nodes(nb::class_<State>& cls) {
 constexpr const char* duplicated_doc =
     R"(A model together with the arrays its gradients are accumulated in, as one argument.
 
-`setup` looks at the model only; `update_` and `update` take the gradients from it, those of a tied array once: they
-have been accumulated already. It may not stand inside a model.
+`setup` looks at the model only; `update_` and `update` take the gradients from it. They have been accumulated already:
+of a tied array one and the same gradient (or views of the same elements) counts once, different ones are summed. It may
+not stand inside a model.
 
 Args:
     model: any model.

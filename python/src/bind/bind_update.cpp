@@ -19,9 +19,12 @@ Args:
     model: the model `setup` was given, or the part of it that belongs to `state`; or `Duplicated(model, grads)`.
     grads: gradients, a tree of the model's shape. `None` or a missing key leaves what is below untouched,
         its clock too. With a layout, a flat vector is accepted as well. Not given at all: each array's own
-        gradient, `.grad` of torch parameters; an array without one is left untouched.
+        gradient, `.grad` of torch parameters; an array without one is left untouched. Gradients of a tied array are
+        summed: in a tree at each place, kept ones once for each array object.
     *higher: gradients of higher order, for user-defined rules; built-in rules do not look at them.
-    zero_grad: set the gradients to zero afterwards; only where the arrays or `Duplicated` keep them.
+    zero_grad: what becomes of the gradients after the step, where the arrays or `Duplicated` keep them: `True` sets
+        each `.grad` to None, frozen leaves' too; `"zeros"` sets the arrays to zero, which to rules with moments is
+        another thing. The gradients of `Duplicated` are arrays to be added to: both mean zeros.
     stream: for arrays on CUDA devices, the stream to enqueue on: a handle, or torch's or CuPy's object. By default
         the one the arrays' library is using. Ordering it with others is then the caller's.
 
@@ -48,6 +51,19 @@ Example:
 constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
 constexpr int name_count = int(std::size(names));
 
+ZeroGrad zero_grad_from(PyObject* given) {
+  if (PyBool_Check(given) || is_numpy_bool(given)) {
+    const int truth = PyObject_IsTrue(given);
+    if (truth < 0) throw nb::python_error();
+    return truth == 1 ? ZeroGrad::to_none : ZeroGrad::no;
+  }
+  const bool is_text = PyUnicode_Check(given);
+  if (is_text && PyUnicode_CompareWithASCIIString(given, "zeros") == 0) return ZeroGrad::to_zeros;
+  const std::string expected = "update_: zero_grad must be False, True (.grad becomes None) or \"zeros\", got ";
+  if (is_text) value_error(expected + nb::repr(given).c_str());
+  type_error(expected + "a " + type_name(given));
+}
+
 struct Arguments {
   PyObject* given[name_count] = {};  // borrowed; null: not given
   std::span<PyObject* const> higher;
@@ -55,7 +71,7 @@ struct Arguments {
   PyObject* state() const { return given[0]; }
   PyObject* model() const { return given[1]; }
   PyObject* grads() const { return given[2]; }
-  bool zero() const { return given[3] != nullptr && PyObject_IsTrue(given[3]) == 1; }
+  ZeroGrad zero() const { return given[3] == nullptr ? ZeroGrad::no : zero_grad_from(given[3]); }
   std::optional<void*> stream() const { return given[4] == nullptr ? std::nullopt : stream_from(given[4]); }
 };
 
@@ -99,8 +115,9 @@ GradientSource source_of(const Arguments& arguments, PyObject*& model) {
       type_error("update_: got Duplicated(model, grads) and gradients as well; pass one of them");
     model = pair->model.ptr();
     source.tree = pair->grads.ptr();
+    if (source.zero == ZeroGrad::to_none) source.zero = ZeroGrad::to_zeros;  // there is nothing to set to None
   }
-  if (source.zero && !source.once)
+  if (source.zero != ZeroGrad::no && !source.once)
     type_error(
         "update_: zero_grad is for gradients that the arrays or Duplicated keep; these were given as an argument");
   if (source.tree == nullptr) source.kept_by = model;

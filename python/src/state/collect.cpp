@@ -154,7 +154,6 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
     ArrayView x, dx;
     read_parameter(place, x, call);
     if (!is_tie(x, update.x)) refuse_untied(*spec_, place, call);
-    if (source.once && update.dx.present) continue;
     if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
 }
@@ -184,6 +183,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
   if (source.tree == nullptr) {
     if (!keeps_gradient(source.kept_by)) refuse_without_gradient(source.kept_by, "the flat vector", call);
     kept = kept_gradient(source.kept_by);
+    if (!kept.is_none() && source.zero == ZeroGrad::to_none) resets_.keepers.push_back(nb::borrow(source.kept_by));
   }
   PyObject* gradients = kept.is_valid() ? kept.ptr() : source.tree;
   const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) &&
@@ -192,11 +192,14 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     gradients_.begin(root);
     gradients_.put(root, gradients);
     gradients_.own();
+    if (source.zero == ZeroGrad::to_zeros) resets_.found.push_back(nb::borrow(gradients));
     python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
     read_vector(gradients_[root], g, "the flat gradient");
     note_imported(gradients_[root]);
   } else {
     walk_gradients(*spec_, root, gradients, call, gradients_);
+    if (source.once && spec_->tied()) drop_repeated(root);
+    if (source.zero == ZeroGrad::to_zeros) note_found(root);
   }
   used_ = permuted_used_ = 0;
   further_.clear();
@@ -210,7 +213,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
       if (given_flat) segment(g, place.leaf, update.dx);
     }
     ArrayView dx;
-    if (given_flat || (source.once && update.dx.present)) continue;
+    if (given_flat) continue;
     if (read_gradient(place, dx, call)) add_gradient(update, dx);
   }
 }

@@ -1,7 +1,7 @@
-// kept.cpp: reading and zeroing gradients that the arrays keep.
+// kept.cpp: reading the gradients that arrays keep.
 #include "state/kept.hpp"
 
-#include <cstring>
+#include <algorithm>
 #include <string>
 
 #include "arrays/array.hpp"
@@ -26,69 +26,96 @@ nb::object kept_gradient(PyObject* array) {
 }
 
 void State::find_gradients(std::uint32_t root, const GradientSource& source, const char* call) {
-  if (source.tree != nullptr) return borrow_gradients(*spec_, root, source.tree, call, model_, gradients_);
-  model_.own();
-  const bool of_this_model = source.kept_by == model_[root];  // not of one that this is a copy of
-  if (of_this_model) gradients_.begin(root);
-  else walk_model(*spec_, root, source.kept_by, call, gradients_);
-  gradients_.own();
-  const Node& top = spec_->nodes[root];
-  std::vector<bool> found(spec_->tied() ? leaves_.size() : 0);
-  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
-    const Place& place = spec_->places[p];
-    nb::object gradient;
-    if (found.empty() ||
-        !found[place.leaf]) {  // a tied leaf's places may be views, which hold none: ask until one does
+  if (source.tree != nullptr) {
+    borrow_gradients(*spec_, root, source.tree, call, model_, gradients_);
+  } else {
+    model_.own();
+    const bool of_this_model = source.kept_by == model_[root];  // not of one that this is a copy of
+    if (of_this_model) gradients_.begin(root);
+    else walk_model(*spec_, root, source.kept_by, call, gradients_);
+    gradients_.own();
+    const Node& top = spec_->nodes[root];
+    for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+      const Place& place = spec_->places[p];
       PyObject* array = of_this_model ? model_[place.node] : gradients_[place.node];
       if (!keeps_gradient(array))
         refuse_without_gradient(array, "parameter at \"" + spec_->text(place.node) + "\"", call);
-      const bool is_view = !found.empty() && !nb::cast<bool>(nb::borrow(array).attr("is_leaf"));
-      gradient = is_view ? nb::none() : kept_gradient(array);  // torch warns about asking a view
+      // A tied leaf's places may be views, which hold none, and torch warns about asking one.
+      const bool is_view = spec_->tied() && !nb::cast<bool>(nb::borrow(array).attr("is_leaf"));
+      nb::object gradient = is_view ? nb::none() : kept_gradient(array);
       if (gradient.is_none()) gradient = {};
-      else if (!found.empty()) found[place.leaf] = true;
+      else if (source.zero == ZeroGrad::to_none) resets_.keepers.push_back(nb::borrow(array));
+      gradients_.replace(place.node, std::move(gradient));
     }
-    gradients_.replace(place.node, std::move(gradient));
   }
+  if (source.once && spec_->tied()) drop_repeated(root);
+  if (source.zero == ZeroGrad::to_zeros) note_found(root);
 }
 
-// Refuses what zero_gradients could not write, before anything is.
-void State::check_zeroable(std::uint32_t root, const char* call) {
+// Reading a gradient may put another array in its place.
+void State::note_found(std::uint32_t root) {
   const Node& top = spec_->nodes[root];
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p)
+    resets_.found.push_back(nb::borrow(gradients_[spec_->places[p].node]));
+}
+
+namespace {
+
+// A gradient as it lies in memory, with the leaf's axes.
+struct Lying {
+  ArrayView view;
+  nb::object read_from;
+  Fault fault;
+  std::int64_t memory[2 * max_ndim];
+
+  Lying(PyObject* gradient, const Place& place) : fault(read_any(gradient, view, read_from)) {
+    if (has_view() && !place.axes.empty() && place.axes.size() == static_cast<std::size_t>(view.ndim))
+      permute_axes(view, place.axes, memory);
+  }
+  bool has_view() const { return fault == Fault::none || fault == Fault::lazy; }
+};
+
+bool same_marks(PyObject* a, PyObject* b) {
+  for (const char* mark : {"is_conj", "is_neg"})
+    if (!nb::borrow(a).attr(mark)().equal(nb::borrow(b).attr(mark)())) return false;
+  return true;
+}
+
+}  // namespace
+
+// Whether two places hold one gradient: the same array, or views of the same elements.
+bool State::same_gradient(const Place& a, const Place& b) {
+  PyObject *first = gradients_[a.node], *second = gradients_[b.node];
+  if (first == nullptr || second == nullptr) return false;
+  if (first == second && a.axes == b.axes) return true;
+  const Lying l(first, a), r(second, b);
+  if (!l.has_view() || !r.has_view()) return false;
+  const auto shape = [](const ArrayView& v) { return std::span(v.shape, static_cast<std::size_t>(v.ndim)); };
+  if (first == second) return std::ranges::equal(shape(l.view), shape(r.view));  // otherwise its shape is an error
+  return is_tie(l.view, r.view) && l.fault == r.fault && (l.fault != Fault::lazy || same_marks(first, second));
+}
+
+// Kept gradients have been accumulated: one that stands at several places of a leaf counts once, in the first of them.
+void State::drop_repeated(std::uint32_t root) {
+  own_objects();
+  const Node& top = spec_->nodes[root];
+  std::vector<std::pair<std::uint32_t, std::uint32_t>> tied;  // leaf, place
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
-    const std::uint32_t node = spec_->places[p].node;
-    ArrayView g;
-    if (gradients_[node] == nullptr || read_array(gradients_[node], g) != Fault::none) continue;
-    bool repeats = false;
-    for (int i = 0; i < g.ndim; ++i) repeats |= g.strides != nullptr && g.strides[i] == 0 && g.shape[i] > 1;
-    if (!g.writable || repeats)
-      value_error(std::string(call) + ": gradient at \"" + spec_->text(node) + "\" cannot be set to zero: it is " +
-                  (g.writable ? "a broadcast view" : "read-only") + "; pass zero_grad=False, or a writable copy");
+    const std::uint32_t leaf = spec_->places[p].leaf, first = spec_->first_place[leaf];
+    if (p == first) continue;
+    if (first >= top.place_begin) tied.emplace_back(leaf, first);
+    tied.emplace_back(leaf, p);
   }
-}
-
-void State::zero_gradients(std::uint32_t root) {
-  nb::list tensors, others;
-  std::vector<ArrayView> on_devices;
-  const Node& top = spec_->nodes[root];
-  const auto zero = [&](PyObject* object) {
-    ArrayView g;
-    if (object == nullptr || read_array(object, g) != Fault::none) return;
-    if (g.device != on_host) {
-      on_devices.push_back(g);
-      if (is_tensor(object)) tensors.append(nb::borrow(object));
-    } else if (is_contiguous(g) && g.writable) {
-      if (size_of(g) > 0) std::memset(g.data, 0, static_cast<std::size_t>(size_of(g) * size_of(g.dtype)));
-      if (!is_numpy(object)) tensors.append(nb::borrow(object));
-    } else {
-      others.append(nb::borrow(object));
-    }
-  };
-  if (layout_ && gradients_[root] != nullptr && !is_container(kind_of(gradients_[root]))) zero(gradients_[root]);
-  else
-    for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) zero(gradients_[spec_->places[p].node]);
-  device_zero(on_devices);
-  if (nb::len(tensors) > 0) bump_versions(tensors);
-  if (nb::len(others) > 0) nb::module_::import_("optimisers._arrays").attr("zero")(others);
+  std::ranges::sort(tied);
+  tied.erase(std::ranges::unique(tied).begin(), tied.end());
+  for (std::size_t i = 0; i < tied.size(); ++i) {
+    const Place& place = spec_->places[tied[i].second];
+    for (std::size_t before = i; before-- > 0 && tied[before].first == tied[i].first;)
+      if (same_gradient(spec_->places[tied[before].second], place)) {
+        gradients_.replace(place.node, {});
+        break;
+      }
+  }
 }
 
 }  // namespace optimisers::python

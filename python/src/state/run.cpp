@@ -36,8 +36,8 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     return;
   }
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
-  if (source.zero) own_objects();
-  if (source.zero) check_zeroable(root, call);
+  if (source.zero == ZeroGrad::to_none) prepare_none();
+  if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
   if (user_stages_.empty()) {
     run({updates_.data(), used_});
   } else {
@@ -50,7 +50,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   if (has_imported_) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
   tell_torch(root, layout_ ? model : nullptr);
-  if (source.zero) zero_gradients(root);
+  if (source.zero != ZeroGrad::no) reset_gradients(source.zero);
 }
 
 void State::wait() {

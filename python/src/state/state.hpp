@@ -47,14 +47,27 @@ struct UserStages {
   std::vector<nb::object> states;  // what the stages' init returned; null until set
 };
 
+// What becomes of gradients that are kept, after the step.
+enum class ZeroGrad : std::uint8_t { no, to_none, to_zeros };
+
 // Where a call's gradients are.
 struct GradientSource {
   PyObject* tree = nullptr;     // of the model's shape
   PyObject* kept_by = nullptr;  // or: the model whose arrays hold theirs (.grad)
-  bool once = false;            // a tied leaf's places hold one gradient, not parts of a sum
-  bool zero = false;            // zero them afterwards
+  bool once = false;            // one array at several places of a tied leaf is one gradient, not parts of a sum
+  ZeroGrad zero = ZeroGrad::no;
   std::span<PyObject* const> higher = {};
   std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
+};
+
+// What zero_grad does once the step has run, made ready before it.
+struct Resets {
+  std::vector<nb::object> keepers;  // whose .grad becomes None
+  nb::object enter, exit;           // keep overrides of torch's functions out meanwhile
+  std::vector<nb::object> found;    // the gradients at the places, or the flat one, as they were found
+  std::vector<ArrayView> zeroed;
+  std::vector<ArrayView> on_devices;
+  nb::object tensors;  // among them
 };
 
 // Of the devices the leaves are on.
@@ -108,8 +121,13 @@ class State {
   void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
   void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
   void find_gradients(std::uint32_t root, const GradientSource& source, const char* call);
-  void check_zeroable(std::uint32_t root, const char* call);
-  void zero_gradients(std::uint32_t root);
+  void drop_repeated(std::uint32_t root);
+  bool same_gradient(const Place& a, const Place& b);
+  void note_found(std::uint32_t root);
+  std::vector<ArrayView> unchecked_parameters() const;
+  void prepare_none();
+  void prepare_zeros(std::uint32_t root, const char* call);
+  void reset_gradients(ZeroGrad how);
   bool lets_go() const;
   std::optional<Examined> collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source);
   std::optional<Examined> walk_plain(PyObject* model, PyObject* gradients);
@@ -152,7 +170,8 @@ class State {
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
   std::size_t permuted_used_ = 0;
   std::vector<nb::object> imported_;  // what views of this call are of
-  std::vector<nb::object> held_;      // JAX's, which must not free what the last call may still be reading
+  Resets resets_;
+  std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
 
   std::mutex mutex_;
   std::atomic<std::thread::id> user_{};

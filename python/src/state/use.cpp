@@ -42,6 +42,7 @@ void Use::release() {
   state_.model_.clear();
   state_.gradients_.clear();
   state_.imported_.clear();
+  state_.resets_ = {};
   state_.streams_.reset();
   if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.user_.store({});

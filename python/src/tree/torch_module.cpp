@@ -15,7 +15,9 @@ PyObject* dict_in(PyObject* attributes, const char* name, PyObject*& interned) {
 bool requires_grad(PyObject* parameter) {
   nb::object flag = nb::steal(PyObject_GetAttrString(parameter, "requires_grad"));
   if (!flag.is_valid()) throw nb::python_error();
-  return PyObject_IsTrue(flag.ptr()) == 1;
+  const int truth = PyObject_IsTrue(flag.ptr());
+  if (truth < 0) throw nb::python_error();
+  return truth == 1;
 }
 
 }  // namespace

@@ -198,6 +198,16 @@ def test_kept_gradients_are_set_to_zero():
         opt.update_(state, read_only, zero_grad=True)
 
 
+def test_kept_gradients_of_a_tied_array_count_once_for_each_array():
+    g = sized((3, 4), "float32", 1), sized((4, 3), "float32", 2)
+    for second, want in ((CudaArray(g[1]), -(g[0] + g[1].T)), (None, -g[0])):
+        w, first = CudaArray(np.zeros((3, 4), np.float32)), CudaArray(g[0] * 1)
+        pair = opt.Duplicated({"a": w, "b": w.transpose((1, 0))}, {"a": first, "b": second or first.transpose((1, 0))})
+        opt.update_(opt.setup(opt.Descent(1.0), pair), pair, zero_grad=True)
+        assert bits(w.host) == bits(want)
+        assert not any(host(a).any() for a in pair.grads.values())
+
+
 # --------------------------------------------------------------------------------------------- to_device
 
 
