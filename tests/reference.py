@@ -144,49 +144,57 @@ def adamw(h, c, x, dx, s):
     return h.eta * (u + h.lambda_ * x) if h.couple else h.eta * u + h.lambda_ * x
 
 
-@rule("RAdam", zeros("m", real=("v",)), **ADAM)
+@rule("RAdam", zeros("m", real=("v",)), **ADAM, pytorch=False)
 def radam(h, c, x, dx, s):
-    """Rectifies for rho > 4 as the paper (PyTorch: > 5); the paper has no epsilon."""
+    """Rectifies for rho > 4 as the paper, which has no epsilon; PyTorch for > 5, with epsilon beside sqrt(v)."""
     moments(h, dx, s)
     m_hat = s["m"] / (1 - c.beta1_t)
     rho_inf = 2 / (1 - h.beta[1]) - 1
     rho = rho_inf - 2 * c.t * c.beta2_t / (1 - c.beta2_t)
-    if not rho > 4:
+    if not rho > (5 if h.pytorch else 4):
         return h.eta * m_hat
     r = np.sqrt((rho - 4) * (rho - 2) * rho_inf / ((rho_inf - 4) * (rho_inf - 2) * rho))
+    if h.pytorch:
+        return h.eta * r * m_hat * np.sqrt(1 - c.beta2_t) / (np.sqrt(s["v"]) + h.epsilon)
     return h.eta * r * m_hat / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon)
 
 
-@rule("NAdam", zeros("m", real=("v",)), **ADAM)
+@rule("NAdam", zeros("m", real=("v",)), **ADAM, pytorch=False, momentum_decay=4e-3)
 def nadam(h, c, x, dx, s):
     """Deviates from Dozat (2016): no momentum schedule, and the second moment is multiplied by beta2 once more."""
     moments(h, dx, s)
-    next_product = c.beta1_t * h.beta[0]
-    m_bar = h.beta[0] * s["m"] / (1 - next_product) + (1 - h.beta[0]) * dx / (1 - c.beta1_t)
-    return h.eta * m_bar / (np.sqrt(h.beta[1] * s["v"] / (1 - c.beta2_t)) + h.epsilon)
+    mu = next_mu = h.beta[0]
+    if h.pytorch:  # Dozat's schedule
+        mu, next_mu = (h.beta[0] * (1 - 0.5 * 0.96 ** (t * h.momentum_decay)) for t in (c.t, c.t + 1))
+    c.product = getattr(c, "product", 1.0) * mu
+    m_bar = next_mu * s["m"] / (1 - c.product * next_mu) + (1 - mu) * dx / (1 - c.product)
+    factor = 1 if h.pytorch else h.beta[1]
+    return h.eta * m_bar / (np.sqrt(factor * s["v"] / (1 - c.beta2_t)) + h.epsilon)
 
 
-@rule("AdaMax", zeros("m", real=("u",)), **ADAM)
+@rule("AdaMax", zeros("m", real=("u",)), **ADAM, pytorch=False)
 def adamax(h, c, x, dx, s):
-    """The paper has no epsilon."""
+    """The paper has no epsilon; PyTorch adds it inside the maximum."""
     s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    if h.pytorch:
+        s["u"] = np.maximum(h.beta[1] * s["u"], np.abs(dx) + h.epsilon)
+        return h.eta / (1 - c.beta1_t) * s["m"] / s["u"]
     s["u"] = np.maximum(h.beta[1] * s["u"], np.abs(dx))
     return h.eta / (1 - c.beta1_t) * s["m"] / (s["u"] + h.epsilon)
 
 
 def amsgrad_start(h: SimpleNamespace, x: Array) -> Slots:
-    return {
-        "m": np.full_like(x, h.epsilon),
-        "v": np.full_like(x.real, h.epsilon),
-        "w": np.full_like(x.real, h.epsilon),
-    }
+    start = 0 if h.pytorch else h.epsilon
+    return {"m": np.full_like(x, start), "v": np.full_like(x.real, start), "w": np.full_like(x.real, start)}
 
 
-@rule("AMSGrad", amsgrad_start, **ADAM)
+@rule("AMSGrad", amsgrad_start, **ADAM, pytorch=False)
 def amsgrad(h, c, x, dx, s):
     """No bias correction, as the paper; deviates from it in starting m, v and w at epsilon and adding epsilon."""
     moments(h, dx, s)
     s["w"] = np.maximum(s["w"], s["v"])
+    if h.pytorch:
+        return h.eta * (s["m"] / (1 - c.beta1_t)) / (np.sqrt(s["w"] / (1 - c.beta2_t)) + h.epsilon)
     return h.eta * s["m"] / (np.sqrt(s["w"]) + h.epsilon)
 
 

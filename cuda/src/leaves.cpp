@@ -216,9 +216,7 @@ class Leaves final : public DeviceLeaves {
       for (std::size_t k = 0; k < group.slots.size(); ++k) {
         const GroupSlot& slot = group.slots[k];
         if (slot.start < 0) continue;
-        double value;
-        std::memcpy(&value, state_.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start,
-                    sizeof value);
+        const double value = start_of(group, slot, state_.row_of(i));
         const FillTable table{group.arenas[k].data() + leaf.offset * size_of(slot.dtype), leaf.size, value, slot.dtype};
         check(driver_in_use().launch(device_, stream(device_), kernel_number<Fill>, &table,
                                      unsigned((leaf.size + Fill::elements - 1) / Fill::elements)),

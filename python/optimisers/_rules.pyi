@@ -134,11 +134,14 @@ class RAdam(BuiltinRule):
     def beta(self) -> tuple[float, float]: ...
     @property
     def epsilon(self) -> float: ...
+    @property
+    def pytorch(self) -> bool: ...
     def __init__(
         self,
         eta: float = 0.001,
         beta: Sequence[float] = (0.9, 0.999),
         epsilon: float = 1e-08,
+        pytorch: bool = False,
     ) -> None: ...
 
 class NAdam(BuiltinRule):
@@ -148,11 +151,17 @@ class NAdam(BuiltinRule):
     def beta(self) -> tuple[float, float]: ...
     @property
     def epsilon(self) -> float: ...
+    @property
+    def pytorch(self) -> bool: ...
+    @property
+    def momentum_decay(self) -> float: ...
     def __init__(
         self,
         eta: float = 0.001,
         beta: Sequence[float] = (0.9, 0.999),
         epsilon: float = 1e-08,
+        pytorch: bool = False,
+        momentum_decay: float = 0.004,
     ) -> None: ...
 
 class AdaMax(BuiltinRule):
@@ -162,11 +171,14 @@ class AdaMax(BuiltinRule):
     def beta(self) -> tuple[float, float]: ...
     @property
     def epsilon(self) -> float: ...
+    @property
+    def pytorch(self) -> bool: ...
     def __init__(
         self,
         eta: float = 0.001,
         beta: Sequence[float] = (0.9, 0.999),
         epsilon: float = 1e-08,
+        pytorch: bool = False,
     ) -> None: ...
 
 class AMSGrad(BuiltinRule):
@@ -176,11 +188,14 @@ class AMSGrad(BuiltinRule):
     def beta(self) -> tuple[float, float]: ...
     @property
     def epsilon(self) -> float: ...
+    @property
+    def pytorch(self) -> bool: ...
     def __init__(
         self,
         eta: float = 0.001,
         beta: Sequence[float] = (0.9, 0.999),
         epsilon: float = 1e-08,
+        pytorch: bool = False,
     ) -> None: ...
 
 class OAdam(BuiltinRule):

@@ -44,7 +44,8 @@ static std::span<const SlotInfo> slots_of() {
   static const auto slots = [] {
     std::array<SlotInfo, max_slots<R>> a{};
     for (std::size_t i = 0; i < a.size(); ++i)
-      a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1};
+      a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1,
+              R::slots[i].unless ? offset_of(R::slots[i].unless) : -1};
     return a;
   }();
   return slots;

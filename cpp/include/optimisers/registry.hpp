@@ -33,7 +33,8 @@ struct FieldInfo {
 struct SlotInfo {
   const char* name;
   bool real;
-  int start;  // offset of the double it starts at, -1: zero
+  int start;   // offset of the double it starts at, -1: zero
+  int unless;  // offset of the flag that makes it start at zero all the same, -1: none
 };
 
 struct RuleInfo {

@@ -72,6 +72,7 @@ struct Slot {
   bool real = false;               // real-valued for a complex leaf (second moments, step sizes)
   double Rule::* start = nullptr;  // starts at this hyperparameter; zero otherwise
   bool Rule::* when = nullptr;     // exists only if this hyperparameter is true
+  bool Rule::* unless = nullptr;   // starts at zero all the same if this one is true
 };
 
 struct NoClock {};

@@ -1,5 +1,6 @@
 // group.hpp: leaves that share a program and a type: one arena per slot, one row of rules and clocks per leaf.
 #pragma once
+#include <cstring>
 #include <vector>
 
 #include "cpu/kernels.hpp"
@@ -44,7 +45,8 @@ struct GroupSlot {
   const char* name;
   DType dtype;
   int stage;
-  int start;  // offset in the stage's rule of the double it starts at, -1: zero
+  int start;   // offset in the stage's rule of the double it starts at, -1: zero
+  int unless;  // and of the flag that makes it start at zero all the same, -1: none
 };
 
 struct Group {
@@ -77,6 +79,17 @@ inline double* clock_of(const Stage& stage, std::byte* row) {
 }
 inline const double* clock_of(const Stage& stage, const std::byte* row) {
   return reinterpret_cast<const double*>(row + stage.clock_offset);
+}
+
+// What a slot of the leaf with this row starts at.
+inline double start_of(const Group& group, const GroupSlot& slot, const std::byte* row) {
+  if (slot.start < 0) return 0;
+  const std::byte* rule = row + group.stages[std::size_t(slot.stage)].rule_offset;
+  bool zero = false;
+  if (slot.unless >= 0) std::memcpy(&zero, rule + slot.unless, sizeof zero);
+  double value = 0;
+  if (!zero) std::memcpy(&value, rule + slot.start, sizeof value);
+  return value;
 }
 
 // A group's stages on the row of one leaf.

@@ -81,9 +81,7 @@ void start(Optimiser::State& state, Optimiser::Leaf i, const ArrayView& x, std::
   for (std::size_t k = 0; k < group.slots.size(); ++k) {
     const GroupSlot& slot = group.slots[k];
     if (slot.start < 0) continue;
-    double value;
-    std::memcpy(&value, state.row_of(i) + group.stages[std::size_t(slot.stage)].rule_offset + slot.start, sizeof value);
-    fill_slot(at(group.arenas[k], slot.dtype), end - begin, slot.dtype, value);
+    fill_slot(at(group.arenas[k], slot.dtype), end - begin, slot.dtype, start_of(group, slot, state.row_of(i)));
   }
   if (group.master) cpu::load(x, begin, end - begin, group.compute, at(group.masters, group.compute));
 }

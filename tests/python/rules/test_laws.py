@@ -207,7 +207,7 @@ def adjustable(spec):
 ADJUSTED = {
     "eta": 0.002, "rho": 0.5, "beta": (0.5, 0.9), "epsilon": 1e-2, "lambda_": 0.2, "delta": 0.6, "omega": 0.5,
     "p": 1.0, "n": 2, "ell": (0.6, 1.3), "gamma": (1e-3, 2e-3), "throw": False, "couple": False,
-    "scope": "global",
+    "scope": "global", "pytorch": True,
 }  # fmt: skip
 
 

@@ -117,6 +117,7 @@ NUMBERS = {
     "lambda_": (0.0, 0.05), "delta": (0.7, 10.0), "omega": (0.1, 10.0), "p": (2.0, 1.0, float("inf"), 3.5),
     "n": (1, 2, 3), "ell": ((0.5, 1.2), (1.0, 1.0)), "gamma": ((1e-6, 50.0), (0.02, 0.04)),
     "centred": (False, True), "couple": (True, False), "throw": (True, False), "scope": ("leaf", "global"),
+    "pytorch": (False, True), "momentum_decay": (4e-3, 0.1),
 }  # fmt: skip
 
 
