@@ -14,7 +14,8 @@ from pathlib import Path
 # From the bottom of the house to its roof; names relative to cpp/include/optimisers and cpp/src.
 LAYERS = [
     "config.hpp  optimisers.h",
-    "math.hpp  error.hpp  isa.hpp  threads.hpp",
+    "math.hpp  error.hpp  isa.hpp  threads.hpp  environment.hpp  made_once.hpp",
+    "pool.hpp",
     "dtype.hpp  refuse.hpp  result.hpp  memory/arena.hpp  plan/clocks.hpp  plan/norm_terms.hpp",
     "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp",
     "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  flat/flat_parts.hpp  sweeps.hpp"
@@ -32,6 +33,7 @@ LAYERS = [
 # A source sees what its header sees, and the header; these see more, up to the header named here.
 SEES = {
     "memory/array.cpp": "memory/overlap.hpp",
+    "threads.cpp": "pool.hpp",
     "rules/registry.cpp": "rules/all.hpp",
     "rules/parse.cpp": "chain.hpp",
     "cpu/isa.cpp": "cpu/kernels.hpp",

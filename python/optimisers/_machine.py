@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from . import _core
-from ._core import get_num_threads, set_num_threads
+from ._core import InvalidValueError, get_num_threads, set_num_threads
 
 __all__ = ["Doctor", "doctor", "get_num_threads", "set_num_threads"]
 
@@ -22,6 +22,7 @@ class Doctor:
         "isa_note",
         "numpy",
         "threads",
+        "threads_note",
         "torch",
         "version",
     )
@@ -29,7 +30,11 @@ class Doctor:
     def __init__(self) -> None:
         self.version: str = _core.version
         self.isa, self.isa_available, self.isa_note = _core.isa()
-        self.threads: int = get_num_threads()
+        try:
+            self.threads: int = get_num_threads()
+            self.threads_note = ""
+        except InvalidValueError as error:
+            self.threads, self.threads_note = 0, f" ({error}; set_num_threads overrules it)"
         self.cuda, self.cuda_reason, self.cuda_devices = _core.cuda_status()
         self.numpy: str | None = _loaded_version("numpy")
         self.torch: str | None = _loaded_version("torch")
@@ -39,7 +44,7 @@ class Doctor:
         lines = [
             ("optimisers", self.version),
             ("instruction set", f"{self.isa} (of {', '.join(self.isa_available)}){note}"),
-            ("threads", str(self.threads)),
+            ("threads", f"{self.threads}{self.threads_note}"),
             ("CUDA", f"on: {', '.join(self.cuda_devices)}" if self.cuda else f"off: {self.cuda_reason}"),
             ("NumPy", self.numpy or "not loaded"),
             ("torch", self.torch or "not loaded"),

@@ -7,13 +7,15 @@
 
 namespace optimisers::python {
 
-// Like nanobind's gil_scoped_release, but safe in a daemon thread that outlives the interpreter: asking a finalising
-// interpreter for its lock ends the thread by unwinding, which C++ destructors turn into a crash. Python 3.14 lets
-// such threads wait for the end of the process, and so does this.
+// Like nanobind's gil_scoped_release, but safe where the interpreter ends. A daemon thread that outlives it: asking a
+// finalising interpreter for its lock ends the thread by unwinding, which C++ destructors turn into a crash. Python
+// 3.14 lets such threads wait for the end of the process, and so does this. The thread that ends the interpreter, in a
+// `__del__` or a callback: it is the only one that runs, and keeps the lock.
 class Unlocked {
  public:
-  Unlocked() : state_(PyEval_SaveThread()) {}
+  Unlocked() : state_(finalising() ? nullptr : PyEval_SaveThread()) {}
   ~Unlocked() {
+    if (state_ == nullptr) return;
     while (finalising()) std::this_thread::sleep_for(std::chrono::hours(1));
     PyEval_RestoreThread(state_);
   }

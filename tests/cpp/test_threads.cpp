@@ -2,10 +2,17 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <chrono>
 #include <thread>
 #include <vector>
 
+#include "optimisers/made_once.hpp"
 #include "optimisers/threads.hpp"
+
+#if defined(__unix__)
+#include <sys/wait.h>
+#include <unistd.h>
+#endif
 
 namespace optimisers {
 namespace {
@@ -71,6 +78,31 @@ TEST_F(Threads, AnExecutorGetsOnePartAThread) {
   EXPECT_EQ(host.asked, 3);
   EXPECT_EQ(runs, std::vector<int>(50, 1));
 }
+
+#if defined(__unix__)
+// What the library makes at its first use may be half made in another thread when the process forks.
+TEST(FirstUse, AForkInTheMiddleOfItLeavesNoLockBehind) {
+  static std::atomic<bool> begun{false};
+  const auto value = []() -> const int& {
+    return detail::made_once([] {
+      if (!begun.exchange(true)) std::this_thread::sleep_for(std::chrono::milliseconds(200));
+      return 7;
+    });
+  };
+  std::thread first([&] { EXPECT_EQ(value(), 7); });
+  while (!begun) std::this_thread::yield();
+  const pid_t child = fork();
+  if (child == 0) {
+    alarm(20);
+    _exit(value() == 7 ? 0 : 1);
+  }
+  int status = 0;
+  ASSERT_EQ(waitpid(child, &status, 0), child);
+  EXPECT_TRUE(WIFEXITED(status) && WEXITSTATUS(status) == 0) << status;
+  first.join();
+  EXPECT_EQ(&value(), &value());
+}
+#endif
 
 }  // namespace
 }  // namespace optimisers

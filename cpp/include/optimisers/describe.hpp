@@ -3,6 +3,7 @@
 #include <cstring>
 
 #include "optimisers/kernel.hpp"
+#include "optimisers/made_once.hpp"
 #include "optimisers/registry.hpp"
 
 namespace optimisers {
@@ -23,32 +24,32 @@ constexpr FieldKind kind_of() {
 
 template <class R, class T>
 static int offset_of(T R::* member) {
-  static const R rule{};
+  const R rule{};
   return static_cast<int>(reinterpret_cast<const char*>(&(rule.*member)) - reinterpret_cast<const char*>(&rule));
 }
 
 template <class R>
 static std::span<const FieldInfo> fields_of() {
-  static const auto fields = std::apply(
-      [](const auto&... f) {
-        return std::array<FieldInfo, sizeof...(f)>{FieldInfo{f.name,
-                                                             kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(),
-                                                             f.range, f.doc, f.structural, offset_of(f.member)}...};
-      },
-      R::fields);
-  return fields;
+  return made_once([] {
+    return std::apply(
+        [](const auto&... f) {
+          return std::array<FieldInfo, sizeof...(f)>{FieldInfo{f.name,
+                                                               kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(),
+                                                               f.range, f.doc, f.structural, offset_of(f.member)}...};
+        },
+        R::fields);
+  });
 }
 
 template <class R>
 static std::span<const SlotInfo> slots_of() {
-  static const auto slots = [] {
+  return made_once([] {
     std::array<SlotInfo, max_slots<R>> a{};
     for (std::size_t i = 0; i < a.size(); ++i)
       a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1,
               R::slots[i].unless ? offset_of(R::slots[i].unless) : -1};
     return a;
-  }();
-  return slots;
+  });
 }
 
 template <class R>
@@ -127,8 +128,8 @@ static void fill_kernels(RuleInfo& info, int compute) {
 // The description of a rule that the library does not list: with kernels of its own, instantiated here.
 template <class R>
 const RuleInfo& describe_own() {
-  static const bool checked = check_rule<R>();
-  static const RuleInfo info = [] {
+  static_cast<void>(check_rule<R>());
+  return detail::made_once([] {
     RuleInfo d = detail::describe<R>(-1);
     detail::fill_kernels<R, float>(d, 0);
     detail::fill_kernels<R, double>(d, 1);
@@ -137,9 +138,7 @@ const RuleInfo& describe_own() {
       detail::fill_kernels<R, Complex<double>>(d, 3);
     }
     return d;
-  }();
-  (void)checked;
-  return info;
+  });
 }
 
 }  // namespace optimisers

@@ -127,9 +127,13 @@ OPTIMISERS_API optimisers_status optimisers_get_clock(const optimisers_state* st
 OPTIMISERS_API optimisers_status optimisers_set_clock(optimisers_state* state, int64_t leaf, int32_t stage,
                                                       int32_t clock, double value);
 
-/* Threads of the whole process, 1 to 1024. */
+/* Threads of the whole process, 1 to 1024. Where the system has fewer left, those do the work. A thread that makes a
+ * call, or runs a part for the library, needs 96 KiB of stack. */
 OPTIMISERS_API optimisers_status optimisers_set_num_threads(int32_t threads);
 OPTIMISERS_API int32_t optimisers_get_num_threads(void);
+/* Ends them, once no call needs them; the next one with work for several starts new ones. A plugin that is unloaded
+ * does this by itself. */
+OPTIMISERS_API void optimisers_shutdown_threads(void);
 /* The host's own threads: run() calls part(context, i) for i = 0 .. parts-1, each once, on any threads, and returns
  * when all have returned. run = NULL: the library's pool again. */
 typedef void (*optimisers_part)(void* context, int index);

@@ -5,9 +5,17 @@
 namespace optimisers {
 
 // 1 to 1024. Starts as OPTIMISERS_NUM_THREADS, else the number of processors this process may run on. While an
-// executor is set, get_num_threads() is its number.
+// executor is set, get_num_threads() is its number. They are started when there is work for them, with 1 MiB of stack
+// each; where the system has no more, those there are do it. A thread that makes a call needs 96 KiB of stack.
+// Throws Error(value): out of range; get_num_threads, and what else asks first: OPTIMISERS_NUM_THREADS is no such
+// number (set_num_threads overrules it).
 void set_num_threads(int threads);
 int get_num_threads();
+
+// Ends the pool's threads, when the call that uses them is over; the next call with work for several starts new ones.
+// For programs that must not have any: before a fork, or a sandbox. What was linked into a plugin ends its threads by
+// itself when that is unloaded, and at exit.
+void shutdown_threads();
 
 // A host program's own threads, in place of the pool. run() calls part(context, i) for i = 0 .. parts-1, each once,
 // on any threads, returns when all have returned, and must not throw. Results never depend on who runs the parts.
@@ -17,7 +25,8 @@ struct Executor {
   int threads = 1;  // 1 to 1024: the work of an update is cut into at most so many parts
 };
 // From the next update on, in the whole process; Executor{} is the pool again. A call that is under way keeps the
-// executor it began with, which must outlive it. Throws Error(value) for a number of threads out of range.
+// executor it began with, which must outlive it. Its threads need 96 KiB of stack, too, and may have any floating-point
+// environment. Throws Error(value) for a number of threads out of range.
 void set_executor(const Executor& executor);
 
 // Each thread has neighbouring parts, the same in every call. taken: whoever is done takes parts of the others. fixed:

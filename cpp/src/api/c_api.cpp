@@ -301,6 +301,7 @@ int32_t optimisers_get_num_threads(void) {
   (void)guarded([&] { threads = opt::get_num_threads(); });
   return threads;
 }
+void optimisers_shutdown_threads(void) { opt::shutdown_threads(); }
 optimisers_status optimisers_set_executor(optimisers_run run, void* self, int32_t threads) {
   return guarded([&] { run == nullptr ? opt::set_executor({}) : opt::set_executor({run, self, threads}); });
 }

@@ -2,6 +2,7 @@
 #pragma once
 #include <new>
 
+#include "environment.hpp"
 #include "optimisers/result.hpp"
 
 namespace optimisers {
@@ -13,6 +14,8 @@ inline Failure current_failure() noexcept {
       throw;
     } catch (const Error& e) {
       return {e.kind(), e.what(), e.leaf()};
+    } catch (const StackTooSmall& e) {
+      return {ErrorKind::memory, e.what(), {}};
     } catch (const std::bad_alloc&) {
       return {ErrorKind::memory, "out of memory", {}};
     } catch (const std::exception& e) {

@@ -7,6 +7,7 @@
 
 #include "cpu/kernels.hpp"
 #include "optimisers/error.hpp"
+#include "optimisers/made_once.hpp"
 
 namespace optimisers {
 namespace cpu {
@@ -62,7 +63,7 @@ struct Choice {
   const cpu::KernelTable* table;
 
   Choice() {
-    fetch_distance = chosen_fetch_distance();
+    if (const std::uintptr_t distance = chosen_fetch_distance(); distance != fetch_distance) fetch_distance = distance;
     const char* wish = std::getenv("OPTIMISERS_ISA");
     std::string wanted = wish == nullptr ? "" : wish, known;
     bool found = wanted.empty();
@@ -84,8 +85,7 @@ struct Choice {
 };
 
 const Choice& choice() {
-  static const Choice once;
-  return once;
+  return detail::made_once([] { return Choice(); });
 }
 
 }  // namespace

@@ -6,6 +6,7 @@
 
 #include "cpu/convert.hpp"
 #include "cpu/dispatch.hpp"
+#include "environment.hpp"
 #include "memory/overlap.hpp"
 #include "optimisers/threads.hpp"
 #include "plan/portions.hpp"
@@ -116,12 +117,14 @@ void for_each_part(std::span<const FlatPart> parts, F&& f) {
 }  // namespace
 
 void pack_parts(std::span<const FlatPart> parts, std::byte* flat, DType dtype) {
+  const Call here;
   for_each_part(parts, [&](const FlatPart& s, std::int64_t begin, std::int64_t n) {
     pack_part(s, begin, n, flat + (s.begin + begin) * size_of(dtype), dtype);
   });
 }
 
 void unpack_parts(const std::byte* flat, DType dtype, std::span<const FlatPart> parts) {
+  const Call here;
   const std::int64_t unit = size_of(dtype);
   for_each_part(parts, [&](const FlatPart& s, std::int64_t begin, std::int64_t n) {
     if (!s.array.present) return;

@@ -10,6 +10,7 @@
 
 #include "cpu/norms.hpp"
 #include "device.hpp"
+#include "environment.hpp"
 #include "memory/placed_arrays.hpp"
 #include "optimisers/error.hpp"
 #include "refuse.hpp"
@@ -53,6 +54,7 @@ std::vector<norms::Sum> host_sums(std::span<const ArrayView> arrays, double p) {
 }  // namespace
 
 double norm(std::span<const ArrayView> arrays, double p) {
+  const Call here;
   if (p == 0 || std::isnan(p))
     throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + std::to_string(p));
   std::vector<norms::Sum> sums(arrays.size());
@@ -68,6 +70,7 @@ double norm(std::span<const ArrayView> arrays, double p) {
 }
 
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w, const NameOf& name_of) {
+  const Call here;
   const auto refuse = [](const std::string& message) { optimisers::refuse("lerp_: " + message); };
   const auto place = [&](std::size_t i) { return quoted(name_of(i)); };
   if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + std::to_string(w));

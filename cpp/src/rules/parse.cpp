@@ -7,6 +7,7 @@
 #include <set>
 #include <sstream>
 
+#include "environment.hpp"
 #include "optimisers/chain.hpp"
 
 namespace optimisers {
@@ -168,6 +169,7 @@ class Reader {
     while (at_ < text_.size() && (is_digit(text_[at_]) || text_[at_] == '.' || text_[at_] == 'e' || text_[at_] == 'E' ||
                                   text_[at_] == '-' || text_[at_] == '+'))
       ++at_;
+    const DefaultNumbers as_usual;
     std::istringstream digits{std::string(text_.substr(start, at_ - start))};
     digits.imbue(std::locale::classic());
     double d = 0;

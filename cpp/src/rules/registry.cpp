@@ -5,6 +5,7 @@
 #include <cstdio>
 #include <cstring>
 
+#include "environment.hpp"
 #include "optimisers/describe.hpp"
 #include "optimisers/rules/all.hpp"
 
@@ -20,6 +21,7 @@ std::array<RuleInfo, sizeof...(R)> describe_all(std::tuple<R...>*) {
 // ---- values
 
 std::string number_text(double a) {
+  const DefaultNumbers as_usual;
   char s[32];
   for (int digits = 1; digits <= 17; ++digits) {  // the shortest that reads back as the same number
     std::snprintf(s, sizeof s, "%.*g", digits, a);
@@ -113,8 +115,7 @@ std::string_view text_of(Range range) {
 }
 
 std::span<const RuleInfo> rule_registry() {
-  static const auto all = describe_all(static_cast<AllRules*>(nullptr));
-  return all;
+  return detail::made_once([] { return describe_all(static_cast<AllRules*>(nullptr)); });
 }
 
 const RuleInfo* find_rule(std::string_view name) {
@@ -147,6 +148,7 @@ Value RuleValue::get(const FieldInfo& f) const {
 }
 
 void RuleValue::set(const FieldInfo& f, const Value& value) {
+  const DefaultFloats floats;  // flushed to zero, the smallest numbers would be out of range
   const auto fail = [&](ErrorKind kind) {
     throw Error(kind, std::string(info_->text.name) + ": " + f.name + " must be " + expectation(f) + ", got " +
                           value_text(value));

@@ -5,6 +5,7 @@
 #include <cstring>
 
 #include "device.hpp"
+#include "environment.hpp"
 #include "step/state.hpp"
 
 namespace optimisers {
@@ -78,6 +79,7 @@ std::optional<SlotView> Optimiser::master(Leaf leaf) {
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+  const Call here;
   state_->call = "update";
   check_arrays(*state_, leaves, further, true);
   state_->update(leaves, further);
@@ -88,6 +90,7 @@ Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begi
 }
 
 void Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found) {
+  const Call here;
   state_->call = "update";
   refuse_what_was_found(*state_, leaves, {}, true, found);
   state_->update(leaves, {});
@@ -110,6 +113,7 @@ bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
 
 void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
                       std::span<std::byte*> out, const char* call) {
+  const Call here;
   state_->call = call;
   for (const LeafUpdate& u : leaves)
     if (state_->group_of(u.leaf).master)

@@ -6,6 +6,7 @@
 
 #include "cpu/edges.hpp"
 #include "device.hpp"
+#include "environment.hpp"
 
 namespace optimisers {
 namespace {
@@ -163,6 +164,8 @@ DeviceLeaves* Optimiser::State::device_of(Leaf leaf) {
 
 Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x, std::pmr::memory_resource* memory)
     : state_(std::make_unique<State>(std::move(leaves), memory)) {
+  const Call here;
+  (void)get_num_threads();  // a wrong OPTIMISERS_NUM_THREADS is found out here, and never in an update
   State& s = *state_;
   if (std::any_of(s.groups.begin(), s.groups.end(), starts_written))
     cpu::on_sweeping_threads(host_sizes(s), [&](std::size_t leaf, std::int64_t begin, std::int64_t end) {
@@ -177,6 +180,7 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x,
 
 Optimiser::Optimiser(const Optimiser& other)
     : state_(std::make_unique<State>(other.state_->specs, other.state_->memory)) {
+  const Call here;
   const State& from = *other.state_;
   for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
   for (std::size_t g = 0; g < from.groups.size(); ++g) copy_group(from.groups[g], state_->groups[g]);

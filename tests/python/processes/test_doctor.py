@@ -40,6 +40,23 @@ def test_a_wrong_choice_of_kernels_is_an_error_at_import(name, value):
     assert result.returncode != 0 and name in result.stderr and value in result.stderr
 
 
+def test_a_wrong_number_of_threads_can_be_overruled():
+    code = """
+import numpy as np, optimisers as opt
+x = np.ones(2)
+try:
+    opt.setup(opt.Descent(0.5), x)
+except ValueError as error:
+    print("OPTIMISERS_NUM_THREADS" in str(error) and '"many"' in str(error))
+print('"many"' in str(opt.doctor()), opt.doctor().threads)
+opt.set_num_threads(2)
+opt.update_(opt.setup(opt.Descent(0.5), x), x, x.copy())
+print(x.tolist(), opt.doctor().threads, "many" in str(opt.doctor()))
+"""
+    result = run(code, OPTIMISERS_NUM_THREADS="many")
+    assert result.stdout.split("\n")[:3] == ["True", "True 0", "[0.5, 0.5] 2 False"], result.stderr
+
+
 def test_importing_brings_in_nothing_heavy():
     heavy = ("torch", "jax", "ml_dtypes", "scipy", "dataclasses", "tqdm")
     code = "import numpy, sys; old = set(sys.modules); import optimisers; print(*set(sys.modules) - old)"
