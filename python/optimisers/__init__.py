@@ -1,5 +1,7 @@
 """Gradient-based optimisation rules for any tree of arrays, after Julia's Optimisers.jl."""
 
+from typing import TYPE_CHECKING
+
 from . import schedules
 from ._adjust import adjust, adjust_, freeze, freeze_, thaw, thaw_
 from ._chains import MixedPrecision, OptimiserChain
@@ -92,3 +94,14 @@ __all__ = [
     "wait",
 ]
 __all__ += _rule_names
+
+if not TYPE_CHECKING:  # a type checker is to see which names there are
+
+    def __getattr__(name):
+        from ._names import NAMES, attribute_message
+
+        raise AttributeError(attribute_message(__name__, name, NAMES, __all__))
+
+
+def __dir__() -> list[str]:
+    return [name for name in globals() if name.startswith("__")] + __all__

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from . import _core
 from ._core import InvalidTypeError, InvalidValueError
 from ._markers import Marker
+from ._names import foreign_rule
 from ._paths import KeyPath
 from ._rule import Rule, check_rule
 
@@ -74,7 +75,9 @@ def _tree_entries(
 ) -> _Entries:
     """A list, tuple or object of rules: entry by entry as the model has children."""
     children = _core.children(node)
-    if children is None:
+    meant_as_chain = isinstance(node, list | tuple) and node and all(isinstance(child, Rule) for child in node)
+    by_index = all(part.keys and isinstance(part.keys[0], int) for part in parts)
+    if children is None or foreign_rule(node) or (meant_as_chain and not by_index and not hasattr(node, "_fields")):
         check_rule(node, f'setup: entry "{at}" of the tree of rules' if at else "setup")
     by_key = {key: child for key, child, _ in children or ()}
     for key, rest in _grouped(parts).items():

@@ -7,6 +7,7 @@ from typing import Any
 from . import _core
 from ._core import Model
 from ._markers import Marker, marks_of
+from ._names import foreign_rule
 from ._paths import KeyPath
 from ._patterns import choose
 from ._rule import Rule, check_rule
@@ -23,6 +24,8 @@ def resolve(rule: Any, model: Model) -> tuple[list[Rule | None], Marks]:
 def _rules(rule: Any, model: Model) -> list[Rule | None]:
     if isinstance(rule, Rule):
         return [rule] * model.leaf_count()
+    if foreign_rule(rule):
+        check_rule(rule, "setup")
     if rule is not None and _core.children(rule) is not None:
         paths = [KeyPath(*path) for path, _ in model.leaves()]
         return choose(rule, paths, _marked(model, rule))

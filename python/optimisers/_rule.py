@@ -7,6 +7,7 @@ from typing import Any, ClassVar, NamedTuple
 
 from . import _core
 from ._core import InvalidTypeError
+from ._names import argument_hint, foreign_rule
 
 
 class Field(NamedTuple):
@@ -129,9 +130,39 @@ class BuiltinRule(Rule):
     _value: _core.RuleValue
     _core_names: ClassVar[tuple[str, ...]] = ()
 
+    def __new__(cls, *args: Any, **kwargs: Any) -> BuiltinRule:
+        if kwargs:
+            cls._refuse_unknown(kwargs)
+        return object.__new__(cls)
+
+    @classmethod
+    def _refuse_unknown(cls, arguments: dict[str, Any]) -> None:
+        names = [field.name for field in cls.fields]
+        known = {*names, "centered"} if "centred" in names else {*names}
+        unknown = [name for name in arguments if name not in known]
+        if unknown:
+            hints = [f"{name}: {hint}" for name in unknown if (hint := argument_hint(name))]
+            text = "".join(f"; {hint}" for hint in hints)
+            raise InvalidTypeError(
+                f"{cls.__name__} has no argument {', '.join(map(repr, unknown))}; its arguments are "
+                f"{', '.join(names)}{text}"
+            )
+
     def _set(self, *values: Any) -> None:
         cls = type(self)
-        native = _core.RuleValue(cls.__name__, dict(zip(cls._core_names, values, strict=True)))
+        try:
+            native = _core.RuleValue(cls.__name__, dict(zip(cls._core_names, values, strict=True)))
+        except InvalidTypeError as error:
+            if (
+                not values
+                or not (hasattr(values[0], "__iter__") or callable(values[0]))
+                or cls.fields[0].kind == "pair"
+            ):
+                raise
+            raise InvalidTypeError(
+                f"{error}; rules hold hyperparameters only: for a model's parameters write setup({cls.__name__}(...), "
+                "model), and for a schedule see adjust_ and Adjusting"
+            ) from None
         self._take(native)
 
     def _take(self, native: _core.RuleValue) -> None:
@@ -174,4 +205,11 @@ def check_rule(rule: object, call: str) -> None:
         return
     if isinstance(rule, type) and issubclass(rule, Rule):
         raise InvalidTypeError(f"{call}: expected a rule, got the class {rule.__name__}; write {rule.__name__}()")
-    raise InvalidTypeError(f"{call}: expected a rule such as Adam(), got {type(rule).__name__}")
+    if isinstance(rule, list | tuple) and rule and all(isinstance(stage, Rule) for stage in rule):
+        stages = ", ".join(f"{type(stage).__name__}(...)" for stage in rule)
+        raise InvalidTypeError(
+            f"{call}: expected a rule, got a {type(rule).__name__} of rules; to apply them one after the other write "
+            f"OptimiserChain({stages})"
+        )
+    foreign = foreign_rule(rule)
+    raise InvalidTypeError(f"{call}: expected a rule such as Adam(), got {foreign or type(rule).__name__}")

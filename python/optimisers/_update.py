@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 from . import _arrays, _core
 from ._core import Duplicated, InvalidTypeError, InvalidValueError
-from ._fields import fields_of, rules_inside
+from ._fields import check_structure
 from ._rule import Rule, check_rule
 from ._shown import leaf_rule
 from ._state import Leaf, State, check_state, handle
@@ -112,15 +112,12 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf
     check_state(state, "apply_")
     if not isinstance(state, Leaf) or len(state._core.path(state._node)) != 0:
         raise InvalidValueError("apply_: expected the state of one array, as init returns it")
-    before = leaf_rule(state._core, 0)
+    now = leaf_rule(state._core, 0)
+    if now != rule:
+        check_structure(now, rule, "apply_: the rule of the state", "")
     shape, name, library, device = state._core.leaf_info(0)
     out = _arrays.empty(shape, name, library, device)
-    _take_rule(state, rule)
-    try:
-        something = state._core.apply(x, dx, out, higher)
-    except BaseException:
-        _take_rule(state, before)
-        raise
+    something = state._core.apply(x, dx, out, higher, None if now == rule else rule)
     if not something:
         return state, None
     return state, _arrays.jax_from(out, x) if library == "jax" else out
@@ -150,23 +147,3 @@ def wait(state: S) -> S:
     check_state(state, "wait")
     state._core.wait()
     return state
-
-
-def _take_rule(state: Leaf, rule: Rule) -> None:
-    """Give the state the hyperparameters of this rule."""
-    now = leaf_rule(state._core, 0)
-    if now == rule:
-        return
-    if _structure(now) != _structure(rule):
-        raise InvalidValueError(f"apply_: the state was made for {now!r}, got the rule {rule!r}")
-    state._core.set_rules(0, rule._values())
-    state._core.set_rule_object(0, rule)
-
-
-def _structure(rule: Rule) -> Any:
-    """What must agree for two rules to share a state."""
-    stages = []
-    for stage in rule._stages():
-        deciding = [getattr(stage, field.name) for field in fields_of(stage) if field.structural]
-        stages.append((type(stage), deciding, [_structure(inner) for inner in rules_inside(stage)]))
-    return rule._master(), stages

@@ -1,6 +1,7 @@
 // optimiser.hpp: the optimiser of a list of leaves: state, hyperparameters, and one update over all of them.
 // Every check runs before the first write: a call that throws has changed nothing.
 #pragma once
+#include <limits>
 #include <memory>
 #include <memory_resource>
 #include <span>
@@ -45,6 +46,20 @@ struct Examined {
   }
 };
 
+// A change of hyperparameters: of a field in every stage that has it, or in the stages of one rule.
+struct Adjustment {
+  std::string field;
+  Value value;
+  bool scales = false;             // the value is a factor of the number there
+  bool levels = true;              // may replace numbers that differ
+  const RuleInfo* rule = nullptr;  // null: of any
+};
+// The least and the greatest number that would be replaced by what may not level them. Differ they, nothing was done.
+struct Adjusted {
+  double lowest = std::numeric_limits<double>::infinity();
+  double highest = -std::numeric_limits<double>::infinity();
+};
+
 // A slot's memory: contiguous, in the leaf's shape and C order. Lives as long as the optimiser.
 struct SlotView {
   const char* name;
@@ -74,10 +89,18 @@ class Optimiser {
   bool frozen(Leaf leaf) const;
   void set_frozen(std::span<const Leaf> leaves, bool frozen);
 
+  // All or nothing. A field that no stage of these leaves has is refused.
+  Adjusted change(std::span<const Leaf> leaves, std::span<const Adjustment> adjustments);
   // Sets the fields by name in every stage of these leaves that has them.
   void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields);
 
-  // Replaces a stage's hyperparameters. Throws Error(value) for another rule or other state arrays.
+  // Replaces the hyperparameters of stages, all or nothing. Throws Error(value) for another rule or other state arrays.
+  struct StageRule {
+    Leaf leaf;
+    int stage;
+    RuleValue rule;
+  };
+  void set_rules(std::span<const StageRule> rules);
   void set_rule(Leaf leaf, int stage, const RuleValue& rule);
 
   // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.

@@ -103,17 +103,14 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
 void State::Data::adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule) {
   InUse in_use(busy);
   rule.check();
-  std::vector<std::pair<Optimiser::Leaf, int>> places;
+  std::vector<Optimiser::StageRule> rules;
   for (const auto leaf : leaves) {
     const auto& stages = optimiser.spec(leaf).program.stages;
-    for (int s = 0; s < int(stages.size()); ++s) {
-      if (&stages[std::size_t(s)].info() != &rule.info()) continue;
-      if (stages[std::size_t(s)].slot_count() != rule.slot_count()) optimiser.set_rule(leaf, s, rule);  // refuses
-      places.emplace_back(leaf, s);
-    }
+    for (int s = 0; s < int(stages.size()); ++s)
+      if (&stages[std::size_t(s)].info() == &rule.info()) rules.push_back({leaf, s, rule});
   }
-  if (places.empty()) refuse(std::string("adjust: no stage here is ") + rule.info().text.name);
-  for (const auto& [leaf, stage] : places) optimiser.set_rule(leaf, stage, rule);
+  if (rules.empty()) refuse(std::string("adjust: no stage here is ") + rule.info().text.name);
+  optimiser.set_rules(rules);
 }
 
 // One array a leaf, or one that holds all leaves: into the call's list.

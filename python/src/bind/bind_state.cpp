@@ -85,12 +85,6 @@ void set_user_states(State& state, std::uint32_t leaf, const nb::list& states) {
   state.user_stages().at(leaf).states.swap(given);
 }
 
-// Other hyperparameters of user-defined stages; the rule has the same structure.
-void set_rule_object(State& state, std::uint32_t leaf, nb::handle rule) {
-  Use use(state);
-  state.rules()[leaf] = rule;
-}
-
 nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
   const LeafArray& array = state.leaf(leaf);
   nb::list shape;
@@ -99,21 +93,34 @@ nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
                         static_cast<int>(array.device));
 }
 
-// Fields by their names in C++; the caller has made sure that some rule has each.
-void adjust(State& state, std::uint32_t node, const nb::dict& fields) {
-  Use use(state);
-  const std::vector<std::uint32_t> leaves = state.core_leaves_below(node);
-  std::vector<std::pair<std::string, Value>> values;
-  for (auto [key, object] : fields) {
-    const std::string name = nb::cast<std::string>(key);
-    for (const RuleInfo& info : rule_registry()) {
-      const FieldInfo* field = info.field(name);
-      if (field == nullptr) continue;
-      values.emplace_back(name, value_from(object, "adjust", field->name, field->kind));
-      break;
-    }
+// A change is (name of a rule or None, field by its name in C++, value, whether it is a factor).
+Adjustment adjustment_from(const nb::tuple& change, bool levels) {
+  Adjustment a{.field = nb::cast<std::string>(change[1]),
+               .value = 0.0,
+               .scales = nb::cast<bool>(change[3]),
+               .levels = true,
+               .rule = change[0].is_none() ? nullptr : find_rule(nb::cast<std::string>(change[0]))};
+  if (!change[0].is_none() && a.rule == nullptr) value_error("adjust: there is no such rule");
+  for (const RuleInfo& info : rule_registry()) {
+    const FieldInfo* field = a.rule == nullptr || a.rule == &info ? info.field(a.field) : nullptr;
+    if (field == nullptr) continue;
+    a.value = value_from(change[2], "adjust", a.scales ? "scale" : field->name, field->kind);
+    if (a.scales && field->kind != FieldKind::number) value_error("adjust: " + a.field + " is no number to be scaled");
+    break;
   }
-  state.core().adjust(leaves, values);
+  a.levels = levels || a.scales || a.rule != nullptr || a.field != "eta";
+  return a;
+}
+
+// None: not done, since rules written in Python are concerned. (): done. The least and greatest learning rate: not
+// done, since they differ and a number for all of them would level them.
+nb::object adjust(State& state, std::uint32_t node, const nb::list& changes, bool levels) {
+  if (state.has_user_stages(node)) return nb::none();
+  std::vector<Adjustment> adjustments;
+  for (nb::handle change : changes) adjustments.push_back(adjustment_from(nb::cast<nb::tuple>(change), levels));
+  const Adjusted adjusted = state.adjust(node, adjustments);
+  if (!(adjusted.lowest < adjusted.highest)) return nb::make_tuple();
+  return nb::make_tuple(adjusted.lowest, adjusted.highest);
 }
 
 void set_frozen(State& state, std::uint32_t node, bool frozen) {
@@ -145,10 +152,10 @@ nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const 
   return nb::make_tuple(std::move(new_state), new_model);
 }
 
-bool apply(State& state, nb::handle x, nb::handle dx, nb::handle out, const nb::tuple& higher) {
+bool apply(State& state, nb::handle x, nb::handle dx, nb::handle out, const nb::tuple& higher, nb::handle rule) {
   std::vector<PyObject*> trees;
   for (nb::handle tree : higher) trees.push_back(tree.ptr());
-  return state.apply(x.ptr(), dx.ptr(), out.ptr(), trees);
+  return state.apply(x.ptr(), dx.ptr(), out.ptr(), trees, rule.is_none() ? nullptr : rule.ptr());
 }
 
 // The nodes of the tree as the handles need them.
@@ -257,11 +264,12 @@ void bind_state(nb::module_& m) {
       .def("copy", &copied)
       .def("wait", &State::wait)
       .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
-      .def("apply", &apply, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg())
+      .def("apply", &apply, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none())
       .def("user_states", &user_states_of)
       .def("set_user_states", &set_user_states)
-      .def("set_rule_object", &set_rule_object)
-      .def("set_rules", &State::set_rules)
+      .def("replace_rules", [](State& s, const std::vector<std::uint32_t>& leaves,
+                               const nb::list& rules) { s.replace_rules(leaves, rules); })
+      .def_prop_ro("revision", &State::revision)
       .def("has_layout", &State::has_layout)
       .def_prop_ro("rules", [](State& s) { return nb::list(s.rules()); })
       .def("__deepcopy__", [](State& s, nb::handle) { return copied(s); })

@@ -59,18 +59,21 @@ void State::wait() {
   core_.wait();
 }
 
-bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher) {
+bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher, PyObject* rule) {
+  nb::list rules;
+  if (rule != nullptr) rules.append(nb::handle(rule));
+  const RuleValues values = values_of(rules);
   Use use(*this);
   const char* call = "apply_";
-  nb::object values;  // of a JAX array, which is only read here
+  nb::object array;  // of a JAX array, which is only read here
   if (Fault fault = Fault::not_array; is_jax(x)) {
-    values = materialised(x, fault);
+    array = materialised(x, fault);
     if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
   }
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);
-  model_.put(0, values.is_valid() ? values.ptr() : x);
+  model_.put(0, array.is_valid() ? array.ptr() : x);
   model_.own();
   gradients_.begin(0);
   if (gradient != Py_None) gradients_.put(0, gradient);
@@ -83,6 +86,20 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   read_gradient(spec_->places[0], update.dx, call);
   nb::object written;
   if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
+  if (rule == nullptr) return apply_stages(target, update, higher, call);
+  constexpr std::uint32_t leaf = 0;
+  Replaced before = rules_of_leaf(leaf);
+  take(replaced_rules({&leaf, 1}, rules, values));
+  try {
+    return apply_stages(target, update, higher, call);
+  } catch (...) {
+    take(std::move(before));
+    throw;
+  }
+}
+
+bool State::apply_stages(const ArrayView& target, LeafUpdate& update, std::span<PyObject* const> higher,
+                         const char* call) {
   if (user_stages_.empty()) {
     if (!lets_go()) return core_.apply(update, target.data);
     Unlocked unlocked;

@@ -134,14 +134,4 @@ std::vector<std::uint32_t> State::core_leaves_below(std::uint32_t node) const {
   return all;
 }
 
-void State::set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules) {
-  Use use(*this);
-  std::size_t next = 0, known = 0;
-  for (std::uint32_t part : core_leaves(leaf)) known += core_.spec(part).program.stages.size();
-  if (rules.size() != known) value_error("apply_: the rule has another structure");
-  for (std::uint32_t part : core_leaves(leaf))
-    for (std::size_t stage = 0; stage < core_.spec(part).program.stages.size(); ++stage)
-      core_.set_rule(part, static_cast<int>(stage), rules[next++]);
-}
-
 }  // namespace optimisers::python

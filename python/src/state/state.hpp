@@ -5,6 +5,7 @@
 #include <mutex>
 #include <optional>
 #include <thread>
+#include <unordered_map>
 
 #include "arrays/array.hpp"
 #include "arrays/streams.hpp"
@@ -106,9 +107,14 @@ class State {
   // A copy of the model, and with it, under the same lock, one of the state.
   CopiedModel copied_model(std::uint32_t root, PyObject* model, const char* call, std::unique_ptr<State>& new_state);
   nb::object jax_model(std::uint32_t root, PyObject* model, CopiedModel&& copied, const char* call);
-  bool apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher);
-  // Replaces a leaf's hyperparameters, one rule a stage.
-  void set_rules(std::uint32_t leaf, const std::vector<RuleValue>& rules);
+  // With `rule`, which may be null, as the leaf's from now on, unless the call fails.
+  bool apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher, PyObject* rule);
+  // Whether a leaf below has stages written in Python, whose hyperparameters are not here.
+  bool has_user_stages(std::uint32_t node) const;
+  Adjusted adjust(std::uint32_t node, std::span<const Adjustment> adjustments);
+  // Gives each of these leaves a rule of the structure it has.
+  void replace_rules(std::span<const std::uint32_t> leaves, const nb::list& rules);
+  std::uint64_t revision() const { return revision_; }  // of the hyperparameters: another number, other ones
 
   nb::tuple pickled();
   static std::unique_ptr<State> unpickled(const nb::tuple& data);
@@ -117,6 +123,18 @@ class State {
   friend class Use;
 
   friend class UserRun;
+
+  // Rules of leaves, and the list of all with them in it.
+  struct Replaced {
+    std::vector<Optimiser::StageRule> stages;
+    nb::list rules;
+  };
+  using RuleValues = std::unordered_map<PyObject*, std::vector<RuleValue>>;
+  static RuleValues values_of(const nb::list& rules);  // asks Python code
+  Replaced replaced_rules(std::span<const std::uint32_t> leaves, const nb::list& rules, const RuleValues& values);
+  Replaced rules_of_leaf(std::uint32_t leaf);
+  void take(Replaced&& replaced);
+  bool apply_stages(const ArrayView& target, LeafUpdate& update, std::span<PyObject* const> higher, const char* call);
 
   void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
   void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
@@ -157,6 +175,7 @@ class State {
   Streams streams_;
   Optimiser core_;
   std::int64_t elements_ = 0;
+  std::uint64_t revision_ = 0;
 
   // Scratch that calls reuse.
   Objects model_, gradients_;

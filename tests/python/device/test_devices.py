@@ -237,6 +237,30 @@ def test_adjusting_reaches_every_row_and_no_clock(one_for_all):
     assert [leaf.clock for leaf in states[0]] == [leaf.clock for leaf in states[1]]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda s: opt.adjust_(s, scale=0.25),
+        lambda s: opt.adjust_(s, opt.OptimiserChain(opt.ClipGrad(0.1), opt.Momentum(0.2, rho=0.5))),
+        lambda s: opt.adjust_(s, {opt.ClipGrad: {"delta": 0.125}}),
+    ],
+    ids=["scale", "rule", "class"],
+)
+def test_every_way_to_adjust_takes_effect_on_devices(change):
+    here = layers(3)
+    there = on_device(copied(here))
+    states = [opt.setup(opt.OptimiserChain(opt.ClipGrad(0.5), opt.Momentum()), model) for model in (here, there)]
+    for state in states:
+        opt.adjust_(state["layers"][0], 0.5)
+    for step in range(2):
+        g = layers(3, "float32", 7 + step)
+        opt.update_(states[0], here, g)
+        opt.update_(states[1], there, on_device(g))
+        for state in states:
+            change(state)
+    assert bits(here) == bits(host(there))
+
+
 def test_adjusting_takes_effect_on_devices():
     x = sized((30,), "float32", 1)
     states = both(opt.Adam(), x, [sized((30,), "float32", 2)])
