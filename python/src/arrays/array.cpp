@@ -105,8 +105,8 @@ Fault import_numpy(PyArrayObject* a, ArrayView& view) {
 bool method_is_true(PyObject* object, const char* name) {
   nb::object result = nb::steal(PyObject_CallMethod(object, name, nullptr));
   if (!result.is_valid()) {
-    if (is_tensor(object) || !PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
-    PyErr_Clear();
+    nb::python_error error;  // takes the error away: looking for torch may clear it
+    if (is_tensor(object) || !error.matches(PyExc_AttributeError)) throw error;
     return false;
   }
   const int truth = PyObject_IsTrue(result.ptr());
