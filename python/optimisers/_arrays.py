@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -66,6 +67,32 @@ def jax_from(array: Any, like: Any) -> Any:
     if not isinstance(array, np.ndarray):
         return jax.dlpack.from_dlpack(array)
     return jax.device_put(array, like.sharding) if like.committed else jax.numpy.asarray(array)
+
+
+ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__array_struct__", "__dlpack__")
+
+
+def as_numpy(x: Any) -> np.ndarray[Any, Any] | None:
+    """What NumPy reads from another library's array or a buffer; None: it is none, or its numbers would change.
+
+    A warning on the way, such as one of units that are lost, counts as such a change.
+    """
+    if not any(hasattr(type(x), name) for name in ARRAY_PROTOCOLS):
+        if isinstance(x, (bytes, bytearray)):  # text, or anything
+            return None
+        try:
+            x = memoryview(x)
+        except TypeError:
+            return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            only_dlpack = not hasattr(type(x), "__array__") and hasattr(type(x), "__dlpack__")
+            array: np.ndarray[Any, Any] = np.from_dlpack(x) if only_dlpack else np.asanyarray(x)
+    except Exception:  # whatever the library raises for what it cannot show: it is no array of numbers then
+        return None
+    is_number = array.dtype.kind in "fciub" or (array.dtype.kind == "V" and array.dtype.type is not np.void)
+    return array if is_number else None
 
 
 def copied_tensor(x: torch.Tensor, device: str | None = None) -> torch.Tensor:

@@ -9,6 +9,7 @@ from typing import Any, TypeVar, overload
 
 from . import _core
 from ._core import InvalidTypeError
+from ._protocols import functions_for, is_node_by_fields, trained_fields
 
 T = TypeVar("T")
 C = TypeVar("C", bound=type)
@@ -25,10 +26,19 @@ def _nearest(registry: Mapping[type, Any], cls: type) -> Any:
     return next((registry[base] for base in cls.__mro__ if base in registry), None)
 
 
-def _look_up(cls: type) -> tuple[Any, Any, Any]:
-    """What is registered for a class or the nearest of its bases: asked once a class."""
-    children, rebuild = _nearest(_containers, cls) or (None, None)
-    return children, rebuild, _nearest(_trainables, cls)
+def _look_up(x: object) -> tuple[Any, Any, Any, str]:
+    """What there is for the class of x: registered, for it or its nearest base, or known; asked once a class."""
+    cls = type(x)
+    trained = _nearest(_trainables, cls)
+    if registered := _nearest(_containers, cls):
+        return *registered, trained, "registered object"
+    children, rebuild, kind = functions_for(x) or (None, None, "value")
+    if trained is None and children is None and is_node_by_fields(x):
+        trained = trained_fields
+    return children, rebuild, trained, kind
+
+
+_core.set_class_registry(_look_up)
 
 
 def _check_registered(cls: object, call: str, refused: tuple[type, ...], *functions: object) -> None:
@@ -47,7 +57,7 @@ def register_container(
     """Make a class a container, so that models can be built of its objects.
 
     Holds for subclasses too, unless they are registered themselves, and takes precedence over what
-    the class is otherwise (a dataclass, a kind of dict). States set up before are not affected.
+    the class is otherwise (a dataclass, a kind of dict, a pytree of JAX). States set up before are not affected.
 
     Args:
         cls: the class.
@@ -109,7 +119,8 @@ def trainable(x: object) -> dict[Any, Any]:
     All children count, except dataclass fields with `field(metadata={"trainable": False})`.
     `@trainable.register(Layer)` overrides this for a class and its subclasses: the function gets
     the object and returns a dict with a subset of the children, of which the keys count. It is
-    asked once, when a model is set up, destructured or walked over.
+    asked once, when a model is set up, destructured or walked over. For a class that is no container an
+    empty dict says that nothing in it is trained.
 
     Args:
         x: any part of a model.
@@ -119,7 +130,7 @@ def trainable(x: object) -> dict[Any, Any]:
 
     Raises:
         ValueError: an override names a child that the object lacks.
-        TypeError: an override returns no dict, or its class is no container.
+        TypeError: an override returns no dict, or names children of what is no container.
 
     Example:
         >>> import numpy as np, optimisers as opt

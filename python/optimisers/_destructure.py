@@ -11,6 +11,7 @@ import numpy as np
 from . import _arrays, _core
 from ._core import InvalidTypeError, InvalidValueError
 from ._paths import KeyPath
+from ._untrained import check_model
 
 M = TypeVar("M")
 
@@ -235,6 +236,8 @@ def destructure(model: M) -> tuple[Any, Restructure[M]]:
                [2., 2.]])
     """
     re: Restructure[M] = Restructure(model)
+    if len(re._shapes) == 0:
+        check_model(model, "destructure")
     return re._vector(), re
 
 
@@ -258,4 +261,6 @@ def trainables(model: Any, path: bool = False) -> Any:
         [array([0., 0.])]
     """
     leaves = _core.Model(model, "trainables").leaves()
+    if not leaves:
+        check_model(model, "trainables")
     return [(KeyPath(*p), array) for p, array in leaves] if path else [array for _, array in leaves]

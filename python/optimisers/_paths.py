@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
 from typing import Any, TypeVar
 
 from . import _core
@@ -153,10 +154,10 @@ def setkeypath_(model: M, path: KeyPath, value: Any) -> M:
     parent = _refuse(model, path[:-1] if isinstance(path, tuple) else path, "setkeypath_")
     key = path[-1]
     try:
-        if isinstance(parent, (dict, list)):
+        if isinstance(parent, (MutableMapping, MutableSequence)):
             parent[key] = value
-        elif isinstance(parent, tuple):
-            raise TypeError("tuples are immutable")
+        elif isinstance(parent, (Mapping, Sequence)):
+            raise TypeError(f"{type(parent).__name__} is immutable")
         else:
             setattr(parent, key, value)
     except (AttributeError, TypeError, LookupError) as error:

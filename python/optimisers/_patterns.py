@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from types import EllipsisType
@@ -47,7 +47,7 @@ def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> l
         else:
             entered.add(id(node))
             open_.append((_LEAVE, id(node), at))
-            entries = _dict_entries if isinstance(node, dict) else _tree_entries
+            entries = _dict_entries if isinstance(node, Mapping) else _tree_entries
             open_.extend(
                 (child, rest, KeyPath(*at, key)) for key, child, rest in entries(node, parts, at, paths, marked)
             )
@@ -102,7 +102,7 @@ def _grouped(parts: list[Part]) -> dict[Any, list[Part]]:
 
 
 def _dict_entries(
-    node: dict[Any, Any], parts: list[Part], at: KeyPath, paths: list[KeyPath], marked: dict[Marker, set[int]]
+    node: Mapping[Any, Any], parts: list[Part], at: KeyPath, paths: list[KeyPath], marked: dict[Marker, set[int]]
 ) -> _Entries:
     """A dict: keys of the model, patterns and markers, in order, then the default."""
     groups = _grouped(parts)

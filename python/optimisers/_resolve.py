@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from . import _core
@@ -44,7 +45,7 @@ def _marked(model: Model, rules: Any) -> dict[Marker, set[int]]:
         if id(node) in seen:
             continue
         seen.add(id(node))
-        if isinstance(node, dict):
+        if isinstance(node, Mapping):
             markers.update((key, set()) for key in node if isinstance(key, Marker))
         if not isinstance(node, Rule):
             open_.extend(child for _, child, _ in _core.children(node) or ())

@@ -8,8 +8,16 @@ from typing import Any
 from . import _core
 from ._destructure import Restructure
 from ._resolve import resolve
+from ._rule import Rule
 from ._state import State, handle
+from ._untrained import check_arrays, check_groups, check_model, is_state_dict
 from ._user_rules import initialise
+
+_STATE_DICT = (
+    "setup: the model is the state_dict() of a Module: its buffers (running means and the like) are trained as if they "
+    "were parameters, backward() leaves no gradient in it, and of one that was loaded or copied no update reaches a "
+    "Module; pass the Module itself, or dict(module.named_parameters())"
+)
 
 
 def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> State:
@@ -18,9 +26,11 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
     Args:
         rule: a rule; or rules by part, see below.
         model: nested dicts, lists, tuples, named tuples, dataclasses and `torch.nn.Module`s of NumPy
-            arrays, torch tensors and JAX arrays, or one array; or `Duplicated(model, grads)`. Of a
-            Module the parameters that require a gradient now are trained, and no others later: what is to rest
-            for a while gets a state and `freeze_`. With `layout`, the flat vector.
+            arrays, torch tensors and JAX arrays, or one array; or `Duplicated(model, grads)`. Every other
+            `Mapping` or `Sequence` that is no text, classes of attrs and pydantic, and those in JAX's pytree
+            registry are containers too; for classes of your own see `register_container`. Of a Module the
+            parameters that require a gradient now are trained, and no others later: what is to rest for a while
+            gets a state and `freeze_`. With `layout`, the flat vector.
         layout: the second result of `destructure`. The leaves are then segments of the vector, and
             the state has the shape of the model.
 
@@ -42,9 +52,10 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         A `StateTree` of the model's shape; for one array a `Leaf`.
 
     Raises:
-        ValueError: arrays overlap, the model contains itself, an array has no rule, a pattern or
-            marker catches nothing, or the vector has the wrong length.
-        TypeError: `rule` is no rule.
+        ValueError: arrays overlap, the model contains itself, or has no trained array (one with nothing in it is
+            a warning), an array has no rule, a pattern or marker catches nothing, or the vector has the wrong length.
+        TypeError: `rule` is no rule, or the model holds what could be trained and is not read: a plain object with
+            arrays, an iterator, arrays of other kinds.
 
     Example:
         >>> import numpy as np, optimisers as opt
@@ -69,9 +80,14 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         core = native.segmented_state(rules, model, marks)
         initialise(core, native, model)
         return handle(core, 0)  # type: ignore[no-any-return]
+    if isinstance(model, (Rule, _core.Handle)):
+        check_model(model, "setup")
+    check_groups(model)
     native = _core.Model(model, "setup")
-    if native.leaf_count() == 0:
+    if native.leaf_count() == 0 and not check_arrays(model, "setup"):
         warnings.warn("setup: the model has no trained array", stacklevel=2)
+    if is_state_dict(model):
+        warnings.warn(_STATE_DICT, stacklevel=2)
     rules, marks = resolve(rule, native)
     core = native.state(rules, marks)
     initialise(core, native)

@@ -60,7 +60,7 @@ class StateTree(State):
         if child == 0 and self._core.kind(self._node) == "Module" and isinstance(key, int):
             child = self._core.child(self._node, str(key + len(self) if key < 0 else key))  # of a Sequential
         if child == 0:
-            error = IndexError if self._core.kind(self._node) in ("list", "tuple") else KeyError
+            error = IndexError if self._core.kind(self._node) in ("list", "tuple", "Sequence") else KeyError
             raise error(key)
         return handle(self._core, child)
 
@@ -77,12 +77,12 @@ class StateTree(State):
         return len(self._nodes())
 
     def __iter__(self) -> Iterator[Any]:
-        if self._core.kind(self._node) in ("dict", "dataclass", "Module", "registered object"):
+        if self._core.kind(self._node) in ("dict", "dataclass", "Module", "registered object", "Mapping"):
             return (self._core.key(node) for node in self._nodes())
         return (handle(self._core, node) for node in self._nodes())
 
     def __contains__(self, key: object) -> bool:
-        if self._core.kind(self._node) in ("list", "tuple"):
+        if self._core.kind(self._node) in ("list", "tuple", "Sequence"):
             return any(item is key for item in self)
         return self._core.child(self._node, key) != 0
 

@@ -9,10 +9,18 @@ from typing import Any, Literal, TypeVar
 from . import _core
 from ._core import InvalidTypeError, InvalidValueError
 from ._state import State, handle
+from ._untrained import check_arrays, check_model
 
 M = TypeVar("M")
 A = TypeVar("A")
 Tied = Literal["sum", "first"]
+
+
+def _model(model: Any, call: str) -> _core.Model:
+    native = _core.Model(model, call)
+    if native.leaf_count() == 0:
+        check_model(model, call)
+    return native
 
 
 def _state_at(state: State, model: _core.Model, call: str) -> list[Any]:
@@ -99,7 +107,7 @@ def map_trainables(f: Callable[..., Any], model: M, *trees: Any, tied: Tied = "s
         >>> opt.map_trainables(lambda x, dx: x - 0.5 * dx, model, {"w": np.ones(2)})
         {'w': array([0.5, 0.5]), 'name': 'layer'}
     """
-    native = _core.Model(model, "map_trainables")
+    native = _model(model, "map_trainables")
     new = [array for _, array in native.leaves()]
     for leaf, arguments in _visits(native, trees, "map_trainables", tied):
         new[leaf] = f(*arguments)
@@ -132,7 +140,7 @@ def reduce_trainables(
         5
     """
     so_far = init
-    for _, arguments in _visits(_core.Model(model, "reduce_trainables"), trees, "reduce_trainables", tied):
+    for _, arguments in _visits(_model(model, "reduce_trainables"), trees, "reduce_trainables", tied):
         so_far = op(so_far, f(*arguments))
     return so_far
 
@@ -156,7 +164,7 @@ def select_trainables(model: Any, tree: A) -> A:
         >>> opt.select_trainables({"w": np.ones(2), "steps": 3}, {"w": np.zeros(2), "steps": 0.0})
         {'w': array([0., 0.]), 'steps': None}
     """
-    return _core.Model(model, "select_trainables").selected(tree)  # type: ignore[no-any-return]
+    return _model(model, "select_trainables").selected(tree)  # type: ignore[no-any-return]
 
 
 def norm(tree: Any, p: float = 2, *, stream: Any = None) -> float:
@@ -181,7 +189,12 @@ def norm(tree: Any, p: float = 2, *, stream: Any = None) -> float:
         >>> opt.norm({"w": np.array([3.0]), "b": np.array([4.0])})
         5.0
     """
-    return _core.norm(tree, p, stream)
+    result = _core.norm(tree, p, stream)
+    if result == 0 and tree is not None:
+        check_model(tree, "norm")
+        if not _core.Model(tree, "norm").leaf_count():
+            check_arrays(tree, "norm")
+    return result
 
 
 def lerp_(target: M, source: Any, w: float, *, stream: Any = None) -> M:
@@ -214,6 +227,7 @@ def lerp_(target: M, source: Any, w: float, *, stream: Any = None) -> M:
         {'w': array([0.5, 1. ])}
     """
     if _core.lerp_(target, source, w, stream) == 0:
+        check_model(target, "lerp_")
         warnings.warn(
             "lerp_: the target has no trained array, so that nothing moves; of a Module only the parameters that "
             "require a gradient are trained: pass dict(module.named_parameters()) of both",

@@ -54,6 +54,8 @@ void bind_errors(nb::module_& m) {
   });
 }
 
+PyObject* value_error_class() { return classes[static_cast<std::size_t>(ErrorKind::value)]; }
+
 void set_python_error() noexcept {
   try {
     throw;

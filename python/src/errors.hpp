@@ -13,6 +13,8 @@ namespace nb = nanobind;
 // Creates the classes, adds them to the module and translates optimisers::Error from now on.
 void bind_errors(nb::module_& m);
 
+PyObject* value_error_class();  // for errors that have a cause
+
 // Sets the Python error for the exception being handled; for code outside nanobind's own dispatch.
 void set_python_error() noexcept;
 

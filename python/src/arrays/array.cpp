@@ -177,6 +177,8 @@ Fault read_exchanged(PyObject* object, ArrayView& view) {
 }
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
+bool is_numpy_exact(PyObject* object) { return PyArray_CheckExact(object); }
+bool is_numpy_scalar(PyObject* object) { return PyArray_IsScalar(object, Generic); }
 bool is_tensor(PyObject* object) {
   if (PyArray_CheckExact(object) || as_device_array(object) != nullptr) return false;
   const DLPackExchange* torch = torch_exchange();
@@ -193,7 +195,11 @@ nb::object materialised(PyObject* object, Fault& fault) {
   if (fault != Fault::not_array) return {};
   nb::object array;
   fault = import_device_array(object, array);
-  if (fault != Fault::not_array || !is_jax(object)) return array;
+  if (fault != Fault::not_array) return array;
+  if (!is_jax(object)) {
+    array = nb::module_::import_("optimisers._arrays").attr("as_numpy")(nb::borrow(object));
+    return array.is_none() ? nb::object() : array;
+  }
   array = jax_values(object);
   if (!array.is_valid()) fault = Fault::traced;
   return array;

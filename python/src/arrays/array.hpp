@@ -46,6 +46,8 @@ bool read_plain_numpy(PyObject* object, ArrayView& view);
 // Whether an object is of a class of a module, which is asked only once somebody has imported it. The class is kept.
 bool is_instance_of(PyObject* object, const char* module, const char* name, PyObject*& known);
 bool is_numpy(PyObject* object);
+bool is_numpy_exact(PyObject* object);  // of no subclass
+bool is_numpy_scalar(PyObject* object);
 bool is_tensor(PyObject* object);  // torch's
 // Says what is wrong, as the end of a sentence that begins with the array's place.
 std::string fault_text(PyObject* object, Fault fault);
@@ -53,7 +55,8 @@ std::string type_name(PyObject* object);
 std::string dtype_text(PyObject* array);  // "float32"
 
 // The values of a lazily conjugated or negated tensor or of a NumPy scalar, in an array of their own; those of a JAX
-// array, or of any array on a CUDA device, where they are. Not valid: there is none, and `fault` says why.
+// array, of any array on a CUDA device, or of what NumPy reads as one, where they are. Not valid: there is none, and
+// `fault` says why.
 nb::object materialised(PyObject* object, Fault& fault);
 
 // Axis i of the result is axis axes[i] of the view. `memory` is for its shape and strides: twice its axes.

@@ -11,6 +11,7 @@
 #include "errors.hpp"
 #include "state/pack.hpp"
 #include "state/state.hpp"
+#include "tree/classes.hpp"
 #include "unlocked.hpp"
 
 namespace optimisers::python {
@@ -327,6 +328,7 @@ void bind_tree(nb::module_& m) {
       .def(
           "__init__",
           [](Model* self, nb::object model, const std::string& call) {
+            if (PyDict_GetItemString(PyImport_GetModuleDict(), "jax") != nullptr) ask_again();  // its registry grows
             Flattened flat = flatten(model, call.c_str());
             new (self) Model{std::move(model), std::move(flat), call};
           },

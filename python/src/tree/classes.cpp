@@ -3,13 +3,15 @@
 
 #include <unordered_map>
 
+#include <nanobind/stl/string.h>
+
 #include "arrays/array.hpp"
 #include "errors.hpp"
 
 namespace optimisers::python {
 namespace {
 
-PyObject* look_up = nullptr;  // null: nobody has registered anything
+PyObject* look_up = nullptr;  // null before the package is complete, and at the interpreter's end
 
 std::unordered_map<PyTypeObject*, Registered>& known_classes() {
   static auto& known = *new std::unordered_map<PyTypeObject*, Registered>;
@@ -29,6 +31,7 @@ PyObject* forget_class(PyObject* address, PyObject*) {
   if (found != known_classes().end()) {
     const Registered gone = found->second;
     known_classes().erase(found);
+    forget_kinds();
     drop(gone);
   }
   Py_RETURN_NONE;
@@ -52,51 +55,89 @@ PyObject* reference_that_calls(PyMethodDef& method, PyTypeObject* type) {
   return reference;
 }
 
-const Registered* registered(PyTypeObject* type) {
+const Registered* registered(PyObject* object) {
   if (look_up == nullptr) return nullptr;
+  PyTypeObject* type = Py_TYPE(object);
   auto& known = known_classes();
   auto found = known.find(type);
   if (found == known.end()) {
-    nb::object answer = checked(PyObject_CallOneArg(look_up, reinterpret_cast<PyObject*>(type)));
+    nb::object answer = checked(PyObject_CallOneArg(look_up, object));
     Registered r;
-    if (!answer.is_none())
-      r = {function_or_null(answer[0]), function_or_null(answer[1]), function_or_null(answer[2]), nullptr};
+    if (!answer.is_none()) {
+      r = {function_or_null(answer[0]), function_or_null(answer[1]), function_or_null(answer[2])};
+      r.kind = kind_named(nb::cast<std::string>(answer[3]));
+    }
     r.class_reference = reference_that_calls(forgetting, type);
-    found = known.emplace(type, r).first;
+    const auto [at, is_new] = known.emplace(type, r);
+    if (!is_new) drop(r);  // looking up looked it up
+    found = at;
   }
   const Registered& r = found->second;
   return r.children || r.trainable ? &r : nullptr;
 }
 
+void ask_again() {
+  std::vector<Registered> gone;
+  std::erase_if(known_classes(), [&](const auto& known) {
+    const bool nothing = known.second.children == nullptr && known.second.trainable == nullptr;
+    if (nothing) gone.push_back(known.second);
+    return nothing;
+  });
+  forget_kinds();
+  for (const Registered& r : gone) drop(r);
+}
+
+bool has_class_registry() { return look_up != nullptr; }
+
 void set_class_registry(const nb::object& new_look_up) {
   auto old = std::move(known_classes());
   known_classes().clear();
+  forget_kinds();
   for (const auto& [type, r] : old) drop(r);
   Py_XDECREF(look_up);
   look_up = function_or_null(new_look_up);
 }
 
 nb::object registered_children(PyObject* object) {
-  nb::object children = checked(PyObject_CallOneArg(registered(Py_TYPE(object))->children, object));
-  if (!PyDict_CheckExact(children.ptr()))
+  const Registered* r = registered(object);
+  const bool is_sequence = r->kind == Kind::sequence;
+  const nb::object function = nb::borrow(r->children);  // which might register another
+  nb::object children = checked(PyObject_CallOneArg(function.ptr(), object));
+  if (!(is_sequence ? PyList_CheckExact(children.ptr()) : PyDict_CheckExact(children.ptr())))
     type_error("the function registered for the children of " + type_name(object) + " returned a " +
                type_name(children.ptr()) + ", expected a dict from key to child");
   return children;
 }
 
-nb::object registered_rebuild(PyObject* object, nb::handle children) {
-  return checked(PyObject_CallFunctionObjArgs(registered(Py_TYPE(object))->rebuild, object, children.ptr(), nullptr));
+nb::object children_or_refused(PyObject* object, const PlaceText& place) {
+  try {
+    return registered_children(object);
+  } catch (nb::python_error& error) {
+    if (registered(object)->kind == Kind::registered) throw;
+    if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
+    const nb::str text = nb::repr(error.value());
+    const std::string message =
+        place() + " is a " + type_name(object) + " whose children cannot be read: " + text.c_str();
+    nb::raise_from(error, value_error_class(), "%s", message.c_str());
+  }
 }
 
-void mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, const char* call) {
-  const Registered* r = registered(Py_TYPE(object));
-  if (r == nullptr || r->trainable == nullptr) return;
+nb::object registered_rebuild(PyObject* object, nb::handle children) {
+  const nb::object function = nb::borrow(registered(object)->rebuild);
+  return checked(PyObject_CallFunctionObjArgs(function.ptr(), object, children.ptr(), nullptr));
+}
+
+bool mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, const char* call) {
+  const Registered* r = registered(object);
+  if (r == nullptr || r->trainable == nullptr) return false;
   const std::string place = std::string(call) + ": trainable of " + type_name(object) + " ";
-  if (!is_container(kind))
-    type_error(place + "has children to choose from only for containers; register the class with register_container");
   nb::object chosen = checked(PyObject_CallOneArg(r->trainable, object));
   if (!PyDict_CheckExact(chosen.ptr()))
     type_error(place + "returned a " + type_name(chosen.ptr()) + ", expected a dict from key to child");
+  if (!is_container(kind)) {
+    if (PyDict_GET_SIZE(chosen.ptr()) == 0) return true;
+    type_error(place + "has children to choose from only for containers; register the class with register_container");
+  }
   Py_ssize_t found = 0;
   for (std::size_t i = 0; i < children.size(); ++i) {
     nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));
@@ -105,7 +146,7 @@ void mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, con
     found += present;
     children[i].trained = present == 1;
   }
-  if (found == PyDict_GET_SIZE(chosen.ptr())) return;
+  if (found == PyDict_GET_SIZE(chosen.ptr())) return true;
   nb::dict unknown = nb::steal<nb::dict>(checked(PyDict_Copy(chosen.ptr())).release());
   for (std::size_t i = 0; i < children.size(); ++i) {
     nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));

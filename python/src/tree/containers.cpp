@@ -1,10 +1,10 @@
 // containers.cpp: telling containers apart, and their children in insertion order.
 #include "tree/containers.hpp"
 
-#include "tree/classes.hpp"
-
 #include <unordered_map>
 
+#include "arrays/array.hpp"
+#include "tree/classes.hpp"
 #include "tree/torch_module.hpp"
 
 namespace optimisers::python {
@@ -26,10 +26,14 @@ void read_named_tuple(PyObject* type, Fields& out) {
   }
 }
 
+// attrs' classes are dataclasses in all that matters here; their fields have the same attributes.
 void read_dataclass(PyObject* type, Fields& out) {
-  if (!nb::getattr(type, "__dataclass_fields__", nb::handle()).is_valid()) return;
+  nb::object fields = nb::getattr(type, "__attrs_attrs__", nb::handle());
+  if (nb::getattr(type, "__dataclass_fields__", nb::handle()).is_valid())
+    fields = nb::module_::import_("dataclasses").attr("fields")(nb::handle(type));
+  if (!fields.is_valid() || !PyTuple_Check(fields.ptr())) return;
   out.kind = Kind::dataclass;
-  for (nb::handle field : nb::module_::import_("dataclasses").attr("fields")(nb::handle(type))) {
+  for (nb::handle field : fields) {
     out.names.push_back(interned(field.attr("name")));
     out.trained.push_back(!field.attr("metadata").attr("get")("trainable", true).equal(nb::bool_(false)));
   }
@@ -48,6 +52,7 @@ PyObject* forget_class(PyObject* address, PyObject*) {
     for (PyObject* name : found->second.names) Py_DECREF(name);
     Py_DECREF(found->second.class_reference);
     known.erase(found);
+    forget_kinds();
   }
   Py_RETURN_NONE;
 }
@@ -70,10 +75,17 @@ void dict_children(PyObject* dict, std::vector<Child>& out) {
 
 }  // namespace
 
-const char* name_of(Kind kind) {
-  constexpr const char* names[] = {
-      "value", "array", "dict", "list", "tuple", "named tuple", "dataclass", "Module", "registered object"};
-  return names[static_cast<int>(kind)];
+namespace {
+constexpr const char* kind_names[] = {  // in the order of Kind
+    "value",   "array",   "dict", "list", "tuple", "named tuple", "dataclass", "Module", "registered object",
+    "Mapping", "Sequence"};
+}
+
+const char* name_of(Kind kind) { return kind_names[static_cast<int>(kind)]; }
+Kind kind_named(std::string_view name) {
+  std::uint8_t kind = 0;
+  while (kind_names[kind] != name) ++kind;
+  return static_cast<Kind>(kind);
 }
 
 const Fields* fields_of(PyTypeObject* type) {
@@ -90,19 +102,49 @@ const Fields* fields_of(PyTypeObject* type) {
   return found->second.kind == Kind::value ? nullptr : &found->second;
 }
 
-Kind kind_of(PyObject* object) {
+namespace {
+
+// Of classes that need a closer look: what came out, for those asked for last. Without references: whoever forgets a
+// class empties it.
+struct KindOfClass {
+  PyTypeObject* type;
+  Kind kind;
+};
+KindOfClass recent_kinds[16] = {};
+
+KindOfClass& recent_kind(PyTypeObject* type) {
+  constexpr std::uintptr_t alignment = 16;
+  return recent_kinds[reinterpret_cast<std::uintptr_t>(type) / alignment % std::size(recent_kinds)];
+}
+
+Kind find_kind(PyObject* object) {
   PyTypeObject* type = Py_TYPE(object);
-  if (PyDict_CheckExact(object)) return Kind::dict;
-  if (PyList_CheckExact(object)) return Kind::list;
-  if (PyTuple_CheckExact(object)) return Kind::tuple;
-  if (PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || object == Py_None)
-    return Kind::value;
-  if (const Registered* r = registered(type); r != nullptr && r->children != nullptr) return Kind::registered;
+  if (const Registered* r = registered(object); r != nullptr && r->children != nullptr) return r->kind;
   if (is_torch_module(type)) return Kind::module;
   if (const Fields* fields = fields_of(type)) return fields->kind;
   if (PyDict_Check(object)) return Kind::dict;
   if (PyList_Check(object)) return Kind::list;
   return PyTuple_Check(object) ? Kind::tuple : Kind::value;
+}
+
+}  // namespace
+
+void forget_kinds() {
+  for (KindOfClass& recent : recent_kinds) recent = {};
+}
+
+Kind kind_of(PyObject* object) {
+  if (PyDict_CheckExact(object)) return Kind::dict;
+  if (PyList_CheckExact(object)) return Kind::list;
+  if (PyTuple_CheckExact(object)) return Kind::tuple;
+  if (PyLong_CheckExact(object) || PyFloat_CheckExact(object) || PyUnicode_CheckExact(object) || object == Py_None)
+    return Kind::value;
+  if (is_numpy_exact(object)) return Kind::value;
+  PyTypeObject* type = Py_TYPE(object);
+  if (const KindOfClass& recent = recent_kind(type); recent.type == type) return recent.kind;
+  const Kind kind = find_kind(object);
+  if (has_class_registry()) recent_kind(type) = {type, kind};  // which knows when a class goes
+  return kind;
 }
 
 nb::object field_value(PyObject* object, PyObject* name) {
@@ -113,15 +155,19 @@ nb::object field_value(PyObject* object, PyObject* name) {
   return value;
 }
 
-void children_of(PyObject* object, Kind kind, std::vector<Child>& out) {
+void children_of(PyObject* object, Kind kind, std::vector<Child>& out, const PlaceText& place) {
+  const auto by_its_functions = [&] {
+    return place ? children_or_refused(object, place) : registered_children(object);
+  };
   out.clear();
   if (kind == Kind::dict) return dict_children(object, out);
-  if (kind == Kind::registered) return dict_children(registered_children(object).ptr(), out);
   if (by_position(kind)) {
-    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(object); ++i)
-      out.push_back({{}, nb::borrow(PySequence_Fast_GET_ITEM(object, i))});
+    const nb::object items = kind == Kind::sequence ? by_its_functions() : nb::borrow(object);
+    for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(items.ptr()); ++i)
+      out.push_back({{}, nb::borrow(PySequence_Fast_GET_ITEM(items.ptr(), i))});
     return;
   }
+  if (by_functions(kind)) return dict_children(by_its_functions().ptr(), out);
   if (kind == Kind::module) return module_children(object, out);
   const Fields* fields = fields_of(Py_TYPE(object));
   for (std::size_t i = 0; i < fields->names.size(); ++i) {

@@ -4,7 +4,9 @@
 
 #include <cstdint>
 #include <cstring>
+#include <functional>
 #include <string>
+#include <string_view>
 #include <vector>
 
 namespace optimisers::python {
@@ -21,10 +23,14 @@ enum class Kind : std::uint8_t {
   dataclass,
   module,      // torch.nn.Module
   registered,  // of a class that came with functions of its own, see classes.hpp
+  mapping,     // what follows a protocol and is none of the above: its functions come from the package
+  sequence,
 };
 inline bool is_container(Kind kind) { return kind >= Kind::dict; }
-inline bool by_position(Kind kind) { return kind == Kind::list || kind == Kind::tuple; }
+inline bool by_position(Kind kind) { return kind == Kind::list || kind == Kind::tuple || kind == Kind::sequence; }
+inline bool by_functions(Kind kind) { return kind >= Kind::registered; }  // in Python, which may run anybody's code
 const char* name_of(Kind kind);
+Kind kind_named(std::string_view name);
 
 // The fields of a class whose objects have a fixed set of them.
 struct Fields {
@@ -33,18 +39,21 @@ struct Fields {
   std::vector<bool> trained;
   PyObject* class_reference = nullptr;  // weak; its callback forgets these fields
 };
-// Null for classes that are neither named tuples nor dataclasses.
+// Null for classes that are neither named tuples nor dataclasses, attrs' included.
 const Fields* fields_of(PyTypeObject* type);
 
 // By class alone: arrays are `value` here.
 Kind kind_of(PyObject* object);
+void forget_kinds();  // what kind_of remembers for the classes it met last
 
 struct Child {
   nb::object key;  // not valid by position
   nb::object value;
   bool trained = true;
 };
-void children_of(PyObject* object, Kind kind, std::vector<Child>& out);
+// `place`: the beginning of what is said where functions in Python fail; empty: their own error is let through.
+using PlaceText = std::function<std::string()>;
+void children_of(PyObject* object, Kind kind, std::vector<Child>& out, const PlaceText& place = {});
 
 // Keys are short, and a call of memcmp costs more than comparing them.
 inline bool same_bytes(const char* a, const char* b, std::size_t n) {

@@ -49,16 +49,18 @@ nb::object new_dataclass(const TreeSpec& spec, PyObject* object, const Children&
   return out;
 }
 
-nb::object new_registered(const TreeSpec& spec, PyObject* object, const Children& children) {
+nb::object new_registered(const TreeSpec& spec, PyObject* object, std::uint32_t first, const Children& children) {
   nb::object all = registered_children(object);
-  for (const auto& [node, child] : children) check(PyObject_SetItem(all.ptr(), spec.nodes[node].key, child.ptr()));
+  for (const auto& [node, child] : children)
+    if (PyList_CheckExact(all.ptr())) check(PySequence_SetItem(all.ptr(), node - first, child.ptr()));
+    else check(PyObject_SetItem(all.ptr(), spec.nodes[node].key, child.ptr()));
   return registered_rebuild(object, all);
 }
 
 nb::object new_container(const TreeSpec& spec, std::uint32_t n, PyObject* object, const Children& children, Kind kind) {
   if (kind == Kind::dict) return new_dict(spec, object, children);
   if (kind == Kind::dataclass) return new_dataclass(spec, object, children);
-  if (kind == Kind::registered) return new_registered(spec, object, children);
+  if (by_functions(kind)) return new_registered(spec, object, spec.nodes[n].first, children);
   if (kind == Kind::module) return new_dict(spec, nb::dict().ptr(), children);  // of a tree beside the model
   return new_sequence(object, kind, spec.nodes[n].first, children);
 }
@@ -77,7 +79,7 @@ nb::object replaced_fields(const TreeSpec& spec, PyObject* object, const Childre
 bool has_child(PyObject* object, Kind kind, PyObject* key) {
   if (key == nullptr) return true;
   if (kind == Kind::dict) return PyDict_Contains(object, key) == 1;
-  if (kind == Kind::registered) return PyDict_Contains(registered_children(object).ptr(), key) == 1;
+  if (by_functions(kind)) return PyDict_Contains(registered_children(object).ptr(), key) == 1;
   return PyObject_HasAttr(object, key);
 }
 
@@ -141,9 +143,10 @@ class Rebuilder {
       return;
     }
     children_.clear();
+    const nb::object given = by_functions(node.kind) ? registered_children(objects_[n]) : nb::borrow(objects_[n]);
     for (std::uint32_t c = node.first; c < node.first + node.count; ++c) {
       if (spec_.nodes[c].live()) children_.emplace_back(c, made(c));
-      else if (nb::object child = child_at(n, c); child.is_valid()) keep_one(n, c, std::move(child));
+      else if (nb::object child = child_at(n, c, given.ptr()); child.is_valid()) keep_one(n, c, std::move(child));
     }
     made(n) = new_container(spec_, n, objects_[n], children_);
     renewed_.emplace(objects_[n], made(n));
@@ -168,14 +171,13 @@ class Rebuilder {
     }
   }
 
-  // Not valid where there is none, or where looking would run somebody's code.
-  nb::object child_at(std::uint32_t n, std::uint32_t c) const {
+  // Not valid where there is none, or where looking would run somebody's code. `object`: of kinds by functions what
+  // those returned.
+  nb::object child_at(std::uint32_t n, std::uint32_t c, PyObject* object) const {
     const Node& node = spec_.nodes[n];
-    PyObject* object = objects_[n];
-    if (node.kind == Kind::dict)
+    if (node.kind == Kind::dict || (by_functions(node.kind) && PyDict_CheckExact(object)))
       return nb::borrow(PyDict_CheckExact(object) ? PyDict_GetItem(object, spec_.nodes[c].key) : nullptr);
     if (node.kind == Kind::dataclass) return field_value(object, spec_.nodes[c].key);
-    if (node.kind == Kind::registered) return {};
     return nb::borrow(PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(c - node.first)));
   }
 

@@ -18,8 +18,8 @@ bool is_plain(PyObject* object) {
 
 std::string described(PyObject* object) {
   const Kind kind = kind_of(object);
-  std::string text = is_container(kind) ? name_of(kind) : type_name(object);
-  if (is_container(kind) && (by_position(kind) || kind == Kind::dict)) {
+  std::string text = is_container(kind) && !by_functions(kind) ? name_of(kind) : type_name(object);
+  if (is_container(kind) && !by_functions(kind) && (by_position(kind) || kind == Kind::dict)) {
     const Py_ssize_t n = PyObject_Size(object);
     text += by_position(kind) ? " of length " + std::to_string(n) : " with " + std::to_string(n) + " keys";
   }
@@ -49,6 +49,9 @@ class Walk {
     return kind_of(object);
   }
   std::string quoted(std::uint32_t n) const { return "\"" + spec_.text(n) + "\""; }
+  nb::object children_at(std::uint32_t n, PyObject* object, const char* what) const {
+    return children_or_refused(object, [&] { return std::string(call_) + ": " + what + " at " + quoted(n); });
+  }
 
   // Children from this one on in the order of the dict, as far as that is the spec's. Returns the first not met.
   template <class F>
@@ -125,11 +128,14 @@ class ModelWalk : Walk {
       case Kind::module:
         return expand_module(n, object);
       case Kind::registered:
-        return expand_dict(n, registered_children(object).ptr());
+      case Kind::mapping:
+        return expand_dict(n, children_at(n, object, "model").ptr());
+      case Kind::sequence:
+        return expand_sequence(n, children_at(n, object, "model").ptr());
       case Kind::list:
-        return expand_sequence(n, object, PyList_GET_SIZE(object));
+        return expand_sequence(n, object);
       default:
-        return expand_sequence(n, object, PyTuple_GET_SIZE(object));
+        return expand_sequence(n, object);
     }
   }
   void expand_dict(std::uint32_t n, PyObject* dict) {
@@ -144,8 +150,9 @@ class ModelWalk : Walk {
       give(child, value);
     }
   }
-  void expand_sequence(std::uint32_t n, PyObject* object, Py_ssize_t size) {
+  void expand_sequence(std::uint32_t n, PyObject* object) {
     const Node& parent = node(n);
+    const Py_ssize_t size = PySequence_Fast_GET_SIZE(object);
     if (size != static_cast<Py_ssize_t>(parent.count))
       differs(n, "has length " + std::to_string(size) + ", had " + std::to_string(parent.count));
     const bool named = parent.kind == Kind::named_tuple;
@@ -219,7 +226,8 @@ class GradientWalk : Walk {
                                        : "pass a dict or an object with the same fields, or None");
     }
     if (kind == Kind::dict) expand_dict(n, object);
-    else if (kind == Kind::registered) expand_dict(n, registered_children(object).ptr());
+    else if (kind == Kind::sequence) expand_sequence(n, children_at(n, object, what_).ptr());
+    else if (by_functions(kind)) expand_dict(n, children_at(n, object, what_).ptr());
     else if (by_position(kind)) expand_sequence(n, object);
     else if (kind == Kind::module) expand_module(n, object);
     else expand_fields(n, object, kind);

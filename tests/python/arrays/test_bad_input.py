@@ -288,9 +288,9 @@ def test_rprop_refuses_a_complex_leaf_at_setup():
             opt.setup(rule, model)
 
 
-@pytest.mark.parametrize("model", [{}, {"a": np.arange(3), "b": "text"}, [None, 1.5, True], np.arange(3)])
-def test_model_without_a_leaf_is_a_warning(model):
-    with pytest.warns(UserWarning):
+@pytest.mark.parametrize("model", [{}, [], [None, {}]])
+def test_model_without_anything_is_a_warning(model):
+    with pytest.warns(UserWarning, match="no trained array"):
         opt.setup(opt.Adam(), model)
 
 

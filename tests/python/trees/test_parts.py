@@ -117,7 +117,7 @@ def test_an_override_has_to_name_children():
         pass
 
     opt.trainable.register(Odd, lambda x: x.answer)
-    opt.trainable.register(Plain, lambda x: {})
+    opt.trainable.register(Plain, lambda x: {"w": 1})
     model = Odd(a=ones(1))
     model.answer = {"b": 1}
     with pytest.raises(ValueError, match="setup: trainable of Odd names the child 'b'"):
