@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import copy
-import dataclasses
 import sys
-from array import array
 from collections import UserString
 from collections.abc import (
     Callable,
@@ -26,8 +23,8 @@ from ._core import InvalidTypeError
 # How objects of a class come apart, how they are put together again, and the name of their kind.
 Functions = tuple[Callable[[Any], Any], Callable[[Any, Any], Any], str]
 
-# Sequences of what is no child: text, numbers.
-_NO_SEQUENCES = (str, bytes, bytearray, memoryview, range, array, UserString)
+# Sequences of what is no child: text, numbers; and all that are buffers.
+_NO_SEQUENCES = (str, bytes, bytearray, memoryview, range, UserString)
 _ARRAY_PROTOCOLS = ("__array__", "__array_interface__", "__dlpack__", "__cuda_array_interface__")
 
 
@@ -45,12 +42,28 @@ def functions_for(x: object) -> Functions | None:
         return _PYDANTIC
     if issubclass(cls, Mapping):
         return _MAPPING
-    return _SEQUENCE if issubclass(cls, Sequence) and not issubclass(cls, _NO_SEQUENCES) else None
+    if not issubclass(cls, Sequence) or issubclass(cls, _NO_SEQUENCES) or _is_buffer(x):
+        return None
+    return _SEQUENCE
+
+
+def _is_buffer(x: Any) -> bool:
+    try:
+        memoryview(x).release()
+    except TypeError:
+        return False
+    except BufferError:
+        return True
+    return True
 
 
 def _fields(cls: Any) -> Any:
     """Of a class whose fields are its children: a dataclass, or one of attrs, whose fields have the same attributes."""
-    return dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else getattr(cls, "__attrs_attrs__", None)
+    if not hasattr(cls, "__dataclass_fields__"):
+        return getattr(cls, "__attrs_attrs__", None)
+    import dataclasses
+
+    return dataclasses.fields(cls)
 
 
 def _field_names(cls: type) -> set[str] | None:
@@ -148,6 +161,8 @@ def _has(x: Any, children: Any, key: Any) -> bool:
 
 def _rebuilt(x: Any, old: Any, new: Any) -> Any:
     """A copy of x with other children, whatever it keeps them in: where deepcopy meets an old one, it puts the new."""
+    import copy
+
     keys = list(new) if isinstance(new, dict) else range(len(new))
     memo = {id(old[key]): new[key] for key in keys}
     memo.update((id(key), key) for key in keys)
@@ -196,6 +211,8 @@ def _pydantic_rebuilt(x: Any, children: dict[str, Any]) -> Any:
     """Not validated again, as little as a dataclass's `__post_init__` runs again: validation may copy arrays."""
     if not hasattr(type(x), "__pydantic_fields__"):
         return x.copy(update=children)
+    import copy
+
     out = copy.copy(x)
     for name, child in children.items():
         (out.__dict__ if name in x.__dict__ else out.__pydantic_extra__)[name] = child
