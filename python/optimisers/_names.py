@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterable
 from typing import Any
 
@@ -187,6 +186,8 @@ def attribute_message(module: str, name: str, table: dict[str, str], ours: Itera
     plain = {_plain(own): own for own in ours}
     if same := plain.get(_plain(name)):
         return f"{message}; it is {same}"
+    import difflib
+
     close = [plain[found] for found in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.7)]
     return f"{message}; did you mean {' or '.join(close)}?" if close else message
 
