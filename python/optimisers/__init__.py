@@ -105,3 +105,6 @@ if not TYPE_CHECKING:  # a type checker is to see which names there are
 
 def __dir__() -> list[str]:
     return [name for name in globals() if name.startswith("__")] + __all__
+
+
+del TYPE_CHECKING

@@ -210,6 +210,7 @@ def test_docstring_says_everything(cls):
 
 def documented():
     public = [getattr(opt, name) for name in opt.__all__ if not name.startswith("_")]
+    public += [getattr(opt.schedules, name) for name in opt.schedules.__all__]
     return [x for x in public if callable(x)]
 
 

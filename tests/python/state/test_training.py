@@ -165,22 +165,3 @@ def test_history_plots() -> None:
     ax = opt.History([2.0, 1.0, 0.5], [2, 3]).plot()
     assert ax.lines[0].get_ydata().tolist() == [2.0, 1.0, 0.5] and len(ax.lines) == 2
     assert ax.get_ylabel() == "loss"
-
-
-def test_schedules() -> None:
-    assert schedules.constant(0.3)(7) == 0.3
-    cosine = schedules.warmup_cosine(1.0, steps=12, warmup=4, end=0.2)
-    assert [cosine(s) for s in range(4)] == [0.25, 0.5, 0.75, 1.0]
-    np.testing.assert_allclose([cosine(4), cosine(8), cosine(12), cosine(99)], [1.0, 0.6, 0.2, 0.2])
-    np.testing.assert_allclose([schedules.exponential(1.0, 0.25, every=2)(s) for s in (0, 1, 2)], [1, 0.5, 0.25])
-    assert schedules.exponential(1.0, 0.1, end=0.05)(9) == 0.05
-    np.testing.assert_allclose(schedules.inverse(1.0, 3.0, power=0.5)(1), 0.5)
-    steps = schedules.stepwise(1.0, {20: 0.1, 10: 0.5})
-    assert [steps(s) for s in (0, 9, 10, 19, 20)] == [1.0, 1.0, 0.5, 0.5, 0.1]
-    for wrong in (
-        lambda: schedules.warmup_cosine(1.0, 5, 5),
-        lambda: schedules.exponential(1.0, 0.0),
-        lambda: schedules.inverse(1.0, -1.0),
-    ):
-        with pytest.raises(ValueError, match=r"must be"):
-            wrong()
