@@ -127,27 +127,64 @@ TEST(CApi, EveryFailureHasAStatusAMessageAndTheLeaf) {
   optimisers_destroy(nullptr);
 }
 
+// Memory of a host that has so many blocks left.
+struct Host {
+  int left, live = 0;
+  optimisers_memory memory{[](void* self, size_t bytes, size_t alignment) -> void* {
+                             auto& h = *static_cast<Host*>(self);
+                             if (h.left-- == 0) return nullptr;
+                             ++h.live;
+                             return std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+                           },
+                           [](void* self, void* block, size_t, size_t) {
+                             --static_cast<Host*>(self)->live;
+                             std::free(block);
+                           },
+                           this};
+  explicit Host(int left) : left(left) {}
+  Host(const Host&) = delete;
+};
+
+TEST(CApi, OutputsAreCheckedBeforeAnythingIsMade) {
+  Host host(100);
+  Floats x(3, 1.f);
+  const optimisers_array leaf = array(x, "w");
+  Handle c;
+  ASSERT_EQ(optimisers_create("Adam", &leaf, 1, &host.memory, &c.state), OPTIMISERS_OK);
+  const int live = host.live, left = host.left;
+  const auto refused = [&](optimisers_status status, const char* what) {
+    EXPECT_EQ(status, OPTIMISERS_VALUE);
+    EXPECT_EQ(std::string(optimisers_last_error()), std::string(what) + " is NULL");
+  };
+  double values[2] = {7, 7};
+  std::int32_t count = 7;
+  const char* name = nullptr;
+  refused(optimisers_create("Adam", &leaf, 1, &host.memory, nullptr), "out");
+  const char* rule = "Adam";
+  refused(optimisers_create_each(&rule, &leaf, 1, &host.memory, nullptr), "out");
+  refused(optimisers_copy(c, nullptr), "out");
+  refused(optimisers_find_leaf(c, "w", nullptr), "leaf");
+  refused(optimisers_get_leaf(c, 0, nullptr), "out");
+  refused(optimisers_get_stage(c, 0, 0, nullptr), "out");
+  refused(optimisers_get_slot(c, 0, 0, 0, nullptr), "out");
+  refused(optimisers_get_master(c, 0, nullptr), "out");
+  refused(optimisers_get_field(c, 0, 0, "eta", values, nullptr), "count");
+  refused(optimisers_get_field(c, 0, 0, "eta", nullptr, &count), "values");
+  refused(optimisers_get_clock(c, 0, 0, 0, &name, nullptr), "value");
+  EXPECT_EQ(values[0], 7);
+  EXPECT_EQ(count, 7);
+  EXPECT_EQ(name, nullptr);
+  EXPECT_EQ(host.live, live);
+  EXPECT_EQ(host.left, left);
+}
+
 TEST(CApi, MemoryOfTheHostAndNoneLeft) {
-  struct Host {
-    int left = 2, live = 0;
-  } host;
-  const optimisers_memory memory{[](void* self, size_t bytes, size_t alignment) -> void* {
-                                   auto& h = *static_cast<Host*>(self);
-                                   if (h.left-- == 0) return nullptr;
-                                   ++h.live;
-                                   return std::aligned_alloc(alignment,
-                                                             (bytes + alignment - 1) / alignment * alignment);
-                                 },
-                                 [](void* self, void* block, size_t, size_t) {
-                                   --static_cast<Host*>(self)->live;
-                                   std::free(block);
-                                 },
-                                 &host};
+  Host host(2);
   Floats x(100, 1.f);
   const optimisers_array leaf = array(x);
   {
     Handle c, copy;
-    ASSERT_EQ(optimisers_create("Adam", &leaf, 1, &memory, &c.state), OPTIMISERS_OK);
+    ASSERT_EQ(optimisers_create("Adam", &leaf, 1, &host.memory, &c.state), OPTIMISERS_OK);
     EXPECT_EQ(host.live, 2);
     EXPECT_EQ(optimisers_copy(c, &copy.state), OPTIMISERS_MEMORY);
     EXPECT_STREQ(optimisers_last_error(), "out of memory");

@@ -107,6 +107,7 @@ opt::Model model_of(const optimisers_array* arrays, std::size_t count) {
 
 void create(const opt::State::Chooser& choose, const optimisers_array* leaves, std::size_t count,
             const optimisers_memory* memory, optimisers_state** out) {
+  (void)required(out, "out");
   const opt::Model model = model_of(leaves, count);
   std::shared_ptr<HostMemory> host;
   if (memory != nullptr) {
@@ -114,7 +115,7 @@ void create(const opt::State::Chooser& choose, const optimisers_array* leaves, s
       refuse("memory: allocate and release must not be NULL");
     host = std::make_shared<HostMemory>(*memory);
   }
-  required(out, "out") = new optimisers_state{host, opt::State(choose, model, {.memory = host.get()})};
+  *out = new optimisers_state{host, opt::State(choose, model, {.memory = host.get()})};
 }
 
 opt::Optimiser& optimiser_of(const optimisers_state* handle) {
@@ -150,7 +151,6 @@ const char* optimisers_last_error_leaf(void) { return last.leaf.c_str(); }
 optimisers_status optimisers_create(const char* rule, const optimisers_array* leaves, size_t count,
                                     const optimisers_memory* memory, optimisers_state** out) {
   return guarded([&] {
-    (void)required(out, "out");
     const opt::Program program = opt::parse_program(&required(rule, "rule"));
     create([&](const std::string&) { return std::optional(program); }, leaves, count, memory, out);
   });
@@ -159,7 +159,6 @@ optimisers_status optimisers_create(const char* rule, const optimisers_array* le
 optimisers_status optimisers_create_each(const char* const* rules, const optimisers_array* leaves, size_t count,
                                          const optimisers_memory* memory, optimisers_state** out) {
   return guarded([&] {
-    (void)required(out, "out");
     if (count > 0) (void)required(rules, "rules");
     std::size_t next = 0;  // setup asks once for each leaf, in order
     create(
@@ -173,7 +172,10 @@ optimisers_status optimisers_create_each(const char* const* rules, const optimis
 }
 
 optimisers_status optimisers_copy(const optimisers_state* state, optimisers_state** out) {
-  return guarded([&] { required(out, "out") = new optimisers_state(required(state, "state")); });
+  return guarded([&] {
+    optimisers_state*& to = required(out, "out");
+    to = new optimisers_state(required(state, "state"));
+  });
 }
 
 void optimisers_destroy(optimisers_state* state) { delete state; }
@@ -202,12 +204,13 @@ optimisers_status optimisers_adjust_text(optimisers_state* state, int64_t leaf, 
 optimisers_status optimisers_get_field(const optimisers_state* state, int64_t leaf, int32_t stage, const char* field,
                                        double values[2], int32_t* count) {
   return guarded([&] {
+    double* to = &required(values, "values");
+    std::int32_t& n = required(count, "count");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
     const opt::FieldInfo* info = rule.info().field(&required(field, "field"));
     if (info == nullptr) refuse(std::string(rule.info().text.name) + " has no field \"" + field + "\"");
     const opt::Value value = rule.get(*info);
-    double* to = &required(values, "values");
-    required(count, "count") = std::holds_alternative<opt::Pair>(value) ? 2 : 1;
+    n = std::holds_alternative<opt::Pair>(value) ? 2 : 1;
     if (const auto* pair = std::get_if<opt::Pair>(&value)) {
       to[0] = pair->first;
       to[1] = pair->second;
@@ -233,52 +236,59 @@ int64_t optimisers_leaf_count(const optimisers_state* state) {
 }
 
 optimisers_status optimisers_find_leaf(const optimisers_state* state, const char* name, int64_t* leaf) {
-  return guarded([&] { required(leaf, "leaf") = state_of(state)[&required(name, "name")].index(); });
+  return guarded([&] {
+    std::int64_t& to = required(leaf, "leaf");
+    to = state_of(state)[&required(name, "name")].index();
+  });
 }
 
 optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t leaf, optimisers_leaf* out) {
   return guarded([&] {
+    optimisers_leaf& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
     const bool master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf)).has_value();
-    required(out, "out") = {l.name().c_str(), l.size(),   static_cast<std::int32_t>(l.dtype()),
-                            l.frozen(),       l.stages(), master};
+    to = {l.name().c_str(), l.size(), static_cast<std::int32_t>(l.dtype()), l.frozen(), l.stages(), master};
   });
 }
 
 optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t leaf, int32_t stage,
                                        optimisers_stage* out) {
   return guarded([&] {
+    optimisers_stage& to = required(out, "out");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
-    required(out, "out") = {rule.info().text.name, rule.slot_count(), rule.info().clock_size};
+    to = {rule.info().text.name, rule.slot_count(), rule.info().clock_size};
   });
 }
 
 optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t slot,
                                       optimisers_slot* out) {
   return guarded([&] {
+    optimisers_slot& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
     const auto slots = l.slots(stage);
     if (slot < 0 || std::size_t(slot) >= slots.size())
       refuse("slot: there are " + std::to_string(slots.size()) + ", got index " + std::to_string(slot));
-    required(out, "out") = slot_of(slots[std::size_t(slot)], l.size());
+    to = slot_of(slots[std::size_t(slot)], l.size());
   });
 }
 
 optimisers_status optimisers_get_master(const optimisers_state* state, int64_t leaf, optimisers_slot* out) {
   return guarded([&] {
+    optimisers_slot& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
     const auto master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf));
     if (!master) refuse("master: \"" + l.name() + "\" has no master copy");
-    required(out, "out") = slot_of(*master, l.size());
+    to = slot_of(*master, l.size());
   });
 }
 
 optimisers_status optimisers_get_clock(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t clock,
                                        const char** name, double* value) {
   return guarded([&] {
+    double& to = required(value, "value");
     const auto values = clock_of(state, leaf, stage, clock);
     if (name != nullptr) *name = leaf_of(state, leaf).rule(stage).info().clock[std::size_t(clock)];
-    required(value, "value") = values[std::size_t(clock)];
+    to = values[std::size_t(clock)];
   });
 }
 
