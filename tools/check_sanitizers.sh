@@ -1,7 +1,8 @@
 #!/bin/sh
 # check_sanitizers.sh [FOLDER]: the C++ tests under ThreadSanitizer, and under AddressSanitizer with
-# UndefinedBehaviorSanitizer; with the latter two also the fuzz harness of the C interface, for FUZZ_SECONDS, and the
-# files of Python tests named in PYTHON_TESTS (none: left out) on the extension, with PYTHON. A report fails.
+# UndefinedBehaviorSanitizer; with the latter two also the fuzz harness of the C interface, for FUZZ_SECONDS, and, with
+# PYTHON on the extension, the files of Python tests named in PYTHON_TESTS (none: left out) and the fuzz harness of the
+# extension, for as long. A report fails.
 set -eu
 cd "$(dirname "$0")/.."
 root=$(mkdir -p "${1:-build-sanitizers}" && cd "${1:-build-sanitizers}" && pwd)
@@ -94,6 +95,7 @@ PYTHONPATH='$root/address/package' PYTHONDONTWRITEBYTECODE=1 '$python'"
     odd=$swap
   done
   run="$with -m pytest -q --capture=sys -p no:cacheprovider"
-  at_once "$cxx0" "$cxx1" "$run $even" "$fuzz" ${odd:+"$run $odd"}
+  python_fuzz="$with tests/python/fuzz.py ${FUZZ_SECONDS:-5} ${FUZZ_SEED:-1}"
+  at_once "$cxx0" "$cxx1" "$run $even" "$fuzz" "$python_fuzz" ${odd:+"$run $odd"}
 fi
 echo "check_sanitizers: no report"

@@ -105,6 +105,16 @@ def copied_tensor(x: torch.Tensor, device: str | None = None) -> torch.Tensor:
     return copy.requires_grad_(x.requires_grad and x.is_leaf)
 
 
+def tensor_parts(x: torch.Tensor) -> list[Any] | None:
+    """Dtype, shape and bytes of a tensor of torch's own class in the host's memory; None of any other."""
+    import torch
+
+    if type(x) is not torch.Tensor or x.device.type != "cpu" or x.layout != torch.strided or x.is_quantized:
+        return None
+    values = x.detach().resolve_conj().resolve_neg().contiguous().reshape(-1)
+    return [str(x.dtype), *x.shape, values.view(torch.uint8).numpy().tobytes()]
+
+
 def numpy_dtype(name: str) -> np.dtype[Any]:
     if name != "bfloat16":
         return np.dtype(name)

@@ -9,7 +9,8 @@ import numpy as np
 
 from . import _arrays, _core
 from ._core import InvalidTypeError, InvalidValueError
-from ._state import State, current_rules, handle
+from ._saved import plain_data
+from ._state import State, handle
 
 X = TypeVar("X")
 HOST = -1
@@ -67,13 +68,10 @@ def _moved_state(state: State, place: int) -> State:
     on, reason, _ = _core.cuda_status() if place != HOST else (True, "", [])
     if not on:
         raise InvalidValueError(f"to_device: CUDA is off: {reason}")
-    spec, leaves, _, layout, user = state._core.pickled()
-    leaves = [
-        (shape, dtype, _library_there(library, place), frozen, memory, place)
-        for shape, dtype, library, frozen, memory, _ in leaves
-    ]
+    spec, (kinds, *leaves), rules, layout, user, *memory = plain_data(state._core)
+    kinds = [(dtype, _library_there(library, place), frozen, place) for dtype, library, frozen, _ in kinds]
     user = {leaf: [_moved_tree(own, place) for own in states] for leaf, states in user.items()}
-    core = _core.unpickled_state((spec, leaves, current_rules(state._core), layout, user))
+    core = _core.unpickled_state((spec, (kinds, *leaves), rules, layout, user, *memory))
     return handle(core, 0)  # type: ignore[no-any-return]
 
 

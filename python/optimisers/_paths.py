@@ -11,6 +11,14 @@ from ._core import InvalidTypeError, InvalidValueError
 M = TypeVar("M")
 
 
+def key_text(key: Any) -> str:
+    """`str(key)`; where the key's own method fails or gives no string, what object's would."""
+    try:
+        return str(key)
+    except Exception:
+        return f"<{type(key).__name__} object>"
+
+
 class KeyPath(tuple[Any, ...]):
     """The keys that lead to a place in a model: dict keys, fields, attributes, positions.
 
@@ -44,7 +52,7 @@ class KeyPath(tuple[Any, ...]):
         return KeyPath(*found) if isinstance(item, slice) else found
 
     def __str__(self) -> str:
-        return ".".join(map(str, self))
+        return ".".join(map(key_text, self))
 
     def __repr__(self) -> str:
         return f"KeyPath({', '.join(map(repr, self))})"

@@ -13,7 +13,7 @@ from . import _core
 from ._core import InvalidTypeError, InvalidValueError
 from ._markers import Marker
 from ._names import foreign_rule
-from ._paths import KeyPath
+from ._paths import KeyPath, key_text
 from ._rule import Rule, check_rule
 
 SHOWN_PATHS = 12
@@ -27,7 +27,7 @@ class Part(NamedTuple):
 
     @property
     def text(self) -> str:
-        return ".".join(map(str, self.keys))
+        return ".".join(map(key_text, self.keys))
 
 
 def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> list[Rule | None]:
@@ -156,7 +156,7 @@ def _matches(pattern: str, parts: list[Part], groups: dict[Any, list[Part]]) -> 
     if "*" not in pattern and "." not in pattern:  # only the first key counts
         begins = pattern + "."
         for key, group in groups.items():
-            if key is not _END and (str(key) == pattern or str(key).startswith(begins)):
+            if key is not _END and (key_text(key) == pattern or key_text(key).startswith(begins)):
                 yield from (Part(p.leaf, _after(p.keys, 1)) for p in group)
         return
     find = _compiled(pattern).match
@@ -187,7 +187,7 @@ def _after(keys: tuple[Any, ...], components: int) -> tuple[Any, ...]:
     for i, key in enumerate(keys):
         if components == 0:
             return keys[i:]
-        own = str(key).split(".")
+        own = key_text(key).split(".")
         if len(own) > components:
             return (".".join(own[components:]), *keys[i + 1 :])
         components -= len(own)

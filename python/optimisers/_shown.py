@@ -13,7 +13,7 @@ SHOWN_LEAVES = 20  # longer trees are abridged
 
 
 def leaf_rule(core: _core.State, leaf: int) -> Rule:
-    rule: Rule = core.rules[leaf]
+    rule: Rule = core.rule_object(leaf)
     return rule._with_values(iter(core.rule_values(leaf)))
 
 

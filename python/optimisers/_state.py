@@ -13,6 +13,7 @@ from ._core import InvalidValueError
 from ._markers import Marker
 from ._paths import KeyPath
 from ._rule import BuiltinRule, Rule
+from ._saved import part_checksum, reduced
 from ._shown import Clocks, clock_tuple, leaf_rule, row_of, slots_tuple, tree_text
 
 
@@ -22,7 +23,7 @@ class State(_core.Handle):
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return handle, (self._core, self._node)
+        return handle, (self._core, self._node, part_checksum(self._core, self._node))
 
     def marked(self, marker: Marker | str) -> Marked:
         """The leaves that `marker` marked when the state was set up; also by its name."""
@@ -100,7 +101,7 @@ class Marked(State):
     __slots__ = ()
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Marked, (self._core, self._node)
+        return _marked, (self._core, self._node, part_checksum(self._core, self._node))
 
     def __len__(self) -> int:
         return len(self._core.leaves(self._node))
@@ -152,7 +153,7 @@ class Leaf(State):
     def clock(self) -> Any:
         """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works."""
         clocks = iter(self._core.clocks(self._index))
-        rule = self._core.rules[self._index]
+        rule = self._core.rule_object(self._index)
         return _arranged(rule, lambda r: clock_tuple(r, next(clocks) if isinstance(r, BuiltinRule) else []), Clocks)
 
     @property
@@ -165,7 +166,7 @@ class Leaf(State):
         """
         library = self._core.leaf_info(self._index)[2]
         stages = iter(self._core.slots(self._index))
-        rule = self._core.rules[self._index]
+        rule = self._core.rule_object(self._index)
         user = iter(self._core.user_states(self._index))
 
         def stage(r: Rule) -> Any:
@@ -195,8 +196,10 @@ def _arranged(rule: Rule, stage: Any, chain: Any) -> Any:
 _alive: WeakValueDictionary[tuple[int, int], State] = WeakValueDictionary()
 
 
-def handle(core: _core.State, node: int) -> Any:
-    """The handle at a node: a StateTree, a Leaf, or None where nothing is trained."""
+def handle(core: _core.State, node: int, checksum: int | None = None) -> Any:
+    """The handle at a node: a StateTree, a Leaf, or None where nothing is trained. A pickle brings a checksum."""
+    if checksum is not None:
+        _check_part(core, node, checksum)
     kind = core.kind(node)
     if kind == "value" and node != 0:
         return None
@@ -215,29 +218,16 @@ def check_state(state: object, call: str) -> None:
         )
 
 
-def current_rules(core: _core.State) -> list[Rule]:
-    """The rule of every leaf as it is now, equal ones as one object."""
-    same: dict[Rule, Rule] = {}
-    rules = (leaf_rule(core, leaf) for leaf in range(len(core.rules)))
-    return [same.setdefault(rule, rule) if _is_hashable(rule) else rule for rule in rules]
+def _marked(core: _core.State, node: int, checksum: int) -> Marked:
+    _check_part(core, node, checksum)
+    return Marked(core, node)
 
 
-def _is_hashable(rule: Rule) -> bool:
-    """A user-defined rule need not be."""
-    try:
-        hash(rule)
-    except TypeError:
-        return False
-    return True
+def _check_part(core: _core.State, node: int, checksum: int) -> None:
+    if not isinstance(core, _core.State) or checksum != part_checksum(core, node):
+        raise InvalidValueError(
+            f"unpickling a state: the checksum of its node {node!r} does not hold: the data were damaged or changed"
+        )
 
 
-def _reduce_core(core: _core.State) -> tuple[Any, ...]:
-    spec, leaves, _, *rest = core.pickled()
-    return _restored, ((spec, leaves, current_rules(core), *rest),)
-
-
-def _restored(data: tuple[Any, ...]) -> _core.State:
-    return _core.unpickled_state(data)
-
-
-copyreg.pickle(_core.State, _reduce_core)
+copyreg.pickle(_core.State, reduced)

@@ -2,6 +2,7 @@
 #include "errors.hpp"
 
 #include <array>
+#include <cstring>
 #include <new>
 
 namespace optimisers::python {
@@ -16,7 +17,14 @@ struct ClassInfo {
   PyObject* builtin;
 };
 
-void set_error(const Error& error) { PyErr_SetString(classes[static_cast<std::size_t>(error.kind())], error.what()); }
+// Of any bytes: names in C++ need not be UTF-8.
+void set_error(const Error& error) {
+  PyObject* text =
+      PyUnicode_DecodeUTF8(error.what(), static_cast<Py_ssize_t>(std::strlen(error.what())), "backslashreplace");
+  if (text == nullptr) return;
+  PyErr_SetObject(classes[static_cast<std::size_t>(error.kind())], text);
+  Py_DECREF(text);
+}
 
 }  // namespace
 

@@ -83,7 +83,15 @@ void view_numpy(PyArrayObject* a, ArrayView& view) {
   view.device = on_host;
 }
 
+// Of another library, such as astropy: a class with data and mask apart. Runs nobody's code.
+bool is_masked_class(PyTypeObject* type) {
+  static PyObject* mask = PyUnicode_InternFromString("mask");
+  static PyObject* unmasked = PyUnicode_InternFromString("unmasked");
+  return _PyType_Lookup(type, unmasked) != nullptr && _PyType_Lookup(type, mask) != nullptr;
+}
+
 bool has_mask(PyObject* object) {
+  if (is_masked_class(Py_TYPE(object))) return true;
   static PyObject* masked_class = nullptr;
   if (!is_instance_of(object, "numpy.ma", "MaskedArray", masked_class)) return false;
   return PyArray_Check(nb::borrow(object).attr("_mask").ptr());  // otherwise numpy.ma.nomask, a scalar
@@ -187,7 +195,7 @@ bool is_tensor(PyObject* object) {
 
 nb::object materialised(PyObject* object, Fault& fault) {
   if (fault == Fault::lazy) return nb::borrow(object).attr("resolve_conj")().attr("resolve_neg")();
-  if (fault == Fault::not_array && PyArray_IsScalar(object, Generic)) {
+  if (fault == Fault::not_array && is_numpy_scalar(object)) {
     nb::object array = nb::steal(PyArray_FromScalar(object, nullptr));
     if (!array.is_valid()) throw nb::python_error();
     return array;
@@ -213,6 +221,8 @@ nb::object checked(PyObject* object) {
 }
 
 int type_num_of(DType dtype) {
+  if (dtype == DType::bfloat16 && bfloat16_type_num < 0)
+    type_error("NumPy has no bfloat16; import ml_dtypes, which adds it");
   for (int i = 0; i < NPY_NTYPES_LEGACY; ++i)
     if (numpy_dtypes.of[i] == static_cast<std::int8_t>(dtype)) return i;
   return bfloat16_type_num;

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <cstdint>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -18,7 +19,7 @@ namespace nb = nanobind;
 enum class Library : std::uint8_t { numpy, torch, cupy, jax, other };
 Library library_of(PyObject* array);
 const char* name_of(Library library);
-Library library_from_name(std::string_view name);
+std::optional<Library> library_from_name(std::string_view name);
 
 // Why an object has no ArrayView.
 enum class Fault : std::uint8_t {

@@ -1,6 +1,7 @@
 // array_text.cpp: what is said about arrays, to people in errors and to torch after an update.
 #include "arrays/array.hpp"
 #include "arrays/jax_arrays.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 
@@ -15,7 +16,7 @@ std::string dtype_text(PyObject* array) {
     PyErr_Clear();
     return type_name(array);
   }
-  std::string text = nb::str(dtype).c_str();
+  std::string text = str_text(dtype);
   return text.rfind("torch.", 0) == 0 ? text.substr(6) : text;
 }
 
@@ -25,8 +26,7 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "is fine";
     case Fault::not_array:
       if (static PyObject* tensor_class = nullptr; is_instance_of(object, "torch", "Tensor", tensor_class))
-        return "is a tensor of torch " +
-               std::string(nb::str(nb::module_::import_("torch").attr("__version__")).c_str()) +
+        return "is a tensor of torch " + str_text(nb::module_::import_("torch").attr("__version__")) +
                ", which has no DLPack C exchange API for tensors; install a newer torch";
       return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
     case Fault::unsupported:
@@ -40,12 +40,14 @@ std::string fault_text(PyObject* object, Fault fault) {
     case Fault::device: {
       nb::object device = nb::getattr(nb::borrow(object), "device", nb::none());
       const bool named = !device.is_none() && !nb::isinstance<nb::int_>(device);
-      const std::string where = named ? nb::str(device).c_str() : "an accelerator";
+      const std::string where = named ? str_text(device) : "an accelerator";
       return "is on " + where + ", expected the CPU or a CUDA device; move it there first";
     }
     case Fault::axes: {
       nb::object shape = nb::getattr(nb::borrow(object), "shape", nb::none());
-      const std::string count = shape.is_none() ? "too many" : std::to_string(nb::len(shape));
+      const Py_ssize_t axes = PyObject_Length(shape.ptr());
+      if (axes < 0) PyErr_Clear();
+      const std::string count = axes < 0 ? "too many" : std::to_string(axes);
       return "has " + count + " axes, expected at most " + std::to_string(max_ndim) + "; reshape it";
     }
     case Fault::layout:
@@ -56,7 +58,7 @@ std::string fault_text(PyObject* object, Fault fault) {
     case Fault::lazy:
       return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";
     case Fault::masked:
-      return "is a masked array, whose mask would be ignored; pass .filled(), or .data";
+      return "is a masked array, whose mask would be ignored; pass .filled(0), or the data alone";
     case Fault::traced:
       return "is traced by JAX (jit, grad, vmap) and has no values; call this outside of the traced function";
   }
@@ -68,10 +70,10 @@ constexpr const char* libraries[] = {"numpy", "torch", "cupy", "jax", "other"}; 
 }
 
 const char* name_of(Library library) { return libraries[static_cast<int>(library)]; }
-Library library_from_name(std::string_view name) {
-  int i = 0;
-  while (libraries[i] != name) ++i;
-  return static_cast<Library>(i);
+std::optional<Library> library_from_name(std::string_view name) {
+  for (std::size_t i = 0; i < std::size(libraries); ++i)
+    if (libraries[i] == name) return static_cast<Library>(i);
+  return {};
 }
 
 bool is_instance_of(PyObject* object, const char* module, const char* name, PyObject*& known) {

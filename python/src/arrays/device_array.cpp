@@ -11,6 +11,7 @@
 #include "arrays/streams.hpp"
 #include "errors.hpp"
 #include "optimisers/cuda.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -118,8 +119,7 @@ Fault import_interface(PyObject* object, const nb::object& interface, nb::object
   array->library = library_of(object);
   nb::dict fields = nb::cast<nb::dict>(interface);
   if (fields.contains("mask") && !fields["mask"].is_none()) return Fault::layout;
-  if (const Fault fault = dtype_of_typestr(nb::cast<nb::str>(fields["typestr"]).c_str(), array->dtype);
-      fault != Fault::none)
+  if (const Fault fault = dtype_of_typestr(str_text(fields["typestr"]).c_str(), array->dtype); fault != Fault::none)
     return fault;
   array->data = reinterpret_cast<std::byte*>(nb::cast<std::uintptr_t>(fields["data"][0]));
   array->writable = !nb::cast<bool>(fields["data"][1]);

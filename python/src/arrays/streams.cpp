@@ -8,6 +8,7 @@
 #include "errors.hpp"
 #include "forks.hpp"
 #include "optimisers/cuda.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -73,6 +74,8 @@ std::optional<void*> stream_from(nb::handle object) {
   if (nb::hasattr(object, "__cuda_stream__")) {  // (version, handle), as a method or an attribute
     handle = object.attr("__cuda_stream__");
     if (PyCallable_Check(handle.ptr())) handle = handle();
+    if (!PyTuple_Check(handle.ptr()) || PyTuple_GET_SIZE(handle.ptr()) != 2)
+      type_error("stream: __cuda_stream__ must give (version, handle), got " + repr_text(handle));
     handle = handle[1];
   } else if (nb::hasattr(object, "cuda_stream")) {
     handle = object.attr("cuda_stream");
@@ -82,7 +85,10 @@ std::optional<void*> stream_from(nb::handle object) {
   if (!PyLong_Check(handle.ptr()) || PyBool_Check(handle.ptr()))
     type_error("stream: expected a CUDA stream of torch or CuPy, or a stream's handle as an integer, got a " +
                type_name(object.ptr()));
-  return stream_of_handle(nb::cast<std::uintptr_t>(handle));
+  std::uintptr_t number = 0;
+  if (!nb::try_cast<std::uintptr_t>(handle, number))
+    value_error("stream: expected a stream's handle, an integer from 0 on, got " + repr_text(handle));
+  return stream_of_handle(number);
 }
 
 void Streams::add(int device, Library library) {

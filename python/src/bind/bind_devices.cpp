@@ -171,6 +171,13 @@ DType dtype_called(const std::string& name) {
 }
 
 nb::object zeros(const std::vector<std::int64_t>& shape, const std::string& dtype, int device) {
+  if (shape.size() > static_cast<std::size_t>(max_ndim))
+    value_error("array: expected at most " + std::to_string(max_ndim) + " axes, got " + std::to_string(shape.size()));
+  std::int64_t left = std::int64_t(1) << 58;  // bytes
+  for (const std::int64_t n : shape) {
+    if (n < 0 || n > left) value_error("array: an axis has the length " + std::to_string(n));
+    if (n > 0) left /= n;
+  }
   require_cuda("array");
   check_device(device);
   return device_zeros(device, dtype_called(dtype), shape);
@@ -219,11 +226,13 @@ void bind_devices(nb::module_& m) {
                ", device=cuda:" + std::to_string(a.device) + ")";
       });
   m.def("cuda_status", &status);
-  m.def("moved", &moved);
-  m.def("library_of", [](nb::handle array) { return name_of(library_of(array.ptr())); });
-  m.def("device_of", [](nb::handle array) { return static_cast<int>(read(array, "array").first.device); });
+  m.def("moved", &moved, nb::arg().none(), nb::arg());
+  m.def("library_of", [](nb::handle array) { return name_of(library_of(array.ptr())); }, nb::arg().none());
+  m.def(
+      "device_of", [](nb::handle array) { return static_cast<int>(read(array, "array").first.device); },
+      nb::arg().none());
   m.def("device_zeros", &zeros);
-  m.def("device_converted", &converted);
+  m.def("device_converted", &converted, nb::arg().none(), nb::arg());
 }
 
 }  // namespace optimisers::python

@@ -8,6 +8,7 @@
 #include "bind/bind.hpp"
 #include "errors.hpp"
 #include "optimisers/program.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -90,7 +91,7 @@ RuleValue* new_rule(const std::string& name, const nb::dict& values) {
   if (info == nullptr) value_error("there is no rule \"" + name + "\"");
   auto rule = std::make_unique<RuleValue>(*info);
   for (auto [key, value] : values) {
-    const FieldInfo& field = field_of(*info, nb::cast<std::string>(key));
+    const FieldInfo& field = field_of(*info, str_text(key));
     rule->set(field, value_from(value, info->text.name, field.name, field.kind));
   }
   rule->check();
@@ -113,8 +114,7 @@ bool is_numpy_bool(PyObject* object) {
 Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind) {
   PyObject* o = object.ptr();
   const auto refuse = [&](ErrorKind error) {
-    throw Error(error,
-                std::string(rule) + ": " + field + " must be " + wanted(kind) + ", got " + nb::repr(object).c_str());
+    throw Error(error, std::string(rule) + ": " + field + " must be " + wanted(kind) + ", got " + repr_text(object));
   };
   if (kind == FieldKind::boolean) {
     if (!PyBool_Check(o) && !is_numpy_bool(o)) refuse(ErrorKind::type);
@@ -122,7 +122,7 @@ Value value_from(nb::handle object, const char* rule, const char* field, FieldKi
   }
   if (kind == FieldKind::scope) {
     if (!PyUnicode_Check(o)) refuse(ErrorKind::type);
-    return std::string(nb::cast<std::string>(object));
+    return str_text(object);
   }
   double first = 0, second = 0;
   if (kind != FieldKind::pair) {
@@ -160,9 +160,12 @@ void bind_rules(nb::module_& m) {
       .def(
           "__init__",
           [](Program* self, const nb::list& stages, std::optional<std::string> master) {
-            new (self) Program();
-            for (nb::handle stage : stages) self->stages.push_back(nb::cast<const RuleValue&>(stage));
-            if (master) self->master = dtype_from_name(*master);
+            Program program;
+            for (nb::handle stage : stages) program.stages.push_back(nb::cast<const RuleValue&>(stage));
+            if (master) program.master = dtype_from_name(*master);
+            if (master && program.master != DType::float32 && program.master != DType::float64)
+              value_error("Program: master must be \"float32\" or \"float64\", got \"" + *master + "\"");
+            new (self) Program(std::move(program));
           },
           nb::arg("stages"), nb::arg("master").none());
 }

@@ -8,6 +8,7 @@
 #include "errors.hpp"
 #include "handle.hpp"
 #include "state/state.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -23,6 +24,7 @@ void each_stage(State& state, std::uint32_t leaf, F&& f) {
 
 // Bytes of a leaf's slots and master copy.
 std::size_t state_size(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   Use use(state);
   std::size_t bytes = 0;
   for (std::uint32_t part : state.core_leaves(leaf))
@@ -32,6 +34,7 @@ std::size_t state_size(State& state, std::uint32_t leaf) {
 
 nb::list slots_of(nb::handle self, std::uint32_t leaf) {
   State& state = nb::cast<State&>(self);
+  state.check_leaf(leaf);
   Use use(state);
   nb::list stages;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) {
@@ -45,12 +48,14 @@ nb::list slots_of(nb::handle self, std::uint32_t leaf) {
 
 nb::object master_of(nb::handle self, std::uint32_t leaf) {
   State& state = nb::cast<State&>(self);
+  state.check_leaf(leaf);
   Use use(state);
   const auto master = state.core().master(leaf);
   return master ? slot_view(*master, state.leaf(leaf).shape, self) : nb::none();
 }
 
 nb::list clock_list(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   Use use(state);
   nb::list stages;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) {
@@ -64,6 +69,7 @@ nb::list clock_list(State& state, std::uint32_t leaf) {
 }
 
 std::vector<RuleValue> rule_values_of(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   Use use(state);
   std::vector<RuleValue> values;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) { values.push_back(state.core().rule(part, stage)); });
@@ -71,6 +77,7 @@ std::vector<RuleValue> rule_values_of(State& state, std::uint32_t leaf) {
 }
 
 nb::list user_states_of(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   Use use(state);
   nb::list states;
   if (auto found = state.user_stages().find(leaf); found != state.user_stages().end())
@@ -79,13 +86,25 @@ nb::list user_states_of(State& state, std::uint32_t leaf) {
 }
 
 void set_user_states(State& state, std::uint32_t leaf, const nb::list& states) {
+  state.check_leaf(leaf);
   Use use(state);
   std::vector<nb::object> given;
   for (nb::handle s : states) given.push_back(nb::borrow(s));
-  state.user_stages().at(leaf).states.swap(given);
+  const auto found = state.user_stages().find(leaf);
+  const std::size_t expected = found == state.user_stages().end() ? 0 : found->second.before.size();
+  if (given.size() != expected)
+    value_error("a leaf with " + std::to_string(expected) + " user-defined stages cannot take " +
+                std::to_string(given.size()) + " states");
+  if (expected > 0) found->second.states.swap(given);
+}
+
+nb::object rule_object(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
+  return state.rules()[leaf];
 }
 
 nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   const LeafArray& array = state.leaf(leaf);
   nb::list shape;
   for (auto n : array.shape) shape.append(n);
@@ -94,12 +113,15 @@ nb::tuple leaf_info(const State& state, std::uint32_t leaf) {
 }
 
 // A change is (name of a rule or None, field by its name in C++, value, whether it is a factor).
-Adjustment adjustment_from(const nb::tuple& change, bool levels) {
-  Adjustment a{.field = nb::cast<std::string>(change[1]),
+Adjustment adjustment_from(nb::handle object, bool levels) {
+  if (!PyTuple_Check(object.ptr()) || PyTuple_GET_SIZE(object.ptr()) != 4)
+    type_error("adjust: expected changes of four parts each, got " + repr_text(object));
+  const nb::tuple change = nb::borrow<nb::tuple>(object);
+  Adjustment a{.field = str_text(change[1]),
                .value = 0.0,
-               .scales = nb::cast<bool>(change[3]),
+               .scales = change[3].is(nb::handle(Py_True)),
                .levels = true,
-               .rule = change[0].is_none() ? nullptr : find_rule(nb::cast<std::string>(change[0]))};
+               .rule = change[0].is_none() ? nullptr : find_rule(str_text(change[0]))};
   if (!change[0].is_none() && a.rule == nullptr) value_error("adjust: there is no such rule");
   for (const RuleInfo& info : rule_registry()) {
     const FieldInfo* field = a.rule == nullptr || a.rule == &info ? info.field(a.field) : nullptr;
@@ -115,25 +137,29 @@ Adjustment adjustment_from(const nb::tuple& change, bool levels) {
 // None: not done, since rules written in Python are concerned. (): done. The least and greatest learning rate: not
 // done, since they differ and a number for all of them would level them.
 nb::object adjust(State& state, std::uint32_t node, const nb::list& changes, bool levels) {
+  state.check_node(node);
   if (state.has_user_stages(node)) return nb::none();
   std::vector<Adjustment> adjustments;
-  for (nb::handle change : changes) adjustments.push_back(adjustment_from(nb::cast<nb::tuple>(change), levels));
+  for (nb::handle change : changes) adjustments.push_back(adjustment_from(change, levels));
   const Adjusted adjusted = state.adjust(node, adjustments);
   if (!(adjusted.lowest < adjusted.highest)) return nb::make_tuple();
   return nb::make_tuple(adjusted.lowest, adjusted.highest);
 }
 
 void set_frozen(State& state, std::uint32_t node, bool frozen) {
+  state.check_node(node);
   Use use(state);
   state.core().set_frozen(state.core_leaves_below(node), frozen);
 }
 
 bool is_frozen(State& state, std::uint32_t leaf) {
+  state.check_leaf(leaf);
   Use use(state);
   return state.core().frozen(leaf);
 }
 
 std::unique_ptr<State> copied(State& state) {
+  state.check_node(0);
   Use use(state);
   return std::make_unique<State>(state);
 }
@@ -141,6 +167,7 @@ std::unique_ptr<State> copied(State& state) {
 // `gradients` has one tree and those of higher order; empty: the model's arrays keep theirs.
 nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const nb::tuple& gradients, bool once) {
   constexpr const char* call = "update";
+  state.check_node(node);
   std::vector<PyObject*> higher;
   for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
   GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .higher = higher};
@@ -158,28 +185,43 @@ bool apply(State& state, nb::handle x, nb::handle dx, nb::handle out, const nb::
   return state.apply(x.ptr(), dx.ptr(), out.ptr(), trees, rule.is_none() ? nullptr : rule.ptr());
 }
 
+// A node of the tree, which marks are not.
+const Node& node_of(const State& state, std::uint32_t node) {
+  state.check_node(node);
+  if (state.spec().is_mark(node)) value_error("marked leaves are no node of a state tree");
+  return state.spec().nodes[node];
+}
+
+std::uint32_t leaf_at(const State& state, std::uint32_t node) {
+  if (!node_of(state, node).live()) value_error("there is no leaf at \"" + state.spec().text(node) + "\"");
+  return state.spec().places[node_of(state, node).place_begin].leaf;
+}
+
 // The nodes of the tree as the handles need them.
 void bind_nodes(nb::class_<State>& cls) {
   cls.def(
-         "child", [](const State& s, std::uint32_t node, nb::handle key) { return s.spec().child(node, key.ptr()); },
+         "child",
+         [](const State& s, std::uint32_t node, nb::handle key) {
+           node_of(s, node);
+           return s.spec().child(node, key.ptr());
+         },
          nb::arg(), nb::arg().none())
-      .def("kind", [](const State& s, std::uint32_t node) { return name_of(s.spec().nodes[node].kind); })
+      .def("kind", [](const State& s, std::uint32_t node) { return name_of(node_of(s, node).kind); })
       .def("children",
            [](const State& s, std::uint32_t node) {
-             const Node& n = s.spec().nodes[node];
+             const Node& n = node_of(s, node);
              return nb::make_tuple(n.first, n.first + n.count);
            })
-      .def("key", [](const State& s, std::uint32_t node) { return s.spec().key(node); })
-      .def("path", [](const State& s, std::uint32_t node) { return s.spec().path(node); })
+      .def("key", [](const State& s, std::uint32_t node) { return node_of(s, node), s.spec().key(node); })
+      .def("path", [](const State& s, std::uint32_t node) { return s.check_node(node), s.spec().path(node); })
       .def("marks", [](const State& s) { return s.spec().mark_states(); })
       .def("node_count", [](const State& s) { return s.spec().nodes.size(); })
-      .def("path_text", [](const State& s, std::uint32_t node) { return s.spec().text(node); })
-      .def("leaf",
-           [](const State& s, std::uint32_t node) { return s.spec().places[s.spec().nodes[node].place_begin].leaf; })
-      .def("leaf_node", [](const State& s, std::uint32_t leaf) { return s.spec().leaf_node(leaf); })
-      .def("leaves", [](const State& s, std::uint32_t node) { return s.spec().leaves_below(node); })
+      .def("path_text", [](const State& s, std::uint32_t node) { return s.check_node(node), s.spec().text(node); })
+      .def("leaf", &leaf_at)
+      .def("leaf_node", [](const State& s, std::uint32_t leaf) { return s.check_leaf(leaf), s.spec().leaf_node(leaf); })
+      .def("leaves", [](const State& s, std::uint32_t node) { return s.check_node(node), s.spec().leaves_below(node); })
       .def("leaf_count", [](const State& s, std::uint32_t node) {
-        return s.spec().nodes[node].place_end - s.spec().nodes[node].place_begin;
+        return node_of(s, node).place_end - node_of(s, node).place_begin;
       });
 }
 
@@ -207,16 +249,10 @@ Example:
 int traverse_state(PyObject* self, visitproc visit, void* arg) {
   Py_VISIT(Py_TYPE(self));
   if (!nb::inst_ready(self)) return 0;
-  State* state = nb::inst_ptr<State>(self);
-  Py_VISIT(state->rules().ptr());
-  for (const auto& [leaf, stages] : state->user_stages())
-    for (const nb::object& s : stages.states) Py_VISIT(s.ptr());
-  return 0;
+  return nb::inst_ptr<State>(self)->visit_objects(visit, arg);
 }
 int clear_state(PyObject* self) {
-  State* state = nb::inst_ptr<State>(self);
-  nb::list rules = std::move(state->rules());
-  for (auto& [leaf, stages] : state->user_stages()) stages.states.assign(stages.states.size(), {});
+  if (nb::inst_ready(self)) nb::inst_ptr<State>(self)->drop_objects();
   return 0;
 }
 int traverse_handle(PyObject* self, visitproc visit, void* arg) {
@@ -225,7 +261,10 @@ int traverse_handle(PyObject* self, visitproc visit, void* arg) {
   return 0;
 }
 int clear_handle(PyObject* self) {
-  nb::object core = std::move(nb::inst_ptr<Handle>(self)->core);
+  if (!nb::inst_ready(self)) return 0;
+  Handle* handle = nb::inst_ptr<Handle>(self);
+  handle->state = nullptr;
+  const nb::object core = std::exchange(handle->core, nb::none());
   return 0;
 }
 int traverse_duplicated(PyObject* self, visitproc visit, void* arg) {
@@ -236,7 +275,9 @@ int traverse_duplicated(PyObject* self, visitproc visit, void* arg) {
   return 0;
 }
 int clear_duplicated(PyObject* self) {
-  Duplicated gone = std::move(*nb::inst_ptr<Duplicated>(self));
+  if (!nb::inst_ready(self)) return 0;
+  Duplicated* pair = nb::inst_ptr<Duplicated>(self);
+  const nb::object model = std::exchange(pair->model, nb::none()), grads = std::exchange(pair->grads, nb::none());
   return 0;
 }
 
@@ -246,8 +287,11 @@ PyType_Slot collected[] = {
 
 }  // namespace
 
-Handle::Handle(nb::object core, std::uint32_t node)
-    : core(std::move(core)), state(&nb::cast<State&>(this->core)), node(node) {}
+Handle::Handle(nb::object core, std::uint32_t node) : core(std::move(core)), state(nullptr), node(node) {
+  if (!nb::try_cast<State*>(this->core, state) || state == nullptr)
+    type_error("expected the native part of a state, got a " + type_name(this->core.ptr()));
+  state->check_node(node);
+}
 
 void bind_state(nb::module_& m) {
   nb::class_<State> state(m, "State", nb::is_weak_referenceable(),
@@ -271,6 +315,7 @@ void bind_state(nb::module_& m) {
                                const nb::list& rules) { s.replace_rules(leaves, rules); })
       .def_prop_ro("revision", &State::revision)
       .def("has_layout", &State::has_layout)
+      .def("rule_object", &rule_object)
       .def_prop_ro("rules", [](State& s) { return nb::list(s.rules()); })
       .def("__deepcopy__", [](State& s, nb::handle) { return copied(s); })
       .def("pickled", &State::pickled);

@@ -1,10 +1,9 @@
 // bind_update.cpp: update_(state, model, grads, *higher): the one call every training step makes.
-#include <cstring>
-
 #include "bind/bind.hpp"
 #include "errors.hpp"
 #include "handle.hpp"
 #include "state/state.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -60,7 +59,7 @@ ZeroGrad zero_grad_from(PyObject* given) {
   const bool is_text = PyUnicode_Check(given);
   if (is_text && PyUnicode_CompareWithASCIIString(given, "zeros") == 0) return ZeroGrad::to_zeros;
   const std::string expected = "update_: zero_grad must be False, True (.grad becomes None) or \"zeros\", got ";
-  if (is_text) value_error(expected + nb::repr(given).c_str());
+  if (is_text) value_error(expected + repr_text(given));
   type_error(expected + "a " + type_name(given));
 }
 
@@ -80,14 +79,13 @@ bool sort_arguments(PyObject* const* args, Py_ssize_t n, PyObject* keywords, Arg
   for (Py_ssize_t i = 0; i < n && i < 3; ++i) out.given[i] = args[i];
   if (n > 3) out.higher = {args + 3, static_cast<std::size_t>(n - 3)};
   for (Py_ssize_t k = 0; keywords != nullptr && k < PyTuple_GET_SIZE(keywords); ++k) {
-    const char* name = PyUnicode_AsUTF8(PyTuple_GET_ITEM(keywords, k));
-    if (name == nullptr) return false;
+    PyObject* name = PyTuple_GET_ITEM(keywords, k);
     int at = 0;
-    while (at < name_count && std::strcmp(names[at], name) != 0) ++at;
+    while (at < name_count && PyUnicode_CompareWithASCIIString(name, names[at]) != 0) ++at;
     if (at == name_count || out.given[at] != nullptr) {
       PyErr_Format(PyExc_TypeError,
-                   at == name_count ? "update_() got an unexpected keyword argument '%s'"
-                                    : "update_() got multiple values for argument '%s'",
+                   at == name_count ? "update_() got an unexpected keyword argument %A"
+                                    : "update_() got multiple values for argument %A",
                    name);
       return false;
     }
@@ -131,6 +129,7 @@ PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObje
     Handle* handle = nullptr;
     if (!nb::try_cast<Handle*>(nb::handle(arguments.state()), handle) || handle == nullptr)
       type_error("update_: expected the state that setup returned, got a " + type_name(arguments.state()));
+    if (handle->state == nullptr) type_error("update_: this state has been let go by the garbage collector");
     PyObject* model = arguments.model();
     const GradientSource source = source_of(arguments, model);
     handle->state->update(handle->node, model, source, "update");

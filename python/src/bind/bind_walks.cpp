@@ -13,6 +13,7 @@
 #include "bind/bind.hpp"
 #include "errors.hpp"
 #include "optimisers/sweeps.hpp"
+#include "text.hpp"
 #include "tree/classes.hpp"
 #include "tree/walk.hpp"
 #include "unlocked.hpp"
@@ -59,7 +60,17 @@ Streams streams_of(const Flattened& flat, const char* call) {
   return streams;
 }
 
-double norm_of(nb::handle tree, double p, nb::handle stream) {
+double number_from(nb::handle object, const char* what) {
+  PyObject* o = object.ptr();
+  const bool numeric = !PyBool_Check(o) && PyNumber_Check(o);
+  const double number = numeric ? PyFloat_AsDouble(o) : 0;
+  if (numeric && (number != -1 || !PyErr_Occurred())) return number;
+  PyErr_Clear();
+  type_error(std::string(what) + " must be a real number, got " + repr_text(object));
+}
+
+double norm_of(nb::handle tree, nb::handle order, nb::handle stream) {
+  const double p = number_from(order, "norm: p");
   const Flattened flat = flatten(tree, "norm", Ties::ignored);
   check_values(flat, "norm");
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
@@ -112,7 +123,8 @@ class Sources {
 };
 
 // How many arrays it moved.
-std::size_t lerp_trees(nb::handle target, nb::handle source, double w, nb::handle stream) {
+std::size_t lerp_trees(nb::handle target, nb::handle source, nb::handle weight, nb::handle stream) {
+  const double w = number_from(weight, "lerp_: w");
   const Flattened to = flatten(target, "lerp_");
   check_values(to, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
@@ -154,8 +166,8 @@ void bind_walks(nb::module_& m) {
   m.def("children", &children_list, nb::arg("object").none(), nb::arg("overridden") = false);
   m.def("is_numeric", &is_numeric, nb::arg("x").none());
   m.def("may_write", &may_write, nb::arg("x").none());
-  m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p"), nb::arg("stream").none());
-  m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w"),
+  m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p").none(), nb::arg("stream").none());
+  m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w").none(),
         nb::arg("stream").none());
   m.def("with_axes", [](const nb::object& array, const std::vector<int>& axes) { return with_axes(array, axes); });
   m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());

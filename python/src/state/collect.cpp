@@ -186,8 +186,10 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     if (!kept.is_none() && source.zero == ZeroGrad::to_none) resets_.keepers.push_back(nb::borrow(source.kept_by));
   }
   PyObject* gradients = kept.is_valid() ? kept.ptr() : source.tree;
-  const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) &&
-                          !(top.kind == Kind::leaf && read_array(gradients, g) == Fault::none && g.ndim != 1);
+  const bool of_bare_array =  // whose whole tree is one gradient
+      top.kind == Kind::leaf &&
+      (is_numpy_scalar(gradients) || (read_array(gradients, g) == Fault::none && g.ndim != 1));
+  const bool given_flat = gradients != Py_None && !is_container(kind_of(gradients)) && !of_bare_array;
   if (given_flat) {
     gradients_.begin(root);
     gradients_.put(root, gradients);

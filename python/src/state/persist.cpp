@@ -1,79 +1,74 @@
-// persist.cpp: states as plain Python objects and back.
-#include <nanobind/stl/string.h>
+// persist.cpp: states as plain Python objects: lists of what there are few of, bytes for all that comes once a leaf.
 #include <nanobind/stl/vector.h>
 
 #include <cstring>
 #include <map>
 
-#include "arrays/device_array.hpp"
-#include "errors.hpp"
 #include "optimisers/cuda.hpp"
+#include "saved.hpp"
 #include "state/state.hpp"
 #include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
 
-// Arrays of the right shape and dtype without memory of their own: masters are overwritten at once.
-struct Blank {
-  std::vector<ArrayView> views;
-  std::vector<std::vector<std::int64_t>> strides;
-  std::map<int, nb::object> zeros;  // by device
-};
-Blank blank_arrays(const std::vector<LeafArray>& leaves) {
-  alignas(16) static std::byte zero[16] = {};
-  Blank blank;
-  for (const LeafArray& leaf : leaves) blank.strides.emplace_back(leaf.shape.size(), 0);
-  for (std::size_t i = 0; i < leaves.size(); ++i) {
-    const LeafArray& leaf = leaves[i];
-    if (leaf.device != on_host) {
-      require_cuda("unpickling a state: a leaf");
-      check_device(leaf.device);
-      if (!blank.zeros.contains(leaf.device))
-        blank.zeros[leaf.device] = device_zeros(leaf.device, DType::complex128, {});
-    }
-    blank.views.push_back({leaf.device == on_host ? zero : as_device_array(blank.zeros[leaf.device].ptr())->data,
-                           leaf.shape.data(), blank.strides[i].data(), 1, static_cast<std::int32_t>(leaf.shape.size()),
-                           leaf.dtype, true, true, leaf.device});
-  }
-  return blank;
-}
+nb::str dtype_name(DType dtype) { return nb::str(std::string(name_of(dtype)).c_str()); }
 
-// What the memory holds, wherever it is.
-nb::bytes bytes_of(const Memory& memory) {
-  if (memory.device == on_host) return nb::bytes(memory.data, memory.bytes);
-  nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(memory.bytes)));
+// What all the memory holds, wherever it is, one piece after the other.
+nb::bytes bytes_of(const std::vector<Memory>& memory) {
+  std::size_t size = 0;
+  for (const Memory& piece : memory) size += piece.bytes;
+  nb::bytes bytes = nb::steal<nb::bytes>(PyBytes_FromStringAndSize(nullptr, static_cast<Py_ssize_t>(size)));
   if (!bytes.is_valid()) throw nb::python_error();
   auto* to = reinterpret_cast<std::byte*>(PyBytes_AS_STRING(bytes.ptr()));
   Unlocked unlocked;
-  if (memory.bytes > 0) cuda::copy(to, on_host, memory.data, memory.device, memory.bytes);
-  return bytes;
-}
-
-void take_bytes(const Memory& memory, const nb::bytes& saved) {
-  if (saved.size() != memory.bytes) value_error("unpickling a state: a state array has the wrong size");
-  const auto* from = static_cast<const std::byte*>(saved.data());
-  if (memory.bytes == 0) return;
-  if (memory.device == on_host) {
-    std::memcpy(memory.data, from, memory.bytes);
-    return;
+  for (const Memory& piece : memory) {
+    if (piece.bytes == 0) continue;
+    if (piece.device == on_host) std::memcpy(to, piece.data, piece.bytes);
+    else cuda::copy(to, on_host, piece.data, piece.device, piece.bytes);
+    to += piece.bytes;
   }
-  Unlocked unlocked;
-  cuda::copy(memory.data, memory.device, from, on_host, memory.bytes);
+  return bytes;
 }
 
 nb::object saved_layout(const std::optional<Layout>& layout) {
   if (!layout) return nb::none();
-  nb::list offsets;
-  for (auto offset : layout->offsets) offsets.append(offset);
-  return nb::make_tuple(nb::str(std::string(name_of(layout->dtype)).c_str()), layout->size, offsets);
+  return nb::make_tuple(dtype_name(layout->dtype), layout->size, saved::bytes_from(layout->offsets));
 }
 
-DType saved_dtype(nb::handle name) {
-  const auto text = nb::cast<std::string>(name);
-  const auto dtype = dtype_from_name(text);
-  if (!dtype) value_error("unpickling a state: \"" + text + "\" is no dtype that this version knows");
-  return *dtype;
+// Numbers things in the order in which they come first.
+template <class Key>
+class Numbered {
+ public:
+  // Whether it is new; its number is the last of `numbers`.
+  bool add(const Key& key) {
+    const auto [found, is_new] = known_.try_emplace(key, static_cast<std::uint32_t>(known_.size()));
+    numbers.push_back(found->second);
+    return is_new;
+  }
+  std::vector<std::uint32_t> numbers;
+
+ private:
+  std::map<Key, std::uint32_t> known_;
+};
+
+// [(dtype, library, frozen, device)] that there are; which each leaf has, and its number of axes; all shapes.
+nb::tuple saved_leaves(const std::vector<LeafArray>& leaves, const Optimiser& core) {
+  nb::list kinds;
+  Numbered<std::tuple<DType, Library, bool, int>> kind;
+  std::vector<std::uint32_t> table;
+  std::vector<std::int64_t> shapes;
+  for (std::uint32_t i = 0; i < leaves.size(); ++i) {
+    const LeafArray& leaf = leaves[i];
+    const bool frozen = core.frozen(i);
+    if (kind.add({leaf.dtype, leaf.library, frozen, leaf.device}))
+      kinds.append(
+          nb::make_tuple(dtype_name(leaf.dtype), name_of(leaf.library), frozen, static_cast<int>(leaf.device)));
+    table.push_back(kind.numbers.back());
+    table.push_back(static_cast<std::uint32_t>(leaf.shape.size()));
+    shapes.insert(shapes.end(), leaf.shape.begin(), leaf.shape.end());
+  }
+  return nb::make_tuple(kinds, saved::bytes_from(table), saved::bytes_from(shapes));
 }
 
 nb::list states_of(const UserStages& stages) {
@@ -119,72 +114,40 @@ void set_clocks(Optimiser& core, std::uint32_t leaf, std::span<const double> val
   }
 }
 
-nb::tuple State::pickled() {
-  Use use(*this);
-  nb::list leaves;
+// [(rule, its hyperparameters as they are now)] that there are, and which of them each leaf has.
+nb::tuple State::rule_table() {
+  nb::list rules;
+  Numbered<std::pair<PyObject*, std::string>> rule;
   for (std::uint32_t i = 0; i < leaves_.size(); ++i) {
-    nb::list shape, memory;
-    for (auto n : leaves_[i].shape) shape.append(n);
+    std::vector<RuleValue> values;
+    std::string bytes;
+    for (std::uint32_t part : core_leaves(i))
+      for (int stage = 0; stage < static_cast<int>(core_.spec(part).program.stages.size()); ++stage) {
+        values.push_back(core_.rule(part, stage));
+        bytes.append(static_cast<const char*>(values.back().data()),
+                     static_cast<std::size_t>(values.back().info().size));
+      }
+    const nb::object object = rules_[i];
+    if (rule.add({object.ptr(), std::move(bytes)})) rules.append(nb::make_tuple(object, values));
+  }
+  return nb::make_tuple(rules, saved::bytes_from(rule.numbers));
+}
+
+nb::tuple State::pickled() {
+  check_node(0);
+  Use use(*this);
+  std::vector<Memory> memory;
+  std::vector<double> clocks;
+  for (std::uint32_t i = 0; i < leaves_.size(); ++i) {
     for (std::uint32_t part : core_leaves(i)) {
-      for (const Memory& m : memory_of(core_, part)) memory.append(bytes_of(m));
-      const std::vector<double> clocks = clocks_of(core_, part);
-      memory.append(nb::bytes(clocks.data(), clocks.size() * sizeof(double)));
+      for (const Memory& m : memory_of(core_, part)) memory.push_back(m);
+      for (const double value : clocks_of(core_, part)) clocks.push_back(value);
     }
-    leaves.append(nb::make_tuple(shape, nb::str(std::string(name_of(leaves_[i].dtype)).c_str()),
-                                 name_of(leaves_[i].library), core_.frozen(i), memory,
-                                 static_cast<int>(leaves_[i].device)));
   }
   nb::dict user;
   for (const auto& [leaf, stages] : user_stages_) user[nb::int_(leaf)] = states_of(stages);
-  return nb::make_tuple(spec_->state(), leaves, rules_, saved_layout(layout_), user);
-}
-
-std::unique_ptr<State> State::unpickled(const nb::tuple& data) {
-  auto spec = TreeSpec::from_state(nb::cast<nb::tuple>(data[0]));
-  std::vector<LeafArray> leaves;
-  for (nb::handle item : data[1]) {
-    LeafArray leaf{{},
-                   saved_dtype(item[1]),
-                   library_from_name(nb::cast<nb::str>(item[2]).c_str()),
-                   static_cast<std::int8_t>(nb::cast<int>(item[5]))};
-    for (nb::handle n : item[0]) leaf.shape.push_back(nb::cast<std::int64_t>(n));
-    leaves.push_back(std::move(leaf));
-  }
-  std::optional<Layout> layout;
-  Blank blank = blank_arrays(leaves);
-  if (!data[3].is_none()) {
-    Flattened model;
-    model.spec = spec;
-    model.views = blank.views;
-    layout = layout_of(model, saved_dtype(data[3][0]));
-    layout->size = nb::cast<std::int64_t>(data[3][1]);  // the vector may have parts that no leaf covers
-    layout->offsets = nb::cast<std::vector<std::int64_t>>(data[3][2]);
-    const LeafArray like = leaves.empty() ? LeafArray{} : leaves[0];
-    blank = blank_arrays({LeafArray{{layout->size}, layout->dtype, like.library, like.device}});
-  }
-  std::unique_ptr<State> state;
-  {
-    const OnStreams on(streams_of(leaves), {});
-    state =
-        std::make_unique<State>(spec, std::move(leaves), nb::cast<nb::list>(data[2]), blank.views, std::move(layout));
-  }
-  for (std::uint32_t i = 0; i < state->leaves_.size(); ++i) {
-    nb::handle item = data[1][i];
-    std::size_t k = 0;
-    for (std::uint32_t part : state->core_leaves(i)) {
-      for (const Memory& m : memory_of(state->core_, part)) take_bytes(m, nb::cast<nb::bytes>(item[4][k++]));
-      const nb::bytes saved = nb::cast<nb::bytes>(item[4][k++]);
-      std::vector<double> clocks(saved.size() / sizeof(double));
-      if (!clocks.empty()) std::memcpy(clocks.data(), saved.data(), saved.size());
-      set_clocks(state->core_, part, clocks);
-    }
-    if (nb::cast<bool>(item[3])) state->core_.set_frozen(state->core_leaves(i), true);
-  }
-  for (auto& [leaf, stages] : state->user_stages_) {
-    stages.states.clear();
-    for (nb::handle user_state : data[4][nb::int_(leaf)]) stages.states.push_back(nb::borrow(user_state));
-  }
-  return state;
+  return nb::make_tuple(spec_->state(), saved_leaves(leaves_, core_), rule_table(), saved_layout(layout_), user,
+                        bytes_of(memory), saved::bytes_from(clocks));
 }
 
 }  // namespace optimisers::python

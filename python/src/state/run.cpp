@@ -60,6 +60,9 @@ void State::wait() {
 }
 
 bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyObject* const> higher, PyObject* rule) {
+  check_node(0);
+  if (spec_->nodes[0].kind != Kind::leaf || layout_)
+    value_error("apply_: expected the state of one array, as init returns it");
   nb::list rules;
   if (rule != nullptr) rules.append(nb::handle(rule));
   const RuleValues values = values_of(rules);
@@ -86,6 +89,9 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   read_gradient(spec_->places[0], update.dx, call);
   nb::object written;
   if (read_any(out, target, written) != Fault::none) type_error("apply_: the output is no array");
+  if (!target.writable || !is_contiguous(target) || target.dtype != leaves_[0].dtype ||
+      target.device != leaves_[0].device || size_of(target) != size_of(leaves_[0].shape))
+    value_error("apply_: the output must be writable, contiguous, and of the parameter's size, dtype and device");
   if (rule == nullptr) return apply_stages(target, update, higher, call);
   constexpr std::uint32_t leaf = 0;
   Replaced before = rules_of_leaf(leaf);

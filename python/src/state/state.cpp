@@ -9,7 +9,22 @@
 namespace optimisers::python {
 namespace {
 
-// The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
+std::vector<Program> programs_of(nb::handle rule) {
+  if (!nb::hasattr(rule, "_programs"))
+    type_error("setup: expected a rule such as Adam(), got a " + type_name(rule.ptr()));
+  std::vector<Program> programs;
+  for (nb::handle program : rule.attr("_programs")()) {
+    Program* native = nullptr;
+    if (!nb::try_cast<Program*>(program, native) || native == nullptr)
+      type_error("setup: expected a Program of a rule, got a " + type_name(program.ptr()));
+    programs.push_back(*native);
+  }
+  if (programs.empty()) value_error("setup: a rule of class " + type_name(rule.ptr()) + " has no programs");
+  return programs;
+}
+
+}  // namespace
+
 std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
                                  std::map<std::uint32_t, UserStages>& user) {
   std::unordered_map<PyObject*, std::vector<Program>> programs;
@@ -18,15 +33,14 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
   for (std::uint32_t i = 0; i < leaves.size(); ++i) {
     nb::object rule = rules[i];
     auto [known, is_new] = programs.try_emplace(rule.ptr());
-    if (is_new)
-      for (nb::handle program : rule.attr("_programs")()) known->second.push_back(nb::cast<Program>(program));
+    if (is_new) known->second = programs_of(rule);
     const std::vector<Program>& parts = known->second;
     const std::string name = spec.text(spec.leaf_node(i));
     specs.push_back({name, leaves[i].shape, leaves[i].dtype, parts.back(), leaves[i].device});
     const DType wide = parts.back().compute(leaves[i].dtype);
     for (std::size_t p = 0; p + 1 < parts.size(); ++p) {
       user[i].before.push_back(static_cast<std::uint32_t>(leaves.size() + before.size()));
-      user[i].states.emplace_back();
+      user[i].states.push_back(nb::none());
       before.push_back(
           {name, leaves[i].shape, parts.back().master ? wide : leaves[i].dtype, parts[p], leaves[i].device});
     }
@@ -34,8 +48,6 @@ std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArr
   specs.insert(specs.end(), std::make_move_iterator(before.begin()), std::make_move_iterator(before.end()));
   return specs;
 }
-
-}  // namespace
 
 Streams streams_of(std::span<const LeafArray> leaves) {
   Streams streams;
@@ -54,7 +66,7 @@ Layout layout_of(const Flattened& model, DType dtype) {
   return layout;
 }
 
-State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
+State::State(std::unique_ptr<TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
              std::span<const ArrayView> arrays, std::optional<Layout> layout)
     : spec_(std::move(spec)),
       leaves_(std::move(leaves)),
@@ -74,7 +86,7 @@ State::State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves
 }
 
 State::State(const State& other)
-    : spec_(other.spec_),
+    : spec_(other.spec_->copy()),
       leaves_(other.leaves_),
       rules_(nb::list(other.rules_)),
       layout_(other.layout_),
@@ -102,6 +114,43 @@ void State::size_scratch() {
   for (const Place& place : spec_->places) axes += place.axes.size();
   permuted_.resize(axes * 4);
   for (const LeafArray& leaf : leaves_) elements_ += size_of(leaf.shape);
+  plain_ = streams_.empty();
+}
+
+void State::check_node(std::uint32_t node) const {
+  if (dropped_) throw Error(ErrorKind::busy, "this state has been let go by the garbage collector");
+  const std::size_t count = spec_->nodes.size() + spec_->marks.size();
+  if (node >= count)
+    value_error("this state tree has " + std::to_string(count) + " nodes, there is no node " + std::to_string(node));
+}
+
+void State::check_leaf(std::uint32_t leaf) const {
+  if (dropped_) throw Error(ErrorKind::busy, "this state has been let go by the garbage collector");
+  if (leaf >= leaves_.size())
+    value_error("this state has " + std::to_string(leaves_.size()) + " leaves, there is no leaf " +
+                std::to_string(leaf));
+}
+
+int State::visit_objects(visitproc visit, void* arg) {
+  Py_VISIT(rules_.ptr());
+  for (const auto& [leaf, stages] : user_stages_)
+    for (const nb::object& s : stages.states) Py_VISIT(s.ptr());
+  for (const nb::object& array : held_) Py_VISIT(array.ptr());
+  if (const int stop = model_.visit_keys(visit, arg)) return stop;
+  if (const int stop = gradients_.visit_keys(visit, arg)) return stop;
+  return spec_->visit_objects(visit, arg);
+}
+
+void State::drop_objects() {
+  dropped_ = true;
+  plain_ = false;
+  const nb::list rules = std::exchange(rules_, nb::list());
+  std::vector<nb::object> states;
+  for (auto& [leaf, stages] : user_stages_)
+    for (nb::object& s : stages.states) states.push_back(std::exchange(s, nb::none()));
+  model_.drop_keys();
+  gradients_.drop_keys();
+  spec_->drop_objects();
 }
 
 void State::segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const {

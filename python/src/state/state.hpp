@@ -41,11 +41,16 @@ std::span<double> clock_of(Optimiser& core, std::uint32_t leaf, int stage);  // 
 std::vector<double> clocks_of(Optimiser& core, std::uint32_t leaf);
 void set_clocks(Optimiser& core, std::uint32_t leaf, std::span<const double> values);
 
+// The core's leaves: the model's, and behind them one for the native stages before each user-defined one.
+struct UserStages;
+std::vector<LeafSpec> leaf_specs(const TreeSpec& spec, const std::vector<LeafArray>& leaves, const nb::list& rules,
+                                 std::map<std::uint32_t, UserStages>& user);
+
 // A leaf whose rule has stages written in Python. The native stages before each of those are a leaf of the core of
 // their own; what follows the last one is the leaf's own.
 struct UserStages {
   std::vector<std::uint32_t> before;
-  std::vector<nb::object> states;  // what the stages' init returned; null until set
+  std::vector<nb::object> states;  // what the stages' init returned; None until set
 };
 
 // What becomes of gradients that are kept, after the step.
@@ -86,9 +91,9 @@ struct CopiedModel {
 class State {
  public:
   // `rules`: a Python rule for each leaf. With a layout, the one array is the flat vector. On this thread's streams.
-  State(std::shared_ptr<const TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
+  State(std::unique_ptr<TreeSpec> spec, std::vector<LeafArray> leaves, nb::list rules,
         std::span<const ArrayView> arrays, std::optional<Layout> layout);
-  State(const State& other);  // shares the spec, copies everything that changes
+  State(const State& other);
   ~State();
 
   const TreeSpec& spec() const { return *spec_; }
@@ -116,8 +121,16 @@ class State {
   void replace_rules(std::span<const std::uint32_t> leaves, const nb::list& rules);
   std::uint64_t revision() const { return revision_; }  // of the hyperparameters: another number, other ones
 
+  // Plain objects and bytes; the rules, each with its hyperparameters as they are now, are for who calls to put
+  // together. `unpickled` takes them so, and believes nothing: see restore.cpp.
   nb::tuple pickled();
-  static std::unique_ptr<State> unpickled(const nb::tuple& data);
+  static std::unique_ptr<State> unpickled(nb::handle data);
+
+  // What the garbage collector asks for; a state whose objects are gone refuses every call.
+  int visit_objects(visitproc visit, void* arg);
+  void drop_objects();
+  void check_node(std::uint32_t node) const;  // throws for what is neither a node nor a mark
+  void check_leaf(std::uint32_t leaf) const;
 
  private:
   friend class Use;
@@ -135,6 +148,7 @@ class State {
   Replaced rules_of_leaf(std::uint32_t leaf);
   void take(Replaced&& replaced);
   bool apply_stages(const ArrayView& target, LeafUpdate& update, std::span<PyObject* const> higher, const char* call);
+  nb::tuple rule_table();
 
   void collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
   void collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
@@ -167,7 +181,7 @@ class State {
   void segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const;
   void size_scratch();
 
-  std::shared_ptr<const TreeSpec> spec_;
+  std::unique_ptr<TreeSpec> spec_;
   std::vector<LeafArray> leaves_;
   nb::list rules_;
   std::optional<Layout> layout_;
@@ -192,6 +206,8 @@ class State {
   Resets resets_;
   std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
 
+  bool plain_ = true;  // nothing to be done as a call begins: all on the host, and nothing dropped
+  bool dropped_ = false;
   std::mutex mutex_;
   std::atomic<std::thread::id> user_{};
   std::atomic<unsigned> forks_{0};

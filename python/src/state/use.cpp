@@ -21,9 +21,10 @@ Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   }
   state_.forks_.store(fork_count());
   state_.user_.store(std::this_thread::get_id());
-  if (state_.streams_.empty()) [[likely]]
+  if (state_.plain_) [[likely]]
     return;
   try {
+    if (state_.dropped_) throw Error(ErrorKind::busy, "this state has been let go by the garbage collector");
     if (!state_.held_.empty()) {
       Unlocked unlocked;  // what is waited for may be waiting for a callback written in Python
       state_.streams_.wait();
@@ -44,7 +45,9 @@ void Use::release() {
   state_.imported_.clear();
   state_.resets_ = {};
   state_.streams_.reset();
-  if (!state_.update_of_leaf_.empty()) std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
+  if (state_.used_ != 0 && !state_.update_of_leaf_.empty())
+    std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
+  state_.used_ = 0;
   state_.user_.store({});
   state_.mutex_.unlock();
 }

@@ -106,7 +106,11 @@ void UserRun::start(std::uint32_t root, PyObject* flat) {
             .dx = {},
             .higher = {},
             .states = found->second.states};
-    run.rules = nb::cast<nb::list>(state_.rules_[update.leaf].attr("_user_stages")());
+    run.rules = nb::list(state_.rules_[update.leaf].attr("_user_stages")());
+    if (run.rules.size() != found->second.before.size() || run.states.size() != run.rules.size())
+      value_error(std::string(call_) + ": the rule at \"" + state_.spec_->text(state_.spec_->leaf_node(update.leaf)) +
+                  "\" has " + std::to_string(run.rules.size()) + " user-defined stages, had " +
+                  std::to_string(found->second.before.size()) + " at setup");
     run.x = python_.attr("read_only")(parameter(root, flat, update.leaf));
     if (const auto master = state_.core_.master(update.leaf)) {
       const std::span<const std::int64_t> shape = state_.leaf(update.leaf).shape;

@@ -7,6 +7,7 @@
 
 #include "arrays/array.hpp"
 #include "errors.hpp"
+#include "text.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -65,7 +66,7 @@ const Registered* registered(PyObject* object) {
     Registered r;
     if (!answer.is_none()) {
       r = {function_or_null(answer[0]), function_or_null(answer[1]), function_or_null(answer[2])};
-      r.kind = kind_named(nb::cast<std::string>(answer[3]));
+      r.kind = kind_named(str_text(answer[3]));
     }
     r.class_reference = reference_that_calls(forgetting, type);
     const auto [at, is_new] = known.emplace(type, r);
@@ -115,9 +116,8 @@ nb::object children_or_refused(PyObject* object, const PlaceText& place) {
   } catch (nb::python_error& error) {
     if (registered(object)->kind == Kind::registered) throw;
     if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
-    const nb::str text = nb::repr(error.value());
-    const std::string message =
-        place() + " is a " + type_name(object) + " whose children cannot be read: " + text.c_str();
+    const std::string text = repr_text(error.value());
+    const std::string message = place() + " is a " + type_name(object) + " whose children cannot be read: " + text;
     nb::raise_from(error, value_error_class(), "%s", message.c_str());
   }
 }
@@ -152,7 +152,7 @@ bool mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, con
     nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));
     if (unknown.contains(key)) nb::del(unknown[key]);
   }
-  value_error(place + "names the child " + nb::repr(nb::list(unknown.keys())[0]).c_str() + ", which the object lacks");
+  value_error(place + "names the child " + repr_text(nb::list(unknown.keys())[0]) + ", which the object lacks");
 }
 
 }  // namespace optimisers::python

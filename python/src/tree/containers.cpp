@@ -171,8 +171,10 @@ void children_of(PyObject* object, Kind kind, std::vector<Child>& out, const Pla
   if (kind == Kind::module) return module_children(object, out);
   const Fields* fields = fields_of(Py_TYPE(object));
   for (std::size_t i = 0; i < fields->names.size(); ++i) {
-    nb::object value = kind == Kind::named_tuple ? nb::borrow(PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)))
-                                                 : field_value(object, fields->names[i]);
+    const auto at = static_cast<Py_ssize_t>(i);
+    nb::object value;
+    if (kind != Kind::named_tuple) value = field_value(object, fields->names[i]);
+    else if (at < PyTuple_GET_SIZE(object)) value = nb::borrow(PyTuple_GET_ITEM(object, at));
     if (!value.is_valid()) value = nb::none();
     out.push_back({nb::borrow(fields->names[i]), std::move(value), fields->trained[i]});
   }

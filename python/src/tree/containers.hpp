@@ -26,6 +26,7 @@ enum class Kind : std::uint8_t {
   mapping,     // what follows a protocol and is none of the above: its functions come from the package
   sequence,
 };
+inline constexpr Kind last_kind = Kind::sequence;
 inline bool is_container(Kind kind) { return kind >= Kind::dict; }
 inline bool by_position(Kind kind) { return kind == Kind::list || kind == Kind::tuple || kind == Kind::sequence; }
 inline bool by_functions(Kind kind) { return kind >= Kind::registered; }  // in Python, which may run anybody's code

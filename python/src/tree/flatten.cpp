@@ -1,4 +1,5 @@
 // flatten.cpp: flattening a model: what each part of it is, which arrays are trained, and which are one.
+#include <string_view>
 #include <unordered_map>
 #include <unordered_set>
 
@@ -7,6 +8,7 @@
 #include "arrays/jax_arrays.hpp"
 #include "errors.hpp"
 #include "handle.hpp"
+#include "text.hpp"
 #include "tree/classes.hpp"
 #include "tree/tree.hpp"
 
@@ -78,14 +80,16 @@ class Flattener {
       objects_.push_back(std::move(child.value));
       classify(static_cast<std::uint32_t>(spec_.nodes.size() - 1), child.trained);
     }
-    if (by_functions(spec_.nodes[n].kind)) check_kept(n);
+    const Kind kind = spec_.nodes[n].kind;
+    if (by_functions(kind) || (kind == Kind::dataclass && call_ == std::string_view("setup"))) check_kept(n);
   }
 
   PlaceText place_of(std::uint32_t n) const {
     return [this, n] { return std::string(call_) + ": model at \"" + spec_.text(n) + "\""; };
   }
 
-  // What the functions of a class hand out must be what the object keeps: to write into copies would train nothing.
+  // What the functions of a class, or a dataclass's properties, hand out must be what the object keeps: to write into
+  // copies would train nothing.
   void check_kept(std::uint32_t n) {
     constexpr std::uint32_t deepest = 1000;  // of containers that come to be when they are asked for
     const Node& node = spec_.nodes[n];
@@ -153,7 +157,7 @@ class Flattener {
     const nb::object objection = nb::module_::import_("optimisers._opaque").attr("objection")(objects_[n]);
     if (objection.is_none()) return;
     ask_again();  // it may be registered before the next call
-    type_error(place_of(n)() + " " + nb::str(objection).c_str());
+    type_error(place_of(n)() + " " + str_text(objection));
   }
 
   [[noreturn]] void refuse(std::uint32_t n, Fault fault) const {

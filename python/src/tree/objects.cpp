@@ -12,7 +12,13 @@ constexpr std::uint32_t ahead = 16;  // objects, to have them in the cache when 
 
 Objects::~Objects() {
   clear();
-  for (PyObject* key : keys_) Py_XDECREF(key);
+  drop_keys();
+}
+
+void Objects::drop_keys() {
+  const std::vector<PyObject*> gone = std::move(keys_);
+  keys_.clear();
+  for (PyObject* key : gone) Py_XDECREF(key);
 }
 
 void Objects::own_all() {
@@ -36,6 +42,8 @@ void Objects::release_places() {
 }
 
 void Objects::clear() {
+  if (!begun_) return;  // a call that walks nothing is not to look at a whole tree
+  begun_ = false;
   const Node& top = spec_.nodes[root_];
   if (owned_) {
     owned_ = false;

@@ -20,7 +20,10 @@ class Objects {
   const std::vector<PyObject*>& all() const { return at_; }
 
   // One walk at a time; the memory is kept.
-  void begin(std::uint32_t root) { root_ = root; }
+  void begin(std::uint32_t root) {
+    root_ = root;
+    begun_ = true;
+  }
   void clear();
 
   void put(std::uint32_t node, PyObject* object) {
@@ -41,6 +44,13 @@ class Objects {
     at_[node] = object.release().ptr();
   }
 
+  // What it keeps between walks, for the garbage collector.
+  int visit_keys(visitproc visit, void* arg) const {
+    for (PyObject* key : keys_) Py_VISIT(key);
+    return 0;
+  }
+  void drop_keys();
+
   // Keys of dicts that equal the spec's but are other objects: comparing those once is enough.
   bool knows_key(std::uint32_t node, PyObject* key) const { return !keys_.empty() && keys_[node] == key; }
   void learn_key(std::uint32_t node, PyObject* key);
@@ -52,7 +62,7 @@ class Objects {
   const TreeSpec& spec_;
   std::vector<PyObject*> at_, keys_;
   std::uint32_t root_ = 0, owned_places_ = 0;
-  bool owned_ = false;
+  bool begun_ = false, owned_ = false;
 };
 
 }  // namespace optimisers::python

@@ -1,4 +1,4 @@
-// spec.cpp: marks, pickling, and specs with fewer leaves.
+// spec.cpp: marks, copies of specs, also with fewer leaves, and what they keep.
 #include "errors.hpp"
 #include "tree/tree.hpp"
 
@@ -19,58 +19,38 @@ nb::list TreeSpec::mark_states() const {
   return states;
 }
 
-void TreeSpec::take_marks(const nb::list& states) {
-  for (nb::handle item : states) {
-    Mark mark{item[0], {}};
-    for (nb::handle leaf : item[1]) mark.leaves.push_back(nb::cast<std::uint32_t>(leaf));
-    marks.push_back(std::move(mark));
-  }
+TreeSpec::~TreeSpec() { drop_objects(); }
+
+int TreeSpec::visit_objects(visitproc visit, void* arg) const {
+  for (const Node& node : nodes) Py_VISIT(node.key);
+  for (const Mark& mark : marks) Py_VISIT(mark.marker.ptr());
+  for (const auto& [node, index] : index_) Py_VISIT(index.ptr());
+  return 0;
 }
 
-nb::tuple TreeSpec::state() const {
-  nb::list node_states, place_states;
-  for (const Node& node : nodes)
-    node_states.append(nb::make_tuple(static_cast<int>(node.kind), node.key ? nb::borrow(node.key) : nb::none(),
-                                      node.key != nullptr, node.parent, node.first, node.count, node.end));
-  for (const Place& place : places) {
-    nb::list axes;
-    for (int axis : place.axes) axes.append(axis);
-    place_states.append(nb::make_tuple(place.leaf, axes));
-  }
-  return nb::make_tuple(node_states, place_states, mark_states());
+void TreeSpec::drop_objects() {
+  const std::map<std::uint32_t, nb::object> indices = std::move(index_);
+  const std::vector<Mark> gone = std::move(marks);
+  std::vector<PyObject*> keys;
+  for (Node& node : nodes)
+    if (node.key != nullptr) keys.push_back(std::exchange(node.key, nullptr));
+  for (PyObject* key : keys) Py_DECREF(key);
 }
 
-std::shared_ptr<TreeSpec> TreeSpec::from_state(const nb::tuple& state) {
-  auto spec = std::make_shared<TreeSpec>();
-  for (nb::handle item : state[0]) {
-    Node node;
-    node.kind = static_cast<Kind>(nb::cast<int>(item[0]));
-    if (nb::cast<bool>(item[2])) {
-      node.key = nb::object(item[1]).release().ptr();
-      if (PyUnicode_CheckExact(node.key)) PyUnicode_InternInPlace(&node.key);
-    }
-    node.parent = nb::cast<std::uint32_t>(item[3]);
-    node.first = nb::cast<std::uint32_t>(item[4]);
-    node.count = nb::cast<std::uint32_t>(item[5]);
-    node.end = nb::cast<std::uint32_t>(item[6]);
-    spec->nodes.push_back(node);
-  }
-  spec->number_places();
-  spec->first_place.clear();
-  std::uint32_t p = 0;
-  for (nb::handle item : state[1]) {
-    Place& place = spec->places.at(p);
-    place.leaf = nb::cast<std::uint32_t>(item[0]);
-    for (nb::handle axis : item[1]) place.axes.push_back(nb::cast<int>(axis));
-    if (place.leaf == spec->first_place.size()) spec->first_place.push_back(p);
-    ++p;
-  }
-  spec->take_marks(nb::cast<nb::list>(state[2]));
+std::unique_ptr<TreeSpec> TreeSpec::copy() const {
+  auto spec = std::make_unique<TreeSpec>();
+  spec->nodes = nodes;
+  for (Node& node : spec->nodes) Py_XINCREF(node.key);
+  spec->places = places;
+  spec->first_place = first_place;
+  spec->containers = containers;
+  spec->runs = runs;
+  spec->marks = marks;
   return spec;
 }
 
-std::shared_ptr<TreeSpec> TreeSpec::without(const std::vector<bool>& leaves) const {
-  auto spec = std::make_shared<TreeSpec>();
+std::unique_ptr<TreeSpec> TreeSpec::without(const std::vector<bool>& leaves) const {
+  auto spec = std::make_unique<TreeSpec>();
   spec->nodes = nodes;
   for (Node& node : spec->nodes) Py_XINCREF(node.key);
   for (const Place& place : places)

@@ -4,11 +4,9 @@
 #include <algorithm>
 #include <unordered_set>
 
-namespace optimisers::python {
+#include "text.hpp"
 
-TreeSpec::~TreeSpec() {
-  for (Node& node : nodes) Py_XDECREF(node.key);
-}
+namespace optimisers::python {
 
 void TreeSpec::number_places() {
   places.clear();
@@ -65,6 +63,8 @@ std::vector<std::uint32_t> TreeSpec::leaves_below(std::uint32_t node) const {
   return leaves;
 }
 
+constexpr std::uint32_t few = 8;  // children, to look through one by one
+
 std::uint32_t TreeSpec::child(std::uint32_t n, PyObject* key) const {
   const Node& node = nodes[n];
   if (by_position(node.kind)) {
@@ -77,6 +77,7 @@ std::uint32_t TreeSpec::child(std::uint32_t n, PyObject* key) const {
     if (i < 0) i += node.count;
     return i >= 0 && i < static_cast<Py_ssize_t>(node.count) ? node.first + static_cast<std::uint32_t>(i) : 0;
   }
+  if (node.count > few && (PyUnicode_CheckExact(key) || PyLong_CheckExact(key))) return child_by_index(n, key);
   for (std::uint32_t i = node.first; i < node.first + node.count; ++i)
     if (same_key(nodes[i].key, key)) return i;
   for (std::uint32_t i = node.first; i < node.first + node.count; ++i) {
@@ -85,6 +86,20 @@ std::uint32_t TreeSpec::child(std::uint32_t n, PyObject* key) const {
     if (equal == 1) return i;
   }
   return 0;
+}
+
+// As the model's own dict would find it: who reads all leaves one by one asks as often as there are keys.
+std::uint32_t TreeSpec::child_by_index(std::uint32_t n, PyObject* key) const {
+  nb::object& index = index_[n];
+  if (!index.is_valid()) {
+    nb::dict children;
+    for (std::uint32_t i = nodes[n].first; i < nodes[n].first + nodes[n].count; ++i)
+      children[nb::handle(nodes[i].key)] = i;
+    index = std::move(children);
+  }
+  PyObject* found = PyDict_GetItemWithError(index.ptr(), key);
+  if (found == nullptr && PyErr_Occurred()) throw nb::python_error();
+  return found == nullptr ? 0 : static_cast<std::uint32_t>(PyLong_AsUnsignedLong(found));
 }
 
 nb::object TreeSpec::key(std::uint32_t n) const {
@@ -102,7 +117,7 @@ nb::tuple TreeSpec::path(std::uint32_t n) const {
 std::string TreeSpec::text(std::uint32_t n) const {
   constexpr std::size_t most = 64, kept = 8;
   if (n == 0) return "x";
-  if (is_mark(n)) return nb::repr(marks[n - nodes.size()].marker).c_str();
+  if (is_mark(n)) return repr_text(marks[n - nodes.size()].marker);
   std::vector<std::uint32_t> way;
   for (; n != 0; n = nodes[n].parent) way.push_back(n);
   std::reverse(way.begin(), way.end());
@@ -113,7 +128,7 @@ std::string TreeSpec::text(std::uint32_t n) const {
       text += ".(" + std::to_string(way.size() - 2 * kept) + " more)";
     }
     if (!text.empty()) text += '.';
-    text += nb::str(key(way[i])).c_str();
+    text += str_text(key(way[i]));
   }
   return text;
 }

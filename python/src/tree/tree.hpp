@@ -2,6 +2,8 @@
 // A container's children are contiguous and follow it, and so do all nodes below it: one loop forward visits
 // parents before children, one backward children before parents, and nothing recurses.
 #pragma once
+#include <functional>
+#include <map>
 #include <memory>
 #include <optional>
 #include <string>
@@ -42,6 +44,7 @@ struct Mark {
   std::vector<std::uint32_t> leaves;
 };
 
+// A state's spec is its own, so that the garbage collector can tell who keeps the objects in it.
 class TreeSpec {
  public:
   std::vector<Node> nodes;
@@ -69,18 +72,28 @@ class TreeSpec {
   bool is_mark(std::uint32_t node) const { return node >= nodes.size(); }
   void check_part(std::uint32_t node, const char* call) const;  // throws for marks
   nb::list mark_states() const;                                 // [(marker, leaves)]
-  void take_marks(const nb::list& states);
+  void take_marks(nb::handle states);
 
   nb::tuple state() const;  // for pickling
-  static std::shared_ptr<TreeSpec> from_state(const nb::tuple& state);
+  static std::unique_ptr<TreeSpec> from_state(nb::handle state);
+  // Throws where the axes of a tied place are no order of its leaf's.
+  void check_axes(const std::function<std::size_t(std::uint32_t)>& ndim_of) const;
 
   void number_places();  // after the nodes are there
 
-  // A copy in which these leaves are values.
-  std::shared_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
+  std::unique_ptr<TreeSpec> copy() const;
+  // A copy in which these leaves are values, and which has no marks.
+  std::unique_ptr<TreeSpec> without(const std::vector<bool>& leaves) const;
+
+  // Keys and markers, as the garbage collector sees them. Without them a spec is of no use.
+  int visit_objects(visitproc visit, void* arg) const;
+  void drop_objects();
 
  private:
   void find_runs();
+  std::uint32_t child_by_index(std::uint32_t node, PyObject* key) const;
+
+  mutable std::map<std::uint32_t, nb::object> index_;  // of large containers, once asked: a dict from key to child
 };
 
 struct Flattened {

@@ -5,6 +5,7 @@
 
 #include "arrays/array.hpp"
 #include "errors.hpp"
+#include "text.hpp"
 #include "tree/classes.hpp"
 #include "tree/torch_module.hpp"
 
@@ -26,7 +27,7 @@ std::string described(PyObject* object) {
   return text;
 }
 
-std::string key_text(PyObject* key) { return nb::repr(key).c_str(); }
+std::string key_text(PyObject* key) { return repr_text(key); }
 
 class Walk {
  public:
@@ -157,6 +158,7 @@ class ModelWalk : Walk {
       differs(n, "has length " + std::to_string(size) + ", had " + std::to_string(parent.count));
     const bool named = parent.kind == Kind::named_tuple;
     const Fields* fields = named ? fields_of(Py_TYPE(object)) : nullptr;
+    if (named && fields->names.size() != parent.count) differs(n, "has other fields than it had");
     for (std::uint32_t i = 0; i < parent.count; ++i) {
       if (named && !same_key(fields->names[i], node(parent.first + i).key))
         differs(n, "has lost its field " + key_text(node(parent.first + i).key));
@@ -274,6 +276,7 @@ class GradientWalk : Walk {
       const std::uint32_t child = child_named(node(n), fields->names[i], i);
       if (child == 0) extra_key(n, fields->names[i]);
       if (kind == Kind::named_tuple) {
+        if (static_cast<Py_ssize_t>(i) >= PyTuple_GET_SIZE(object)) break;
         receive(child, PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
       } else if (node(child).live()) {
         nb::object value = field_value(object, fields->names[i]);
