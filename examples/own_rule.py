@@ -25,7 +25,7 @@ rng = np.random.default_rng(0)
 model = {"w": np.zeros(4)}
 wanted = np.array([1.0, -2.0, 0.5, 3.0])
 
-rule = opt.OptimiserChain(opt.ClipNorm(1.0), DecayDescent(), opt.WeightDecay(1e-4))
+rule = opt.OptimiserChain(opt.ClipNorm(1.0, scope="global"), DecayDescent(), opt.WeightDecay(1e-4))
 state = opt.setup(rule, model)
 for step in range(400):
     noisy = model["w"] - wanted + rng.normal(scale=0.1, size=4)

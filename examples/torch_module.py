@@ -9,7 +9,8 @@ model = torch.nn.Sequential(torch.nn.Linear(1, 32), torch.nn.Tanh(), torch.nn.Li
 x = torch.linspace(-3, 3, 128).reshape(-1, 1)
 y = torch.sin(x)
 
-state = opt.setup(opt.OptimiserChain(opt.ClipNorm(1.0), opt.AdamW(0.02)), model)
+# scope="global" is what torch.nn.utils.clip_grad_norm_ does; without it each parameter is clipped by its own norm.
+state = opt.setup(opt.OptimiserChain(opt.ClipNorm(1.0, scope="global"), opt.AdamW(0.02)), model)
 for step in range(300):
     loss = torch.nn.functional.mse_loss(model(x), y)
     loss.backward()  # type: ignore[no-untyped-call]

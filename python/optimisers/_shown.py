@@ -17,18 +17,60 @@ def leaf_rule(core: _core.State, leaf: int) -> Rule:
     return rule._with_values(iter(core.rule_values(leaf)))
 
 
+class Legend:
+    """What rules are called in a text about many leaves: short ones by themselves, long ones by a number."""
+
+    LONG = 64  # characters
+
+    def __init__(self, always: bool = False) -> None:
+        self.always = always  # by a number, whatever its length
+        self.numbers: dict[str, int] = {}
+        self.rules: list[Rule] = []
+
+    def name(self, rule: Rule) -> str:
+        text = repr(rule)
+        if len(text) <= self.LONG and not self.always:
+            return text
+        if text not in self.numbers:
+            self.rules.append(rule)
+            self.numbers[text] = len(self.rules)
+        return f"rule {self.numbers[text]}"
+
+    def lines(self) -> list[str]:
+        """A line for each long rule; of a chain, one for each of its rules."""
+        return [line for i, rule in enumerate(self.rules) for line in _rule_lines(f"rule {i + 1} = ", rule, "")]
+
+
+def _rule_lines(begin: str, rule: Rule, end: str) -> list[str]:
+    """Written as Python, in lines that are short where that can be."""
+    inner = getattr(rule, "rules", None) if len(repr(rule)) > Legend.LONG else None
+    if not inner or not isinstance(inner, tuple):
+        return [f"{begin}{rule!r}{end}"]
+    parts = [line for part in inner for line in _rule_lines("  ", part, ",")]
+    indent = " " * (len(begin) - len(begin.lstrip()))
+    return [f"{begin}{type(rule).__name__}(", *(indent + part for part in parts), f"{indent}){end}"]
+
+
 def tree_text(core: _core.State, leaves: list[int]) -> str:
-    """A line a leaf; long trees abridged."""
-    size = _bytes(sum(map(core.state_size, leaves)))
-    lines = [f"StateTree with {len(leaves)} {'leaf' if len(leaves) == 1 else 'leaves'}, {size} of state"]
+    """A line a leaf; long trees abridged, and long rules written once, behind the leaves."""
+    lines = [f"StateTree with {count_text(len(leaves))}, {size_text(core, leaves)} of state"]
     shown = leaves if len(leaves) <= SHOWN_LEAVES else leaves[: SHOWN_LEAVES - 5]
     last = [] if len(shown) == len(leaves) else leaves[-5:]
-    rows = [row_of(core, leaf) for leaf in (*shown, *last)]
+    legend = Legend()
+    rows = [row_of(core, leaf, legend) for leaf in (*shown, *last)]
     widths = [max((len(row[i]) for row in rows), default=0) for i in range(4)]
     text = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), *row[4:]]) for row in rows]
     if last:
         text.insert(len(shown), f"... {len(leaves) - len(shown) - len(last)} more ...")
-    return "\n  ".join(lines + text)
+    return "\n  ".join(lines + text + legend.lines())
+
+
+def count_text(leaves: int) -> str:
+    return f"{leaves} {'leaf' if leaves == 1 else 'leaves'}"
+
+
+def size_text(core: _core.State, leaves: list[int]) -> str:
+    return _bytes(sum(map(core.state_size, leaves)))
 
 
 def _bytes(n: int) -> str:
@@ -39,12 +81,14 @@ def _bytes(n: int) -> str:
     return f"{size:.4g} {unit}"
 
 
-def row_of(core: _core.State, leaf: int) -> list[str]:
+def row_of(core: _core.State, leaf: int, legend: Legend | None = None) -> list[str]:
+    """Path, shape, dtype, size and rule, and whether it is frozen."""
     shape, dtype, _, device = core.leaf_info(leaf)
-    size = _bytes(core.state_size(leaf))
     if device >= 0:
         dtype += f" cuda:{device}"
-    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, size, repr(leaf_rule(core, leaf))]
+    rule = leaf_rule(core, leaf)
+    named = repr(rule) if legend is None else legend.name(rule)
+    row = [core.path_text(core.leaf_node(leaf)), str(shape), dtype, _bytes(core.state_size(leaf)), named]
     return [*row, "frozen"] if core.is_frozen(leaf) else row
 
 

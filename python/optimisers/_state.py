@@ -14,7 +14,7 @@ from ._markers import Marker
 from ._paths import KeyPath
 from ._rule import BuiltinRule, Rule
 from ._saved import part_checksum, reduced
-from ._shown import Clocks, clock_tuple, leaf_rule, row_of, slots_tuple, tree_text
+from ._shown import Clocks, clock_tuple, count_text, leaf_rule, row_of, slots_tuple, tree_text
 
 
 class State(_core.Handle):
@@ -49,7 +49,8 @@ class StateTree(State):
 
     Children are reached by the model's own keys or attributes, `state["layers"][0].weight`; where
     a name means something else on this class, by `[]`. Children that are not trained are `None`.
-    A Module's children are reached by attribute, a Sequential's also by integer.
+    A Module's children are reached by attribute, a Sequential's also by integer. `keys()`, `values()` and `items()`
+    list them. In a notebook it shows as a tree to be folded.
     """
 
     __slots__ = ()
@@ -87,12 +88,33 @@ class StateTree(State):
             return any(item is key for item in self)
         return self._core.child(self._node, key) != 0
 
+    def keys(self) -> list[Any]:
+        """The model's own keys at this place, or names, or positions, those of what is not trained too."""
+        if self._core.kind(self._node) in ("list", "tuple", "Sequence"):
+            return list(range(len(self)))
+        return [self._core.key(node) for node in self._nodes()]
+
+    def values(self) -> list[Any]:
+        """The children: state trees, leaves, and `None` for what is not trained."""
+        return [handle(self._core, node) for node in self._nodes()]
+
+    def items(self) -> list[tuple[Any, Any]]:
+        """Keys and children."""
+        return list(zip(self.keys(), self.values(), strict=True))
+
+    def _ipython_key_completions_(self) -> list[Any]:
+        return self.keys()
+
     def __dir__(self) -> list[str]:
-        keys = [self._core.key(node) for node in self._nodes()]
-        return [*super().__dir__(), *(key for key in keys if isinstance(key, str))]
+        return [*super().__dir__(), *(key for key in self.keys() if isinstance(key, str))]
 
     def __repr__(self) -> str:
         return tree_text(self._core, self._core.leaves(self._node))
+
+    def _repr_html_(self) -> str:
+        from ._html import tree_html
+
+        return tree_html(self._core, self._node)
 
 
 class Marked(State):
@@ -111,7 +133,13 @@ class Marked(State):
 
     def __repr__(self) -> str:
         marker = self._core.path(self._node)[0]
-        return f"Marked({marker.name!r}, {len(self)} {'leaf' if len(self) == 1 else 'leaves'})"
+        return f"Marked({marker.name!r}, {count_text(len(self))})"
+
+    def _repr_html_(self) -> str:
+        from ._html import leaves_html
+
+        marker = self._core.path(self._node)[0]
+        return leaves_html(self._core, self._core.leaves(self._node), f"Marked({marker.name!r})")
 
 
 class Leaf(State):
@@ -181,6 +209,11 @@ class Leaf(State):
     def __repr__(self) -> str:
         path, shape, dtype, _, rule, *frozen = row_of(self._core, self._index)
         return f'Leaf("{path}", {", ".join([shape, dtype, rule, *frozen])})'
+
+    def _repr_html_(self) -> str:
+        from ._html import leaves_html
+
+        return leaves_html(self._core, [self._index], "Leaf")
 
 
 def _arranged(rule: Rule, stage: Any, chain: Any) -> Any:
