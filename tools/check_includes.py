@@ -45,6 +45,7 @@ SEES = {
     "flat/sweeps.cpp": "device.hpp",
     "step/adjust.cpp": "device.hpp",
     "step/checks.cpp": "step/written.hpp",
+    "step/finite.cpp": "device.hpp",
     "step/schedule.cpp": "step/state.hpp",
     "step/state.cpp": "device.hpp",
     "step/optimiser.cpp": "device.hpp",

@@ -2,6 +2,7 @@
 // knows no other side of it; cuda/ implements it.
 #pragma once
 #include <memory>
+#include <optional>
 #include <span>
 #include <vector>
 
@@ -25,6 +26,9 @@ class DeviceLeaves {
   virtual void fetch_clock(std::uint32_t leaf) = 0;
   virtual void copy_from(DeviceLeaves& other) = 0;  // of another optimiser for the same leaves: slots and clocks
   virtual void follow() = 0;  // what this thread enqueues from now on comes behind what was enqueued for the leaves
+  // Whether leaves share a norm in the call that was prepared last; and the last one that any call saw, fetched.
+  virtual bool shares_norm() const = 0;
+  virtual std::optional<double> shared_norm() = 0;
   // Waits for what was enqueued, and throws what it found out (a norm that must be finite was not).
   virtual void wait() = 0;
 };

@@ -113,7 +113,7 @@ GroupTables::GroupTables(const Group& group, int device, std::vector<LeafShape> 
     sums_ = Buffer(device, chunks_ * sizeof(double));
     extremes_ = Buffer(device, chunks_ * sizeof(double));
     totals_ = constant<Total>(device, std::vector<Total>(n));
-    norms_ = Buffer(device, group.reducers.size() * n * sizeof(double));
+    norms_ = constant<double>(device, std::vector<double>(group.reducers.size() * n, no_norm));
   }
   t.leaves = leaves_.as<DeviceLeaf>();
   t.block_leaf = block_leaf_.as<std::uint32_t>();
@@ -189,6 +189,7 @@ void GroupTables::take(const CalledLeaf& leaf, std::span<const FurtherGradient> 
   if (leaf.dx) dx = device_array(*leaf.dx, axis_list_);
   CallLeaf& call = call_[leaf.index];
   call.role = leaf.role;
+  call.flush = leaf.flush;
   call.access = leaf.more >= 0 ? Access::any : access_of(group_.compute, leaf.x ? x : dx, leaf.dx ? &dx : nullptr);
   for (std::int32_t k = leaf.more; k >= 0; k = further[std::size_t(k)].more) {
     const auto at = std::int64_t(further_arrays_.size());

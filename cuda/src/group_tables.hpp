@@ -9,6 +9,8 @@
 
 namespace optimisers::cuda {
 
+inline constexpr double no_norm = -1;  // what stands in a norm's place before one was measured
+
 // A leaf as a call has it.
 struct CalledLeaf {
   std::uint32_t index;  // row in the group
@@ -17,6 +19,7 @@ struct CalledLeaf {
   const ArrayView* dx;  // null: missing
   std::int32_t more = -1;
   std::byte* out = nullptr;
+  bool flush = false;
 };
 
 class GroupTables {

@@ -116,6 +116,18 @@ class Leaves final : public DeviceLeaves {
     watched([&] { follow_last(here()); });
   }
 
+  bool shares_norm() const override { return norms_.plan()->shared_norm != nullptr; }
+  std::optional<double> shared_norm() override {
+    if (last_norm_ == nullptr) return std::nullopt;
+    double norm = no_norm;
+    watched([&] {
+      follow();
+      copy(reinterpret_cast<std::byte*>(&norm), on_host, reinterpret_cast<const std::byte*>(last_norm_), device_,
+           sizeof norm);
+    });
+    return norm == no_norm ? std::nullopt : std::optional(norm);
+  }
+
   void wait() override {
     watched([&] {
       follow_last(here());
@@ -161,7 +173,7 @@ class Leaves final : public DeviceLeaves {
       const bool has_gradient = u.dx.present;
       if (leaf.device != device_ || leaf.frozen || (!has_gradient && !state_.groups[leaf.group].gates)) continue;
       groups_[leaf].take({leaf.index, has_gradient ? Role::gradient : Role::no_gradient, &u.x,
-                          has_gradient ? &u.dx : nullptr, u.more, out.empty() ? nullptr : out[i]},
+                          has_gradient ? &u.dx : nullptr, u.more, out.empty() ? nullptr : out[i], state_.flushes},
                          further);
       norms_.add(u);
     }
@@ -178,6 +190,7 @@ class Leaves final : public DeviceLeaves {
     follow_last(at);
     const Plan& plan = *norms_.plan();
     if (at.capture) captured_.push_back(norms_.plan());
+    if (plan.shared_norm != nullptr) last_norm_ = plan.shared_norm;
     for (auto& g : groups_.tables)
       if (!g->empty()) g->begin(on, at.capture);
     bool first = true;
@@ -271,6 +284,7 @@ class Leaves final : public DeviceLeaves {
   DeviceGroups groups_;
   NormTables norms_;
   std::vector<std::shared_ptr<const Plan>> captured_;
+  const double* last_norm_ = nullptr;  // on the device
   unsigned long long last_stream_ = 0;
   void* event_ = nullptr;  // behind what was last enqueued
   bool prepared_ = false;

@@ -104,6 +104,7 @@ std::shared_ptr<const Plan> NormTables::made(const std::vector<NormPath>& paths)
   auto plan = std::make_shared<Plan>();
   for (const NormPath& path : paths)
     for (const NormStage& s : path.stages) plan->powers |= norms::measure_of(s.p) == norms::Measure::sum_power;
+  std::size_t shared_by = 0;
   for (const NormStep& step : plan_norms(paths)) {
     PlannedStep& planned = plan->steps.emplace_back();
     std::vector<std::vector<std::int8_t>> at(groups_.tables.size());
@@ -119,7 +120,17 @@ std::shared_ptr<const Plan> NormTables::made(const std::vector<NormPath>& paths)
     }
     for (const auto& table : at) planned.at.push_back(constant<std::int8_t>(device_, table));
     if (!step.own.empty()) planned.combinations.push_back(combination(paths, step.own, false));
-    for (const auto& set : step.sets) planned.combinations.push_back(combination(paths, set, true));
+    for (const auto& set : step.sets) {
+      planned.combinations.push_back(combination(paths, set, true));
+      const NormStep::At& lead = set.front();
+      const auto& before = paths[lead.path].stages;
+      if (std::any_of(before.begin(), before.begin() + lead.reducer, [](const NormStage& s) { return s.global; }))
+        continue;
+      if (plan->shared_norm != nullptr && shared_by < lead.path) continue;
+      const LeafRecord& leaf = state_.leaves[paths[lead.path].leaf];
+      plan->shared_norm = groups_[leaf].norm(lead.reducer, leaf.index);
+      shared_by = lead.path;
+    }
   }
   plan->key = paths;
   return plan;

@@ -32,7 +32,8 @@ struct PlannedStep {
 struct Plan {
   std::vector<NormPath> key;
   std::vector<PlannedStep> steps;
-  bool powers = false;  // some norm is of powers, whose sums may leave the range of double
+  const double* shared_norm = nullptr;  // that of the first stages that share one, of the first leaf's; on the device
+  bool powers = false;                  // some norm is of powers, whose sums may leave the range of double
 };
 
 class NormTables {

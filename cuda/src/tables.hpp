@@ -43,7 +43,8 @@ struct CallLeaf {
   std::int32_t more = -1;  // further gradient, in the table of those
   Role role = Role::absent;
   Access access = Access::plain;
-  std::uint16_t unused = 0;
+  bool flush = false;  // gating stages open on what they hold
+  std::uint8_t unused = 0;
 };
 struct FurtherArray {
   DeviceArray dx;

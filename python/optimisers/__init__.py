@@ -30,7 +30,7 @@ from ._rules import __all__ as _rule_names
 from ._setup import setup
 from ._state import Leaf, Marked, State, StateTree
 from ._train import Adjusting, EarlyStop, History, Step, train_, train_step_
-from ._update import apply_, init, update, wait
+from ._update import apply_, flush, flush_, init, update, wait
 from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
 
 __all__ = [
@@ -64,6 +64,8 @@ __all__ = [
     "apply_",
     "destructure",
     "doctor",
+    "flush",
+    "flush_",
     "freeze",
     "freeze_",
     "get_num_threads",

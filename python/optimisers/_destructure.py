@@ -56,9 +56,10 @@ class Restructure(Generic[M]):
         """Rebuild the model from a vector.
 
         Leaves of the vector's dtype are views into it, others converted copies; a real leaf takes
-        the real part of a complex vector. What is not trained is shared, ties are kept. torch
-        differentiates through it; of a JAX vector leaves are slices, also under `jax.grad` and
-        `jax.jit`, whatever the model's own arrays are.
+        the real part of a complex vector. What is not trained is shared, a Module's buffers too
+        (the running statistics of a BatchNorm move in both); ties are kept. torch differentiates
+        through it; of a JAX vector leaves are slices, also under `jax.grad` and `jax.jit`, whatever
+        the model's own arrays are.
 
         Args:
             flat: a vector as `destructure` returned it, or another of that length.

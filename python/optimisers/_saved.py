@@ -12,12 +12,12 @@ from ._core import InvalidTypeError, InvalidValueError
 from ._markers import Marker
 from ._rule import BuiltinRule, Rule
 
-FORMAT = 2  # of what `plain_data` returns; others are refused
+FORMAT = 3  # of what `plain_data` returns; others are refused
 DEEPEST = 16  # how far down what a rule of one's own keeps is looked at
 
 
 def plain_data(core: _core.State) -> tuple[Any, ...]:
-    """What a state is made of: tree, leaves, rules as they are now, layout, states of user's rules, memory, clocks."""
+    """What a state is made of: tree, leaves, rules as they are now, layout, states of user's rules, memory, clocks, and what was seen."""
     spec, leaves, (rules, numbers), *rest = core.pickled()
     return spec, leaves, ([rule._with_values(iter(values)) for rule, values in rules], numbers), *rest
 

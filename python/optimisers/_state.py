@@ -37,6 +37,21 @@ class State(_core.Handle):
             raise InvalidValueError(f"marked: {marker!r} {what}; the markers of this state are {known}")
         return Marked(self._core, self._core.node_count() + found[0])
 
+    @property
+    def skipped(self) -> int:
+        """How many steps `non_finite="skip"` has left out since `setup`; also of a part, those of the whole."""
+        return self._core.skipped()
+
+    @property
+    def norm(self) -> float | None:
+        """The norm that leaves last shared in a step (`ClipNorm(scope="global")`), before clipping; None before one.
+
+        Of several such stages that of the first one of the first leaf that has one. Of leaves on a CUDA device it is
+        fetched, which waits for the step, and may be one that was refused. Also of a part, that of the whole; a child
+        of this name is reached by `state["norm"]`.
+        """
+        return self._core.norm()
+
     def __getitem__(self, key: Any) -> Any:
         raise InvalidValueError(f"{type(self).__name__} has no children")
 

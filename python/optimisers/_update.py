@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from . import _arrays, _core
 from ._core import Duplicated, InvalidTypeError, InvalidValueError
@@ -15,9 +15,10 @@ from ._user_rules import initialise
 S = TypeVar("S", bound=State)
 M = TypeVar("M")
 _UNSET: Any = object()
+NonFinite = Literal["propagate", "raise", "skip"]
 
 
-def update(state: S, model: M, grads: Any = _UNSET, *higher: Any) -> tuple[S, M]:
+def update(state: S, model: M, grads: Any = _UNSET, *higher: Any, non_finite: NonFinite = "propagate") -> tuple[S, M]:
     """Apply one optimisation step to copies: the old state and model stay as they are, bit for bit.
 
     Works for read-only arrays and frozen dataclasses. Every trained array and every slot is
@@ -30,6 +31,8 @@ def update(state: S, model: M, grads: Any = _UNSET, *higher: Any) -> tuple[S, M]
             `Duplicated(model, grads)`.
         grads: gradients, a tree of the model's shape; see `update_`, also for leaving it out.
         *higher: gradients of higher order, for user-defined rules.
+        non_finite: `"propagate"`, `"raise"` or `"skip"`, as for `update_`; a skipped step is counted in
+            the new state.
 
     Returns:
         The new state and the new model.
@@ -49,10 +52,10 @@ def update(state: S, model: M, grads: Any = _UNSET, *higher: Any) -> tuple[S, M]
     if isinstance(model, Duplicated):
         if grads is not _UNSET:
             raise InvalidTypeError("update: got Duplicated(model, grads) and gradients as well; pass one of them")
-        core, new = state._core.update_copy(state._node, model.model, (model.grads,), True)
+        core, new = state._core.update_copy(state._node, model.model, (model.grads,), True, non_finite)
         return handle(core, state._node), Duplicated(new, model.grads)  # type: ignore[return-value]
     given = () if grads is _UNSET else (grads, *higher)
-    core, new_model = state._core.update_copy(state._node, model, given, grads is _UNSET)
+    core, new_model = state._core.update_copy(state._node, model, given, grads is _UNSET, non_finite)
     return handle(core, state._node), new_model
 
 
@@ -121,6 +124,66 @@ def apply_(rule: Rule, state: Leaf, x: Any, dx: Any, *higher: Any) -> tuple[Leaf
     if not something:
         return state, None
     return state, _arrays.jax_from(out, x) if library == "jax" else out
+
+
+def flush_(state: S, model: M) -> tuple[S, M]:
+    """Apply in place what `AccumGrad` has gathered in a window that is not full, as the mean over its calls.
+
+    For the end of an epoch: every window that holds a gradient counts as full, and the rest of its chain runs
+    once, other accumulations behind it included. A missing gradient counts as zero, as in a full window. Leaves
+    whose windows hold nothing, are frozen or have no `AccumGrad` stay as they are.
+
+    Args:
+        state: what `setup` returned, or a part of it.
+        model: the model `setup` was given, or the part of it that belongs to `state`; or `Duplicated`.
+
+    Returns:
+        `(state, model)`, the same objects.
+
+    Raises:
+        ValueError, FloatingPointError: as `update_`.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> model = {"w": np.zeros(2)}
+        >>> state = opt.setup(opt.OptimiserChain(opt.AccumGrad(4), opt.Descent(1.0)), model)
+        >>> for _ in range(3):
+        ...     _ = opt.update_(state, model, {"w": np.array([1.0, 2.0])})
+        >>> opt.flush_(state, model)[1]
+        {'w': array([-1., -2.])}
+    """
+    check_state(state, "flush_")
+    state._core.flush(state._node, model.model if isinstance(model, Duplicated) else model)
+    return state, model
+
+
+def flush(state: S, model: M) -> tuple[S, M]:
+    """Return copies of state and model after `flush_`; the old ones stay as they are.
+
+    Args:
+        state: what `setup` returned, or a part of it.
+        model: as for `flush_`; JAX arrays and read-only ones too.
+
+    Returns:
+        The new state and the new model.
+
+    Raises:
+        ValueError, FloatingPointError: as `update`.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> x = np.zeros(2)
+        >>> state = opt.setup(opt.AccumGrad(2), x)
+        >>> state, x = opt.update(state, x, np.ones(2))
+        >>> opt.flush(state, x)[1], x
+        (array([-1., -1.]), array([0., 0.]))
+    """
+    check_state(state, "flush")
+    if isinstance(model, Duplicated):
+        core, new = state._core.flush_copy(state._node, model.model)
+        return handle(core, state._node), Duplicated(new, model.grads)  # type: ignore[return-value]
+    core, new_model = state._core.flush_copy(state._node, model)
+    return handle(core, state._node), new_model
 
 
 def wait(state: S) -> S:

@@ -29,6 +29,22 @@ Error error_of(F&& f) {
   return {ErrorKind::value, ""};
 }
 
+TEST(Api, StepsAreSkippedFlushedAndMeasured) {
+  std::vector<float> x{0, 0}, g{3, 4};
+  State state = setup(Chain{ClipNorm{.omega = 10, .scope = Scope::global}, AccumGrad{.n = 4}, Descent{.eta = 1}}, x);
+  EXPECT_TRUE(state.update(x, g));
+  EXPECT_FLOAT_EQ(float(state.norm().value_or(0)), 5.f);
+  g[1] = INFINITY;
+  EXPECT_FALSE(state.update(x, g, {.non_finite = NonFinite::skip}));
+  EXPECT_EQ(state.skipped(), 1);
+  const Error error = error_of([&] { state.update(x, g, {.non_finite = NonFinite::raise}); });
+  EXPECT_EQ(error.kind(), ErrorKind::non_finite);
+  EXPECT_STREQ(error.leaf(), "0");
+  EXPECT_EQ(x, (std::vector<float>{0, 0}));
+  state.flush(x);
+  EXPECT_EQ(x, (std::vector<float>{-3, -4}));
+}
+
 TEST(Api, OneSpan) {
   std::vector<double> x{1, 2, 3}, g{1, 1, 1};
   State state = setup(Descent{.eta = 0.5}, x);

@@ -1,5 +1,6 @@
 // test_optimiser.cpp: one update through the C++ API: values, threads, failure that changes nothing.
 #include <cmath>
+#include <limits>
 
 #include "optimisers/error.hpp"
 #include "optimisers/threads.hpp"
@@ -93,6 +94,47 @@ TEST(Optimiser, AccumGradCollectsAndCountsAMissingGradientAsZero) {
   EXPECT_DOUBLE_EQ(x.values[0], 0.0);
   for (int i = 0; i < 3; ++i) opt.update({&without, 1});
   EXPECT_DOUBLE_EQ(x.values[0], 0.0);  // missing in all three: untouched
+}
+
+TEST(Optimiser, FlushedWindowIsTheMeanOfWhatThereWas) {
+  Vector<double> x(3, 1.0), g(3, 3.0);
+  Optimiser opt({leaf("x", x, {rule("AccumGrad", {{"n", 5.0}}), rule("Descent", {{"eta", 1.0}})})},
+                std::vector{x.view()});
+  LeafUpdate with{.leaf = 0, .x = x.view(), .dx = g.view()}, without{.leaf = 0, .x = x.view(), .dx = {}};
+  opt.flush({&without, 1});
+  EXPECT_EQ(x.values[0], 1.0);  // it holds nothing
+  opt.update({&with, 1});
+  opt.update({&without, 1});
+  opt.flush({&without, 1});
+  EXPECT_DOUBLE_EQ(x.values[0], -0.5);
+  opt.flush({&with, 1});  // a window of one call
+  EXPECT_DOUBLE_EQ(x.values[0], -3.5);
+  EXPECT_EQ(opt.clock(0, 0)[0], 0.0);
+}
+
+TEST(Optimiser, StepsThatAreNotFiniteAreSkippedOrRefused) {
+  Vector<float> x(3, 1.f), g(3, 1.f);
+  Optimiser opt({leaf("x", x, {rule("Momentum")})}, std::vector{x.view()});
+  LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+  g.values[1] = std::numeric_limits<float>::quiet_NaN();
+  const std::span<const FurtherGradient> none;
+  EXPECT_FALSE(opt.update({&u, 1}, none, NonFinite::skip));
+  EXPECT_THROW(opt.update({&u, 1}, none, NonFinite::raise), Error);
+  EXPECT_EQ(x.values[0], 1.f);
+  EXPECT_EQ(opt.seen().skipped, 1);
+  EXPECT_EQ(Optimiser(opt).seen().skipped, 1);
+  EXPECT_TRUE(opt.update({&u, 1}));
+  EXPECT_TRUE(std::isnan(x.values[1]));
+}
+
+TEST(Optimiser, SharedNormIsKept) {
+  Vector<double> x(2, 1.0), g(2, 3.0);
+  Optimiser opt({leaf("x", x, {rule("ClipNorm", {{"omega", 1.0}, {"scope", std::string("global")}})})},
+                std::vector{x.view()});
+  EXPECT_FALSE(opt.seen().norm.has_value());
+  LeafUpdate u{.leaf = 0, .x = x.view(), .dx = g.view()};
+  opt.update({&u, 1});
+  EXPECT_DOUBLE_EQ(opt.seen().norm.value_or(0), std::sqrt(18.0));
 }
 
 TEST(Optimiser, GradientThatOverlapsAnotherParameterIsRefused) {

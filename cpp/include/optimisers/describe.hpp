@@ -75,6 +75,12 @@ static bool miss(const void* rule, double* clock, void* step) {
 }
 
 template <class R, class F>
+static bool flush(const void* rule, double* clock, void* step, bool has_gradient) {
+  return as<R>(rule).template flush<F>(*reinterpret_cast<clock_type<R>*>(clock),
+                                       *static_cast<typename R::template Step<F>*>(step), has_gradient);
+}
+
+template <class R, class F>
 static void finish(const void* rule, void* step, double norm) {
   as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
 }
@@ -107,6 +113,8 @@ static RuleInfo describe(int id) {
     info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_type<R>*>(clock)); };
     info.miss[0] = miss<R, float>;
     info.miss[1] = miss<R, double>;
+    info.flush[0] = flush<R, float>;
+    info.flush[1] = flush<R, double>;
   }
   if constexpr (ReducingRule<R>) {
     info.norm = [](const void* r) { return as<R>(r).norm(); };

@@ -4,6 +4,7 @@
 #include <limits>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <string>
 #include <utility>
@@ -68,6 +69,21 @@ struct SlotView {
   std::int8_t device = on_host;
 };
 
+// What a step does where a gradient has elements that are infinite or not a number: one that is frozen or missing does
+// not count, and what the leaf's type cannot hold does.
+enum class NonFinite : std::uint8_t {
+  propagate,  // computes with it
+  raise,      // throws Error(non_finite) with the first such leaf, and has changed nothing
+  skip,       // writes nothing, clocks included, and counts the step
+};
+
+// What was seen of the steps so far.
+struct Seen {
+  std::int64_t skipped = 0;  // steps that NonFinite::skip skipped
+  std::optional<double>
+      norm;  // the last that leaves shared: of several in one step, the first stage's of the first leaf
+};
+
 class Optimiser {
  public:
   using Leaf = std::uint32_t;
@@ -104,13 +120,23 @@ class Optimiser {
   void set_rule(Leaf leaf, int stage, const RuleValue& rule);
 
   // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.
-  void update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {});
+  // False: skipped.
+  bool update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {},
+              NonFinite non_finite = NonFinite::propagate);
 
   // The same in two steps, for who reads the arrays of many leaves: these are looked at while they are in the cache.
   // Leaves [begin, end) of the call; any thread may look at its own. Throws nothing. Then, with all that was found, the
   // update of these very leaves.
   Examined examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept;
-  void update(std::span<const LeafUpdate> leaves, const Examined& found);
+  bool update(std::span<const LeafUpdate> leaves, const Examined& found, NonFinite non_finite = NonFinite::propagate);
+
+  // The checks of an update alone: of the arrays, and of what their gradients hold. False: it is to be skipped, and has
+  // been counted as that.
+  bool accepts(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, NonFinite non_finite);
+
+  // Ends the windows of gating stages that hold something, as though they were full: AccumGrad's mean is over the calls
+  // there were. A gradient that is given is the window's last; without one, and with nothing held, nothing changes.
+  void flush(std::span<const LeafUpdate> leaves);
 
   // The same, but writes what would be subtracted to `out` (contiguous, of the leaf's dtype) and leaves x alone.
   // False: nothing came out (AccumGrad is still collecting). Leaves with a master copy are refused.
@@ -118,10 +144,14 @@ class Optimiser {
   // The same for several leaves, which share their global norms. `out` becomes null where nothing came out. `call` is
   // what messages begin with, and must outlive it.
   void apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further, std::span<std::byte*> out,
-             const char* call = "apply_");
+             const char* call = "apply_", bool flushes = false);
 
   // Whether the last call of update wrote to the parameter; of a gated leaf on an accelerator, whether it may have.
   bool wrote(const LeafUpdate& leaf) const;
+
+  // A norm on an accelerator is fetched, which takes waiting; there it may also be one that was refused.
+  Seen seen() const;
+  void set_seen(const Seen& seen);
 
   // Waits for the work on accelerators, and throws what it found out: Error(non_finite) for a norm that ClipNorm
   // refused. Such a step has written nothing; without this call, the next update throws it.

@@ -57,6 +57,7 @@ struct RuleInfo {
   // Gating rules, null otherwise.
   bool (*open)(const double* clock);
   bool (*miss[2])(const void* rule, double* clock, void* step);
+  bool (*flush[2])(const void* rule, double* clock, void* step, bool has_gradient);
   // Reducing rules, null otherwise.
   Norm (*norm)(const void* rule);
   bool (*rejects)(const void* rule, double norm);

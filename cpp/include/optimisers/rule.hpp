@@ -15,7 +15,8 @@
 // what is to be subtracted; one reference per slot follows, of type T or, for Slot::real, real_t<T>.
 // Optional members:  struct Clock (doubles only) with a constexpr array `clock` of their names;
 //   reducing rules:  Norm norm() const;  bool rejects(double) const;  finish(Step<R>&, double norm) const;
-//   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const   (see accum_grad.hpp);
+//   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const;
+//                    bool flush(Clock&, Step<R>&, bool has_gradient) const   (see accum_grad.hpp);
 //   refuses_complex: reason why a complex leaf is an error at setup.
 #pragma once
 #include <array>
@@ -152,6 +153,7 @@ template <class R>
 concept GatingRule = requires(const R r, clock_type<R>& c, typename R::template Step<float>& k) {
   { R::open(c) } -> std::same_as<bool>;
   { r.template miss<float>(c, k) } -> std::same_as<bool>;
+  { r.template flush<float>(c, k, true) } -> std::same_as<bool>;
 };
 
 template <class R>

@@ -5,6 +5,7 @@
 #include <initializer_list>
 #include <memory>
 #include <memory_resource>
+#include <optional>
 #include <span>
 #include <string>
 #include <string_view>
@@ -58,6 +59,13 @@ struct SetupOptions {
   std::pmr::memory_resource* memory = nullptr;
 };
 
+struct UpdateOptions {
+  /// What is done where a gradient has elements that are infinite or not a number: computed with them,
+  /// Error(non_finite) with the first such leaf, or the whole step skipped and counted. For the latter two all
+  /// gradients are read once.
+  NonFinite non_finite = NonFinite::propagate;
+};
+
 class Leaf;
 
 /// What setup returns: slots, clocks and hyperparameters of all leaves. It holds no pointer to the arrays: every call
@@ -81,8 +89,17 @@ class State {
   /// Both as at setup: one array a leaf, or one flat array. Gradients may be of another real type than their leaf;
   /// a leaf whose gradient is `{}` is left untouched, its clock too. Norms are summed in the order of the leaves.
   /// Throws Error(value, type): size or type of an array is not the leaf's, arrays overlap, an array is const;
-  /// Error(non_finite): ClipNorm met an infinite or undefined norm; Error(busy).
-  void update(const Arrays& x, const Arrays& dx);
+  /// Error(non_finite): ClipNorm met an infinite or undefined norm, or as `options` say; Error(busy).
+  /// False: the step was skipped.
+  bool update(const Arrays& x, const Arrays& dx, const UpdateOptions& options = {});
+  /// Applies what AccumGrad has gathered in windows that are not full, as the mean over their calls. Where nothing is
+  /// held, nothing changes.
+  void flush(const Arrays& x);
+
+  std::int64_t skipped() const;  // steps that were skipped so far
+  /// The last norm that leaves shared in an update (ClipNorm with the global scope); of several in one step that of the
+  /// first such stage of the first leaf that has one. Of leaves on GPUs it is fetched, which takes waiting.
+  std::optional<double> norm() const;
 
   /// Waits for the work on GPUs and throws what it found out: Error(non_finite) for a norm that ClipNorm refused. The
   /// step that met it wrote nothing; without this call, the next update throws it. On the host there is nothing to do.

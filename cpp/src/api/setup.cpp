@@ -149,16 +149,36 @@ State& State::operator=(const State& other) { return *this = State(other); }
 State& State::operator=(State&&) noexcept = default;
 State::~State() = default;
 
-void State::update(const Arrays& x, const Arrays& dx) {
-  InUse in_use(data_->busy);
-  data_->place(x, "parameter", &LeafUpdate::x);
-  data_->place(dx, "gradient", &LeafUpdate::dx);
-  for (const LeafUpdate& u : data_->call) {
+void State::Data::place_parameters(const Arrays& x) {
+  place(x, "parameter", &LeafUpdate::x);
+  for (const LeafUpdate& u : call) {
     if (u.x.present) continue;
-    const std::string& name = data_->optimiser.spec(u.leaf).name;
+    const std::string& name = optimiser.spec(u.leaf).name;
     refuse("update: parameter at \"" + name + "\" is missing; only gradients may be", name);
   }
-  data_->optimiser.update(data_->call);
+}
+
+bool State::update(const Arrays& x, const Arrays& dx, const UpdateOptions& options) {
+  InUse in_use(data_->busy);
+  data_->place_parameters(x);
+  data_->place(dx, "gradient", &LeafUpdate::dx);
+  return data_->optimiser.update(data_->call, std::span<const FurtherGradient>(), options.non_finite);
+}
+
+void State::flush(const Arrays& x) {
+  InUse in_use(data_->busy);
+  data_->place_parameters(x);
+  for (LeafUpdate& u : data_->call) u.dx = {};
+  data_->optimiser.flush(data_->call);
+}
+
+std::int64_t State::skipped() const {
+  InUse in_use(data_->busy);
+  return data_->optimiser.seen().skipped;
+}
+std::optional<double> State::norm() const {
+  InUse in_use(data_->busy);
+  return data_->optimiser.seen().norm;
 }
 
 void State::wait() {

@@ -54,6 +54,7 @@ struct State::Data {
   }
   void adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule);
   void place(const Arrays& arrays, const char* what, ArrayView LeafUpdate::* where);
+  void place_parameters(const Arrays& x);
 };
 
 }  // namespace optimisers

@@ -14,19 +14,24 @@ struct Course {
 };
 
 // Ticks one stage after the other until one does not open. `stages` answers for stage s:
-//   gating(s), tick(s), open(s) after tick, miss(s) in place of tick where there is no gradient.
+//   gating(s), tick(s), open(s) after tick, miss(s) in place of tick where there is no gradient, flush(s, has_gradient)
+//   in place of both where all stages are to open on what they hold.
 // False: nothing is to be done for the leaf in this call.
 template <class Stages>
-OPT_FN bool advance(Stages&& stages, int count, bool has_gradient, Course& course) {
+OPT_FN bool advance(Stages&& stages, int count, bool has_gradient, Course& course, bool flush = false) {
   int s = 0;
   if (!has_gradient) {  // only a gating stage takes note of a missing gradient
-    while (s < count && !stages.gating(s)) ++s;
-    if (s == count || !stages.miss(s)) return false;
+    while (s < count && !(stages.gating(s) && (!flush || stages.flush(s, false)))) ++s;
+    if (s == count || !(flush || stages.miss(s))) return false;
     course.no_gradient = true;
     course.first = static_cast<std::uint16_t>(s++);
   }
   course.end = static_cast<std::uint16_t>(count);
   for (; s < count; ++s) {
+    if (flush && stages.gating(s)) {
+      stages.flush(s, true);
+      continue;
+    }
     stages.tick(s);
     if (stages.gating(s) && !stages.open(s)) {
       course.end = static_cast<std::uint16_t>(s + 1);

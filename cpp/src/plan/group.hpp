@@ -108,6 +108,10 @@ struct RowStages {
     return stage(s).info->miss[group.real](row + stage(s).rule_offset, clock_of(stage(s), row),
                                            steps + stage(s).step_offset);
   }
+  bool flush(int s, bool has_gradient) const {
+    return stage(s).info->flush[group.real](row + stage(s).rule_offset, clock_of(stage(s), row),
+                                            steps + stage(s).step_offset, has_gradient);
+  }
 };
 
 }  // namespace optimisers

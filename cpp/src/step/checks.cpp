@@ -81,7 +81,8 @@ void refuse_misfit(const Optimiser::State& state, std::span<const LeafUpdate> le
     const LeafSpec& spec = state.specs[u.leaf];
     if (!parameter_fits(u, leaf, layout_of(u.x, leaf))) refuse_parameter(u.x, spec, state.call);
     if (writes_x && would_write_read_only(state, u))
-      refuse("update_: parameter at " + quoted(spec.name) + " is read-only; use update, which returns new arrays",
+      refuse(std::string(state.call) + "_: parameter at " + quoted(spec.name) + " is read-only; use " + state.call +
+                 ", which returns new arrays",
              spec.name);
     const auto check = [&](const ArrayView& dx) {
       if (!gradient_fits(dx, leaf, layout_of(dx, leaf))) refuse_gradient(dx, spec, state.call);

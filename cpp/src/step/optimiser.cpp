@@ -11,6 +11,17 @@
 namespace optimisers {
 namespace {
 
+// For the length of a call.
+class Flushing {
+ public:
+  Flushing(Optimiser::State& state, bool flushes) : state_(state) { state_.flushes = flushes; }
+  ~Flushing() { state_.flushes = false; }
+  Flushing(const Flushing&) = delete;
+
+ private:
+  Optimiser::State& state_;
+};
+
 // Whether something comes out of a leaf on an accelerator: its clocks say so, which takes waiting for them.
 bool will_write(Optimiser::State& state, const LeafUpdate& u) {
   const Group& group = state.groups[state.leaves[u.leaf].group];
@@ -21,7 +32,7 @@ bool will_write(Optimiser::State& state, const LeafUpdate& u) {
   std::memcpy(row.data(), state.row_of(u.leaf), std::size_t(group.row_size));
   Course course;
   const RowStages stages{group, reinterpret_cast<std::byte*>(row.data()), reinterpret_cast<std::byte*>(steps.data())};
-  return advance(stages, int(group.stages.size()), u.dx.present, course) && course.writes;
+  return advance(stages, int(group.stages.size()), u.dx.present, course, state.flushes) && course.writes;
 }
 
 }  // namespace
@@ -31,8 +42,25 @@ void Optimiser::State::update(std::span<const LeafUpdate> checked, std::span<con
   const bool in_one = any_host && small && !reduces;
   if (!in_one) schedule(*this, checked, further);
   for (auto& [index, device] : devices) device->enqueue();
+  if (reduces || !devices.empty()) take_norm();
   if (in_one) run_small(*this, checked, further);
   else cpu::sweep(jobs, further);
+}
+
+void Optimiser::State::take_norm() {
+  for (const auto& [index, device] : devices)
+    if (device->shares_norm()) norm_device = index;
+  if (!shared_norm) return;
+  last_seen.norm = shared_norm;
+  norm_device = on_host;
+}
+
+Seen Optimiser::State::seen() const {
+  Seen all = last_seen;
+  for (const auto& [index, device] : devices)
+    if (index == norm_device)
+      if (const auto there = device->shared_norm()) all.norm = there;
+  return all;
 }
 
 Optimiser::~Optimiser() = default;
@@ -78,22 +106,49 @@ std::optional<SlotView> Optimiser::master(Leaf leaf) {
                   std::int8_t(group.device)};
 }
 
-void Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
+bool Optimiser::accepts(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                        NonFinite non_finite) {
   const Call here;
   state_->call = "update";
   check_arrays(*state_, leaves, further, true);
+  return state_->accepts(leaves, further, non_finite);
+}
+
+bool Optimiser::update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
+                       NonFinite non_finite) {
+  const Call here;
+  state_->call = "update";
+  check_arrays(*state_, leaves, further, true);
+  if (!state_->accepts(leaves, further, non_finite)) return false;
   state_->update(leaves, further);
+  return true;
+}
+
+void Optimiser::flush(std::span<const LeafUpdate> leaves) {
+  const Call here;
+  const Flushing flushing(*state_, true);
+  state_->call = "flush";
+  check_arrays(*state_, leaves, {}, true);
+  state_->update(leaves, {});
 }
 
 Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept {
   return optimisers::examine(*state_, leaves, {}, true, begin, end);
 }
 
-void Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found) {
+bool Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found, NonFinite non_finite) {
   const Call here;
   state_->call = "update";
   refuse_what_was_found(*state_, leaves, {}, true, found);
+  if (!state_->accepts(leaves, {}, non_finite)) return false;
   state_->update(leaves, {});
+  return true;
+}
+
+Seen Optimiser::seen() const { return state_->seen(); }
+void Optimiser::set_seen(const Seen& seen) {
+  state_->last_seen = seen;
+  state_->norm_device = on_host;
 }
 
 bool Optimiser::wrote(const LeafUpdate& u) const {
@@ -112,7 +167,8 @@ bool Optimiser::apply(const LeafUpdate& leaf, std::byte* out) {
 }
 
 void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further,
-                      std::span<std::byte*> out, const char* call) {
+                      std::span<std::byte*> out, const char* call, bool flushes) {
+  const Flushing flushing(*state_, flushes);
   const Call here;
   state_->call = call;
   for (const LeafUpdate& u : leaves)
@@ -128,6 +184,7 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
   for (auto& [index, device] : state_->devices) device->prepare(leaves, further, out);
   schedule(*state_, leaves, further);
   for (auto& [index, device] : state_->devices) device->enqueue();
+  state_->take_norm();
   for (cpu::Job& job : state_->jobs) {
     const auto i = std::size_t(job.arrays - leaves.data());
     job.out = out[i];

@@ -29,14 +29,14 @@ class TickCache {
     active = active_;
     return true;
   }
-  bool tick(Job& job, std::uint64_t* row, bool present, std::byte* steps) {
+  bool tick(Job& job, std::uint64_t* row, bool present, bool flushes, std::byte* steps) {
     group_ = job.group;
     words_ = group_->row_size / 8;
     std::copy(row, row + words_, before_);
     job.steps = steps_ = steps;
     job.course = {};
     active_ = advance(RowStages{*group_, reinterpret_cast<std::byte*>(row), steps}, int(group_->stages.size()), present,
-                      job.course);
+                      job.course, flushes);
     course_ = job.course;
     present_ = present;
     after_ = row;
@@ -82,7 +82,7 @@ std::size_t tick(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
     bool active;
     if (!shares || !cache.serve(*job, row, u.dx.present, active)) {
-      active = cache.tick(*job, row, u.dx.present, steps);
+      active = cache.tick(*job, row, u.dx.present, state.flushes, steps);
       steps += state.step_size;
     }
     if (group.gates) leaf.wrote = active && job->course.writes;
@@ -151,6 +151,7 @@ class Reductions {
       finish_global();
       std::erase_if(progress_, [&](const Progress& p) { return !has_stage(p); });
     }
+    state_.shared_norm = shared_norm_;
   }
 
  private:
@@ -230,6 +231,10 @@ class Reductions {
         places.push_back(job(*q).arrays->leaf);
       }
       const double shared = cpu::combined_norm(p, parts, places);
+      if (k == 0 && (!shared_norm_ || lead.job < shared_by_)) {
+        shared_norm_ = shared;
+        shared_by_ = lead.job;
+      }
       const Progress* blamed = members.front();
       for (const Progress* q : members)
         if (!std::isfinite(leaf_norm(*q))) {
@@ -254,6 +259,8 @@ class Reductions {
   Optimiser::State& state_;
   std::span<const FurtherGradient> further_;
   std::vector<Progress> progress_;
+  std::optional<double> shared_norm_;  // of the first stages that share one,
+  std::size_t shared_by_ = 0;          // and the first job of those
 };
 
 }  // namespace
@@ -272,6 +279,7 @@ void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std:
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   const auto reduces = [&](const LeafUpdate& u) { return !state.group_of(u.leaf).reducers.empty(); };
   state.jobs = {};
+  state.shared_norm.reset();
   if (!state.any_host) return;
   if (!state.reduces || std::none_of(leaves.begin(), leaves.end(), reduces)) return tick_all(state, leaves);
 

@@ -183,6 +183,7 @@ Optimiser::Optimiser(const Optimiser& other)
   const Call here;
   const State& from = *other.state_;
   for (std::size_t i = 0; i < from.leaves.size(); ++i) state_->leaves[i].frozen = from.leaves[i].frozen;
+  state_->last_seen = from.seen();
   for (std::size_t g = 0; g < from.groups.size(); ++g) copy_group(from.groups[g], state_->groups[g]);
   for (const auto& [device, leaves] : from.devices) {
     auto& to = state_->devices.emplace_back(device, accelerator().leaves(*state_, device, {}));

@@ -50,6 +50,7 @@ struct Optimiser::State {
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
 
   const char* call = "update";         // for messages
+  bool flushes = false;                // in this call gating stages open on what they hold
   std::vector<cpu::ArrayFlags> flags;  // of the call's leaves
   std::span<cpu::Job> jobs;            // in job_memory
   std::vector<cpu::Job> job_memory;
@@ -59,12 +60,20 @@ struct Optimiser::State {
   std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
   DeviceLeaves* device_of(Leaf leaf);                                  // null: on the host
 
+  Seen last_seen;
+  std::optional<double> shared_norm;  // the one that the leaves here shared in this call
+  int norm_device = on_host;          // where the last norm is that some call saw
+  void take_norm();                   // this call's
+  Seen seen() const;
+
   Group& group_of(Leaf leaf) { return groups[leaves[leaf].group]; }
   std::byte* row_of(Leaf leaf) { return group_of(leaf).row(leaves[leaf].index); }
   const std::byte* row_of(Leaf leaf) const { return groups[leaves[leaf].group].row(leaves[leaf].index); }
   std::int64_t* strides_of(const LeafRecord& leaf) { return strides.data() + (leaf.shape - shapes.data()); }
   RuleValue rule(Leaf leaf, int stage) const;
   void update(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further);
+  // finite.cpp: false for what is to be skipped; of checked arrays.
+  bool accepts(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further, NonFinite non_finite);
 };
 
 // Whether the parameter may be written: a gate may let something through without a gradient.

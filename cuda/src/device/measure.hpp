@@ -66,7 +66,7 @@ struct MeasureSums {
     if (t.rescue && (before.stopped || before.safe)) return;
     const Stages stages{g, s.row, s.steps};
     s.course = {};
-    bool runs = advance(stages, g.stage_count, s.call.role == Role::gradient, s.course);
+    bool runs = advance(stages, g.stage_count, s.call.role == Role::gradient, s.course, s.call.flush);
     s.stage = -1;
     for (int i = 0; i < g.stage_count; ++i)
       if (g.stages[i].reducer == r) s.stage = i;

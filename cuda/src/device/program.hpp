@@ -63,7 +63,7 @@ OPT_FN auto& step_in(std::byte* steps, const StageTable& stage) {
 }
 
 // What is done with the clocks of a stage (clocks.hpp).
-enum class Clocks : std::uint8_t { tick, open, miss };
+enum class Clocks : std::uint8_t { tick, open, miss, flush, flush_missing };
 template <class R, class Real>
 OPT_FN bool on_clocks_of(const StageTable& stage, std::byte* row, std::byte* steps, Clocks what) {
   if constexpr (clock_size<R> == 0) {
@@ -75,6 +75,9 @@ OPT_FN bool on_clocks_of(const StageTable& stage, std::byte* row, std::byte* ste
       if (what == Clocks::open) return R::open(clock);
       if (what == Clocks::miss)
         return rule_in<R>(row, stage).template miss<Real>(clock, step_in<R, Real>(steps, stage));
+      if (what == Clocks::flush || what == Clocks::flush_missing)
+        return rule_in<R>(row, stage)
+            .template flush<Real>(clock, step_in<R, Real>(steps, stage), what == Clocks::flush);
     }
     step_in<R, Real>(steps, stage) = rule_in<R>(row, stage).template tick<Real>(clock);
   }
@@ -165,6 +168,10 @@ struct BlockStages {
   OPT_FN void tick(int s) const { Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::tick); }
   OPT_FN bool open(int s) const { return Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::open); }
   OPT_FN bool miss(int s) const { return Program::template on_clocks<Real>(t.stages[s], s, row, steps, Clocks::miss); }
+  OPT_FN bool flush(int s, bool has_gradient) const {
+    return Program::template on_clocks<Real>(t.stages[s], s, row, steps,
+                                             has_gradient ? Clocks::flush : Clocks::flush_missing);
+  }
   OPT_FN void finish(int s, double norm) const {
     with_rule(s, [&]<class R>(R*) {
       if constexpr (ReducingRule<R>)

@@ -35,7 +35,7 @@ struct Sweep {
     const Stages stages{t, s.row, s.steps};
     s.course = {};
     s.ticked = true;
-    s.active = advance(stages, t.stage_count, s.call.role == Role::gradient, s.course);
+    s.active = advance(stages, t.stage_count, s.call.role == Role::gradient, s.course, s.call.flush);
     if (s.active && t.verdict != nullptr)
       for (int i = s.course.first; i < s.course.end; ++i)
         if (const int r = t.stages[i].reducer; r >= 0)

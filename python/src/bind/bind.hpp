@@ -2,6 +2,7 @@
 #pragma once
 #include <nanobind/nanobind.h>
 
+#include "optimisers/optimiser.hpp"
 #include "optimisers/registry.hpp"
 
 namespace optimisers::python {
@@ -17,6 +18,8 @@ void bind_devices(nb::module_& m);
 void bind_machine(nb::module_& m);
 
 bool is_numpy_bool(PyObject* object);
+// "propagate", "raise" or "skip"; `call` is for messages.
+NonFinite non_finite_from(PyObject* given, const char* call);
 // A hyperparameter from Python; the rule's name is for messages.
 Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind);
 

@@ -1,4 +1,5 @@
 // bind_state.cpp: State and the handles into it; update_, which has to be fast, is in bind_update.cpp.
+#include <nanobind/stl/optional.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -164,19 +165,39 @@ std::unique_ptr<State> copied(State& state) {
   return std::make_unique<State>(state);
 }
 
-// `gradients` has one tree and those of higher order; empty: the model's arrays keep theirs.
-nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const nb::tuple& gradients, bool once) {
-  constexpr const char* call = "update";
-  state.check_node(node);
-  std::vector<PyObject*> higher;
-  for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
-  GradientSource source{.tree = nullptr, .kept_by = model.ptr(), .once = once, .higher = higher};
-  if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
+// Copies of state and model after a step.
+nb::tuple stepped_copies(State& state, std::uint32_t node, nb::handle model, const GradientSource& source,
+                         const char* call) {
   std::unique_ptr<State> new_state;
   CopiedModel copy = state.copied_model(node, model.ptr(), call, new_state);
   new_state->update(node, copy.model.ptr(), source, call);
   nb::object new_model = state.jax_model(node, model.ptr(), std::move(copy), call);
   return nb::make_tuple(std::move(new_state), new_model);
+}
+
+// `gradients` has one tree and those of higher order; empty: the model's arrays keep theirs.
+nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const nb::tuple& gradients, bool once,
+                      nb::handle non_finite) {
+  state.check_node(node);
+  std::vector<PyObject*> higher;
+  for (std::size_t i = 1; i < gradients.size(); ++i) higher.push_back(nb::handle(gradients[i]).ptr());
+  GradientSource source{.tree = nullptr,
+                        .kept_by = model.ptr(),
+                        .once = once,
+                        .non_finite = non_finite_from(non_finite.ptr(), "update"),
+                        .higher = higher};
+  if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
+  return stepped_copies(state, node, model, source, "update");
+}
+
+GradientSource nothing_but_what_is_held() { return {.tree = Py_None, .flushes = true}; }
+void flush(State& state, std::uint32_t node, nb::handle model) {
+  state.check_node(node);
+  state.update(node, model.ptr(), nothing_but_what_is_held(), "flush");
+}
+nb::tuple flush_copy(State& state, std::uint32_t node, nb::handle model) {
+  state.check_node(node);
+  return stepped_copies(state, node, model, nothing_but_what_is_held(), "flush");
 }
 
 bool apply(State& state, nb::handle x, nb::handle dx, nb::handle out, const nb::tuple& higher, nb::handle rule) {
@@ -307,7 +328,11 @@ void bind_state(nb::module_& m) {
       .def("is_frozen", &is_frozen)
       .def("copy", &copied)
       .def("wait", &State::wait)
-      .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg(), nb::arg())
+      .def("update_copy", &update_copy, nb::arg(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none())
+      .def("flush", &flush, nb::arg(), nb::arg().none())
+      .def("flush_copy", &flush_copy, nb::arg(), nb::arg().none())
+      .def("skipped", [](State& s) { return s.seen().skipped; })
+      .def("norm", [](State& s) { return s.seen().norm; })
       .def("apply", &apply, nb::arg().none(), nb::arg().none(), nb::arg(), nb::arg(), nb::arg().none())
       .def("user_states", &user_states_of)
       .def("set_user_states", &set_user_states)

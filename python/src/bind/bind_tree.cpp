@@ -10,6 +10,7 @@
 #include "errors.hpp"
 #include "state/state.hpp"
 #include "tree/classes.hpp"
+#include "tree/torch_module.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -135,7 +136,7 @@ nb::object rebuilt(const Model& m, const nb::list& new_leaves) {
   walk_model(*m.flat.spec, 0, m.model.ptr(), m.call.c_str(), objects);
   std::vector<nb::object> leaves;
   for (nb::handle leaf : new_leaves) leaves.push_back(nb::borrow(leaf));
-  return rebuild(*m.flat.spec, 0, objects.all(), leaves);
+  return rebuild(*m.flat.spec, 0, objects.all(), leaves, Untrained::shared);
 }
 
 // What a companion tree has at each place of the model; None where it has nothing.

@@ -8,7 +8,8 @@
 namespace optimisers::python {
 namespace {
 
-constexpr const char* doc = R"(update_(state, model, grads=..., *higher, zero_grad=False, stream=None)
+constexpr const char* doc =
+    R"(update_(state, model, grads=..., *higher, zero_grad=False, non_finite="propagate", stream=None)
 --
 
 Apply one optimisation step in place: the arrays of `model`, and the state.
@@ -24,6 +25,11 @@ Args:
     zero_grad: what becomes of the gradients after the step, where the arrays or `Duplicated` keep them: `True` sets
         each `.grad` to None, frozen leaves' too; `"zeros"` sets the arrays to zero, which to rules with moments is
         another thing. The gradients of `Duplicated` are arrays to be added to: both mean zeros.
+    non_finite: what to do where a gradient has elements that are infinite or not a number: `"propagate"` computes with
+        them, `"raise"` is an error that names the first such array, `"skip"` writes nothing, clocks included, counts
+        the step in `state.skipped` and returns as usual; `zero_grad` is still done. For the latter two all gradients
+        are read once before the step. Frozen leaves do not count; what an array's dtype cannot hold does. On a device
+        this waits for the gradients, and gradients of a tied array count as if their largest elements met.
     stream: for arrays on CUDA devices, the stream to enqueue on: a handle, or torch's or CuPy's object. By default
         the one the arrays' library is using. Ordering it with others is then the caller's.
 
@@ -33,7 +39,7 @@ Returns:
 Raises:
     ValueError: shape, structure or overlap do not fit, or an array is read-only (use `update`).
     TypeError: something that should be an array is none.
-    FloatingPointError: a norm that must be finite is not. On a device that is found out later, when the step
+    FloatingPointError: a gradient is not finite and `non_finite` is `"raise"`; a norm that must be finite is not. On a device that is found out later, when the step
         has written nothing: the next call on the state raises it, or `wait`.
     RuntimeError: the state is being used further up the stack.
     A call that raises has changed nothing.
@@ -47,7 +53,7 @@ Example:
     array([0.5, 0. ])
 )";
 
-constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "stream"};
+constexpr const char* names[] = {"state", "model", "grads", "zero_grad", "non_finite", "stream"};
 constexpr int name_count = int(std::size(names));
 
 ZeroGrad zero_grad_from(PyObject* given) {
@@ -71,7 +77,10 @@ struct Arguments {
   PyObject* model() const { return given[1]; }
   PyObject* grads() const { return given[2]; }
   ZeroGrad zero() const { return given[3] == nullptr ? ZeroGrad::no : zero_grad_from(given[3]); }
-  std::optional<void*> stream() const { return given[4] == nullptr ? std::nullopt : stream_from(given[4]); }
+  NonFinite non_finite() const {
+    return given[4] == nullptr ? NonFinite::propagate : non_finite_from(given[4], "update_");
+  }
+  std::optional<void*> stream() const { return given[5] == nullptr ? std::nullopt : stream_from(given[5]); }
 };
 
 // Positional and keyword arguments into their places; false with a Python error set.
@@ -105,6 +114,7 @@ GradientSource source_of(const Arguments& arguments, PyObject*& model) {
                         .kept_by = nullptr,
                         .once = arguments.grads() == nullptr,
                         .zero = arguments.zero(),
+                        .non_finite = arguments.non_finite(),
                         .higher = arguments.higher,
                         .stream = arguments.stream()};
   Duplicated* pair = nullptr;
@@ -144,6 +154,17 @@ PyMethodDef definition = {"update_", reinterpret_cast<PyCFunction>(reinterpret_c
                           METH_FASTCALL | METH_KEYWORDS, doc};
 
 }  // namespace
+
+NonFinite non_finite_from(PyObject* given, const char* call) {
+  constexpr std::pair<const char*, NonFinite> choices[] = {
+      {"propagate", NonFinite::propagate}, {"raise", NonFinite::raise}, {"skip", NonFinite::skip}};
+  const bool is_text = PyUnicode_Check(given);
+  for (const auto& [name, choice] : choices)
+    if (is_text && PyUnicode_CompareWithASCIIString(given, name) == 0) return choice;
+  const std::string expected = std::string(call) + ": non_finite must be \"propagate\", \"raise\" or \"skip\", got ";
+  if (is_text) value_error(expected + nb::repr(given).c_str());
+  type_error(expected + "a " + type_name(given));
+}
 
 void bind_update(nb::module_& m) {
   nb::str module_name("optimisers");

@@ -19,7 +19,7 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
   if (fault != Fault::not_array) value_error(message);
   if (is_jax(object))
     value_error(std::string(call) + "_: parameter at " + quoted(spec, node) +
-                " is a JAX array, which cannot be written; use update, which returns new arrays");
+                " is a JAX array, which cannot be written; use " + call + ", which returns new arrays");
   const Kind kind = kind_of(object);
   const std::string what = is_container(kind) ? name_of(kind) : type_name(object);
   value_error(std::string(call) + ": model at " + quoted(spec, node) + " is a " + what +
@@ -167,8 +167,8 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     const std::string place = std::string(call) + ": " + what + " ";
     if (fault == Fault::not_array) fault = read_device_array(object, view);
     if (fault == Fault::not_array && is_jax(object))
-      value_error(std::string(call) + "_: " + what +
-                  " is a JAX array, which cannot be written; use update, which returns a new one");
+      value_error(std::string(call) + "_: " + what + " is a JAX array, which cannot be written; use " + call +
+                  ", which returns a new one");
     if (fault != Fault::none) type_error(place + fault_text(object, fault));
     if (view.ndim != 1 || view.shape[0] != layout_->size)
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
@@ -176,7 +176,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
   };
   read_vector(flat, x, "the flat vector");
   if (!x.writable)
-    value_error(std::string(call) + ": the flat vector is read-only; use update, which returns a new one");
+    value_error(std::string(call) + ": the flat vector is read-only; use " + call + ", which returns a new one");
 
   const Node& top = spec_->nodes[root];
   nb::object kept;

@@ -146,8 +146,11 @@ nb::tuple State::pickled() {
   }
   nb::dict user;
   for (const auto& [leaf, stages] : user_stages_) user[nb::int_(leaf)] = states_of(stages);
+  const Seen seen = core_.seen();
+  const std::vector<double> norm(seen.norm ? 1 : 0, seen.norm.value_or(0));
   return nb::make_tuple(spec_->state(), saved_leaves(leaves_, core_), rule_table(), saved_layout(layout_), user,
-                        bytes_of(memory), saved::bytes_from(clocks));
+                        bytes_of(memory), saved::bytes_from(clocks),
+                        nb::make_tuple(seen.skipped, saved::bytes_from(norm)));
 }
 
 }  // namespace optimisers::python

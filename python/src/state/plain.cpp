@@ -91,7 +91,7 @@ bool State::read_plain(std::size_t begin, std::size_t end) {
 
 std::optional<Examined> State::collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source) {
   if (root != 0 || spec_->runs.empty() || spec_->tied() || layout_ || !user_stages_.empty() || lets_go()) return {};
-  if (source.tree == nullptr || source.zero != ZeroGrad::no) return {};
+  if (source.tree == nullptr || source.zero != ZeroGrad::no || source.flushes) return {};
   if (calls_to_skip_ > 0) {
     --calls_to_skip_;
     return {};

@@ -3,6 +3,7 @@
 #include "arrays/jax_arrays.hpp"
 #include "errors.hpp"
 #include "state/state.hpp"
+#include "tree/torch_module.hpp"
 
 namespace optimisers::python {
 
@@ -56,7 +57,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     nb::object array = copy_of(x, place.leaf);
     copied.leaves[place.leaf] = place.axes.empty() ? array : with_axes(array, place.axes);
   }
-  copied.model = rebuild(*spec_, root, model_.all(), copied.leaves);
+  copied.model = rebuild(*spec_, root, model_.all(), copied.leaves, Untrained::copied);
   return copied;
 }
 
@@ -67,7 +68,7 @@ nb::object State::jax_model(std::uint32_t root, PyObject* model, CopiedModel&& c
   if (layout_) return copied.leaves[0];
   Use use(*this);
   walk_model(*spec_, root, model, call, model_);
-  return rebuild(*spec_, root, model_.all(), copied.leaves);
+  return rebuild(*spec_, root, model_.all(), copied.leaves, Untrained::copied);
 }
 
 }  // namespace optimisers::python

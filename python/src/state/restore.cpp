@@ -185,10 +185,18 @@ void set_user_states(std::map<std::uint32_t, UserStages>& stages, nb::handle sav
   }
 }
 
+Seen saved_seen(nb::handle object) {
+  const nb::tuple parts = saved::items(object, 2, "what was seen of the steps");
+  const auto norm = saved::numbers<double>(parts[1], "the last norm");
+  if (norm.size() > 1) saved::refuse("there are " + std::to_string(norm.size()) + " last norms");
+  return {saved::integer(parts[0], 0, INT64_MAX, "the number of skipped steps"),
+          norm.empty() ? std::nullopt : std::optional(norm[0])};
+}
+
 }  // namespace
 
 std::unique_ptr<State> State::unpickled(nb::handle data) {
-  const nb::tuple parts = saved::items(data, 7, "the data");
+  const nb::tuple parts = saved::items(data, 8, "the data");
   Leaves leaves = saved_leaves(parts[1]);
   const std::size_t count = leaves.arrays.size();
   auto spec = TreeSpec::from_state(parts[0]);
@@ -201,6 +209,7 @@ std::unique_ptr<State> State::unpickled(nb::handle data) {
   const nb::object memory_object = parts[5];
   const std::string_view memory = saved::bytes(memory_object, "the state arrays");
   const auto clocks = saved::numbers<double>(parts[6], "the clocks");
+  const Seen seen = saved_seen(parts[7]);
   std::map<std::uint32_t, UserStages> user;
   check_sizes(leaf_specs(*spec, leaves.arrays, rules, user), memory.size(), clocks.size());
   std::vector<LeafArray> vector;
@@ -226,6 +235,7 @@ std::unique_ptr<State> State::unpickled(nb::handle data) {
     }
     if (leaves.frozen[i]) state->core_.set_frozen(state->core_leaves(i), true);
   }
+  state->core_.set_seen(seen);
   return state;
 }
 

@@ -23,34 +23,65 @@ bool State::lets_go() const {
   return !streams_.empty() || (elements_ >= worth_releasing && !brief);
 }
 
-void State::run(std::span<const LeafUpdate> updates) {
-  if (!lets_go()) return core_.update(updates, further_);
+namespace {
+
+// Without the interpreter's lock, where that is worth it.
+template <class F>
+auto run_unlocked(bool lets_go, F&& f) {
+  if (!lets_go) return f();
   Unlocked unlocked;
-  core_.update(updates, further_);
+  return f();
+}
+
+}  // namespace
+
+bool State::run(std::span<const LeafUpdate> updates, const GradientSource& source) {
+  return run_unlocked(lets_go(), [&] {
+    if (!source.flushes) return core_.update(updates, further_, source.non_finite);
+    core_.flush(updates);
+    return true;
+  });
+}
+
+bool State::accepts(NonFinite non_finite) {
+  if (non_finite == NonFinite::propagate) return true;
+  return run_unlocked(lets_go(), [&] { return core_.accepts({updates_.data(), used_}, further_, non_finite); });
+}
+
+// What was collected; false: it was skipped.
+bool State::step(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
+  if (user_stages_.empty()) return run({updates_.data(), used_}, source);
+  if (!accepts(source.non_finite)) return false;
+  own_objects();
+  GradientSource last = source;
+  last.non_finite = NonFinite::propagate;  // what came in was looked at
+  UserRun user(*this, root, layout_ ? model : nullptr, source, call);
+  run(user.last_updates(), last);
+  user.commit();
+  return true;
 }
 
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
   if (const auto examined = collect_plain(root, model, source)) {
-    core_.update({updates_.data(), used_}, *examined);
+    core_.update({updates_.data(), used_}, *examined, source.non_finite);
     return;
   }
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero == ZeroGrad::to_none) prepare_none();
   if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
-  if (user_stages_.empty()) {
-    run({updates_.data(), used_});
-  } else {
-    own_objects();
-    UserRun user(*this, root, layout_ ? model : nullptr, source.higher, call);
-    run(user.last_updates());
-    user.commit();
-  }
+  const bool ran = step(root, model, source, call);
   if (has_imported_) hold_jax_arrays(root);
   if (has_imported_) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
-  tell_torch(root, layout_ ? model : nullptr);
+  if (ran) tell_torch(root, layout_ ? model : nullptr);
   if (source.zero != ZeroGrad::no) reset_gradients(source.zero);
+}
+
+Seen State::seen() {
+  check_node(0);
+  Use use(*this);
+  return run_unlocked(!streams_.empty(), [&] { return core_.seen(); });
 }
 
 void State::wait() {
@@ -111,7 +142,7 @@ bool State::apply_stages(const ArrayView& target, LeafUpdate& update, std::span<
     Unlocked unlocked;
     return core_.apply(update, target.data);
   }
-  UserRun user(*this, 0, nullptr, higher, call);
+  UserRun user(*this, 0, nullptr, {.higher = higher}, call);
   const auto last = user.last_updates();
   const bool came_out = !last.empty() && core_.apply(last[0], target.data);
   user.commit();

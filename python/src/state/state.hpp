@@ -62,6 +62,8 @@ struct GradientSource {
   PyObject* kept_by = nullptr;  // or: the model whose arrays hold theirs (.grad)
   bool once = false;            // one array at several places of a tied leaf is one gradient, not parts of a sum
   ZeroGrad zero = ZeroGrad::no;
+  NonFinite non_finite = NonFinite::propagate;
+  bool flushes = false;  // instead of gradients: gating stages open on what they hold
   std::span<PyObject* const> higher = {};
   std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
 };
@@ -101,6 +103,7 @@ class State {
   const LeafArray& leaf(std::uint32_t i) const { return leaves_[i]; }
   nb::list& rules() { return rules_; }
   void wait();  // for the work on devices; throws what it found out
+  Seen seen();
   bool has_layout() const { return layout_.has_value(); }
 
   // The core's leaves of a leaf, in the order of its stages.
@@ -164,7 +167,9 @@ class State {
   std::optional<Examined> collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source);
   std::optional<Examined> walk_plain(PyObject* model, PyObject* gradients);
   bool read_plain(std::size_t begin, std::size_t end);
-  void run(std::span<const LeafUpdate> updates);
+  bool step(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  bool run(std::span<const LeafUpdate> updates, const GradientSource& source);
+  bool accepts(NonFinite non_finite);
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);

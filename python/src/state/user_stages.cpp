@@ -21,10 +21,15 @@ std::map<std::uint32_t, UserStages> copied_user_stages(const std::map<std::uint3
   return copy;
 }
 
-UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, std::span<PyObject* const> higher, const char* call)
-    : state_(state), call_(call), python_(nb::module_::import_("optimisers._user_rules")), backup_(state.core_) {
+UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call)
+    : state_(state),
+      call_(call),
+      python_(nb::module_::import_("optimisers._user_rules")),
+      flushes_(source.flushes),
+      before_(state.core_.seen()),
+      backup_(state.core_) {
   start(root, flat);
-  if (!runs_.empty()) read_higher(root, higher);
+  if (!runs_.empty()) read_higher(root, source.higher);
   std::size_t most = 0;
   for (const Run& run : runs_) most = std::max(most, run.stages->before.size());
   for (std::size_t stage = 0; stage < most; ++stage) {
@@ -49,6 +54,7 @@ void Backup::add(std::uint32_t leaf) {
 }
 
 void Backup::put_back() {
+  if (seen_) core_.set_seen(*seen_);
   for (const Saved& saved : saved_) {
     const Memory& to = saved.memory;
     if (to.bytes == 0) continue;
@@ -68,6 +74,7 @@ Backup::~Backup() {
 
 void UserRun::commit() {
   backup_.release();
+  if (first_norm_) state_.core_.set_seen({before_.skipped, first_norm_});
   for (Run& run : runs_) {
     run.stages->states.swap(run.states);
     if (run.stopped) state_.updates_[run.update].dx.present = false;  // nothing was written
@@ -166,10 +173,14 @@ void UserRun::native_stages(std::size_t stage) {
     of.push_back(&run);
   }
   std::vector<std::byte*> came = out;
-  state_.core_.apply(updates, state_.further_, came, call_);
+  state_.core_.set_seen({before_.skipped, std::nullopt});
+  state_.core_.apply(updates, state_.further_, came, call_, flushes_);
+  if (!first_norm_) first_norm_ = state_.core_.seen().norm;
+  state_.core_.set_seen(before_);
   for (std::size_t i = 0; i < of.size(); ++i) {
     Run& run = *of[i];
     if (came[i] != nullptr) take(run, buffers[i]);
+    else if (flushes_) let_go_on(run);
     else if (updates[i].dx.present || counts_missing(updates[i].leaf)) run.stopped = true;
   }
 }
@@ -197,8 +208,16 @@ void UserRun::user_stage(Run& run, std::size_t stage) {
       python_.attr("run_stage")(run.rules[stage], call_, path, run.states[stage], run.x, run.dx, run.higher);
   run.states[stage] = result[0];
   nb::object dx = result[1];
-  if (dx.is_none()) run.stopped = true;
-  else take(run, dx);
+  if (!dx.is_none()) take(run, dx);
+  else if (flushes_) let_go_on(run);
+  else run.stopped = true;
+}
+
+// Nothing came to the stages that follow, which may hold something to be flushed all the same.
+void UserRun::let_go_on(Run& run) {
+  run.dx = {};
+  state_.updates_[run.update].dx.present = false;
+  state_.updates_[run.update].more = -1;
 }
 
 std::vector<LeafUpdate> UserRun::last_updates() const {

@@ -7,14 +7,14 @@ namespace optimisers::python {
 
 std::map<std::uint32_t, UserStages> copied_user_stages(const std::map<std::uint32_t, UserStages>& stages);
 
-// Slots and clocks of leaves of the core as they were, put back unless released.
+// Slots and clocks of leaves of the core as they were, and what had been seen, put back unless released.
 class Backup {
  public:
-  explicit Backup(Optimiser& core) : core_(core) {}
+  explicit Backup(Optimiser& core) : core_(core), seen_(core.seen()) {}
   Backup(const Backup&) = delete;
   ~Backup();
   void add(std::uint32_t leaf);
-  void release() { saved_.clear(), clocks_.clear(); }
+  void release() { saved_.clear(), clocks_.clear(), seen_.reset(); }
 
  private:
   struct Saved {
@@ -28,6 +28,7 @@ class Backup {
   };
   void put_back();
   Optimiser& core_;
+  std::optional<Seen> seen_;
   std::vector<Saved> saved_;
   std::vector<Clocks> clocks_;
 };
@@ -35,7 +36,7 @@ class Backup {
 class UserRun {
  public:
   // Takes the state's collected updates through all stages up to the last user-defined one of each leaf.
-  UserRun(State& state, std::uint32_t root, PyObject* flat, std::span<PyObject* const> higher, const char* call);
+  UserRun(State& state, std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call);
   // What is left for the core: all leaves that have not stopped, with dx as the user's stages left it.
   std::vector<LeafUpdate> last_updates() const;
   void commit();
@@ -61,12 +62,16 @@ class UserRun {
   bool counts_missing(std::uint32_t core_leaf) const;
   void read(const nb::object& array, ArrayView& view);
   void take(Run& run, const nb::object& dx);
+  void let_go_on(Run& run);
 
   State& state_;
   const char* call_;
   nb::object python_;  // the module optimisers._user_rules
   std::vector<Run> runs_;
   std::vector<nb::object> read_from_;  // what views are of
+  const bool flushes_;
+  const Seen before_;
+  std::optional<double> first_norm_;  // that leaves shared before their first user-defined stages
   Backup backup_;
 };
 

@@ -104,8 +104,12 @@ namespace {
 // Copies containers from the leaves up. What stands at several places becomes one new object for all of them.
 class Rebuilder {
  public:
-  Rebuilder(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects)
-      : spec_(spec), root_(root), objects_(objects), made_(spec.nodes[root].end - spec.nodes[root].first + 1) {}
+  Rebuilder(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects, Untrained in_modules)
+      : spec_(spec),
+        root_(root),
+        objects_(objects),
+        in_modules_(in_modules),
+        made_(spec.nodes[root].end - spec.nodes[root].first + 1) {}
 
   nb::object run(const std::vector<nb::object>& leaves) {
     const Node& top = spec_.nodes[root_];
@@ -138,7 +142,7 @@ class Rebuilder {
       return;
     }
     if (node.kind == Kind::module) {  // inner ones first, so that deepcopy finds them and need not descend
-      made(n) = copied_module(objects_[n], new_arrays());
+      made(n) = copied_module(objects_[n], new_arrays(), in_modules_);
       renewed_.emplace(objects_[n], made(n));
       return;
     }
@@ -193,6 +197,7 @@ class Rebuilder {
   const TreeSpec& spec_;
   const std::uint32_t root_;
   const std::vector<PyObject*>& objects_;
+  const Untrained in_modules_;
   std::vector<nb::object> made_;  // the root's last
   std::unordered_map<PyObject*, nb::object> renewed_;
   std::vector<Late> late_;
@@ -203,9 +208,9 @@ class Rebuilder {
 }  // namespace
 
 nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,
-                   const std::vector<nb::object>& leaves) {
+                   const std::vector<nb::object>& leaves, Untrained in_modules) {
   if (!spec.nodes[root].live()) return nb::borrow(objects[root]);
-  return Rebuilder(spec, root, objects).run(leaves);
+  return Rebuilder(spec, root, objects, in_modules).run(leaves);
 }
 
 nb::object selected(const TreeSpec& spec, const std::vector<PyObject*>& objects) {

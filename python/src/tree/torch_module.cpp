@@ -63,8 +63,11 @@ nb::object module_child(const ModuleDicts& dicts, PyObject* name) {
   return {};
 }
 
-nb::object copied_module(PyObject* module, const nb::dict& memo) {
-  return nb::module_::import_("copy").attr("deepcopy")(nb::borrow(module), memo);
+nb::object copied_module(PyObject* module, const nb::dict& memo, Untrained untrained) {
+  const bool shared = untrained == Untrained::shared;
+  const nb::object copy = shared ? nb::module_::import_("optimisers._modules").attr("sharing_copy")
+                                 : nb::module_::import_("copy").attr("deepcopy");
+  return copy(nb::borrow(module), memo);
 }
 
 }  // namespace optimisers::python

@@ -19,7 +19,9 @@ ModuleDicts module_dicts(PyObject* module);
 // Null: there is none of this name.
 nb::object module_child(const ModuleDicts& dicts, PyObject* name);
 
-// A deep copy in which `memo` (id -> object) stands for what has new objects already.
-nb::object copied_module(PyObject* module, const nb::dict& memo);
+// A copy in which `memo` (id -> object) stands for what has new objects already. All else that is not trained is copied
+// as well, or is the module's own.
+enum class Untrained : bool { copied, shared };
+nb::object copied_module(PyObject* module, const nb::dict& memo, Untrained untrained);
 
 }  // namespace optimisers::python

@@ -117,9 +117,10 @@ bool is_tie(const ArrayView& a, const ArrayView& b);
 
 // The model with its leaves replaced: new containers of the same classes, what is not trained shared, except for
 // trained arrays and their containers that stand at a place that is not trained as well: they stay one.
-// `objects` has the model's object at each live node.
+// `objects` has the model's object at each live node. `in_modules`: what becomes of untrained values of a Module.
+enum class Untrained : bool;
 nb::object rebuild(const TreeSpec& spec, std::uint32_t root, const std::vector<PyObject*>& objects,
-                   const std::vector<nb::object>& leaves);
+                   const std::vector<nb::object>& leaves, Untrained in_modules);
 
 // A tree of the model's shape with None where the model has nothing trained. `objects` are the tree's.
 nb::object selected(const TreeSpec& spec, const std::vector<PyObject*>& objects);
