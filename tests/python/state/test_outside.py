@@ -104,7 +104,7 @@ def test_old_values_do_not_matter_to_the_checksum():
 
 def without_checksum(**parts):
     """The plain data of a state with some parts replaced by functions of what they are."""
-    names = ("spec", "leaves", "rules", "layout", "user", "memory", "clocks")
+    names = ("spec", "leaves", "rules", "layout", "user", "memory", "clocks", "seen")
     data = dict(zip(names, _saved.plain_data(small_state()._core), strict=True))
     for name, change in parts.items():
         data[name] = change(data[name])
@@ -163,6 +163,10 @@ def put(index, value):
         ({"memory": lambda data: data + b"\0" * 8}, "the state arrays have 8 bytes too many"),
         ({"memory": lambda data: list(data)}, "the state arrays: expected bytes, got a list"),
         ({"clocks": lambda data: data[:-8]}, "the clocks are 3, the rules have 4"),
+        ({"seen": lambda seen: seen[:1]}, "what was seen of the steps: expected 2 items, got 1"),
+        ({"seen": at(0, lambda _: -1)}, "the number of skipped steps: expected an integer from 0"),
+        ({"seen": at(1, lambda _: bytes(16))}, "there are 2 last norms"),
+        ({"seen": at(1, lambda _: bytes(5))}, "the last norm"),
     ],
 )
 def test_plain_data_says_what_does_not_hold(parts, message):
