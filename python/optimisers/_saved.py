@@ -17,7 +17,7 @@ DEEPEST = 16  # how far down what a rule of one's own keeps is looked at
 
 
 def plain_data(core: _core.State) -> tuple[Any, ...]:
-    """A state as data: tree, leaves, rules as they are now, layout, states of user's rules, memory, clocks, steps seen."""
+    """A state as data: tree, leaves, rules as they are now, layout, states of user's rules, memory, clocks, steps."""
     spec, leaves, (rules, numbers), *rest = core.pickled()
     return spec, leaves, ([rule._with_values(iter(values)) for rule, values in rules], numbers), *rest
 
