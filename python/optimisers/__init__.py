@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 from . import schedules
 from ._adjust import adjust, adjust_, freeze, freeze_, thaw, thaw_
+from ._callbacks import Adjusting, EarlyStop
 from ._chains import MixedPrecision, OptimiserChain
 from ._containers import isnumeric, maywrite, register_container, trainable
 from ._core import (
@@ -21,6 +22,7 @@ from ._core import (
 from ._core import version as __version__
 from ._destructure import Restructure, destructure, trainables
 from ._devices import to_device
+from ._history import History, Step
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
 from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
@@ -29,7 +31,7 @@ from ._rules import *  # noqa: F403  the classes of the registry
 from ._rules import __all__ as _rule_names
 from ._setup import setup
 from ._state import Leaf, Marked, State, StateTree
-from ._train import Adjusting, EarlyStop, History, Step, train_, train_step_
+from ._train import train_, train_step_
 from ._update import apply_, flush, flush_, init, update, wait
 from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
 

@@ -99,7 +99,7 @@ def wsd(
         (0.5, 1.0, 0.5, 0.0)
     """
     check_length("wsd", "decay", decay)
-    holds = warmup >= 0 and warmup + decay <= steps
+    holds = warmup >= 0 and decay <= steps - warmup
     check("wsd", holds, f"warmup + decay must be at most steps, got warmup={warmup}, decay={decay}, steps={steps}")
     way, begin = shape_named("wsd", shape, ("linear", "cosine", "sqrt")), steps - decay
 

@@ -4,140 +4,19 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sized
-from typing import Any, Literal
+from collections.abc import Callable, Iterable
+from typing import Any, Literal, NamedTuple
 
-from ._adjust import adjust_
-from ._core import InvalidTypeError, InvalidValueError, NonFiniteError, update_
-from ._state import State
+from . import _core
+from ._batches import END, Batches
+from ._core import Duplicated, InvalidTypeError, InvalidValueError, NonFiniteError, update_
+from ._history import History, Step
+from ._interrupts import Interrupts
+from ._state import State, check_state
+from ._update import update
 
-Callback = Callable[["Step"], Any]
-
-
-class History:
-    """What `train_` has seen: one loss a step.
-
-    Args:
-        losses: of each step that was applied.
-        epochs: number of steps after each complete epoch.
-        stopped: why training ended before the data did; `None` if it did not.
-
-    Example:
-        >>> import optimisers as opt
-        >>> opt.History([2.0, 1.0])
-        History(2 steps, 0 epochs, last loss 1.0)
-    """
-
-    __slots__ = ("epochs", "losses", "stopped")
-
-    def __init__(self, losses: Iterable[float] = (), epochs: Iterable[int] = (), stopped: str | None = None) -> None:
-        self.losses: list[float] = list(losses)
-        self.epochs: list[int] = list(epochs)
-        self.stopped = stopped
-
-    def __len__(self) -> int:
-        return len(self.losses)
-
-    def __repr__(self) -> str:
-        last = f", last loss {self.losses[-1]:.6}" if self.losses else ""
-        stopped = f", stopped: {self.stopped}" if self.stopped else ""
-        return f"History({len(self)} steps, {len(self.epochs)} epochs{last}{stopped})"
-
-    def plot(self, ax: Any = None) -> Any:
-        """Draw the losses over the steps, with a line at each epoch; needs matplotlib.
-
-        Args:
-            ax: the matplotlib axes to draw on; a new figure's if there are none.
-
-        Returns:
-            The axes.
-        """
-        if ax is None:
-            import matplotlib.pyplot as plt
-
-            _, ax = plt.subplots()
-        ax.plot(range(1, len(self) + 1), self.losses)
-        for end in self.epochs[:-1]:
-            ax.axvline(end, color="0.85", zorder=0)
-        ax.set(xlabel="step", ylabel="loss")
-        return ax
-
-
-class Step:
-    """What a callback gets.
-
-    Args:
-        step: number of steps done.
-        epoch: from 0.
-        loss: of the last step; NaN before the first.
-        state, model: as given to `train_`.
-        history: with the last step's loss in it.
-    """
-
-    __slots__ = ("epoch", "history", "loss", "model", "state", "step")
-
-    def __init__(self, state: State, model: Any) -> None:
-        self.step, self.epoch, self.loss = 0, 0, math.nan
-        self.state, self.model, self.history = state, model, History()
-
-
-class Adjusting:
-    """A callback for `train_` that sets hyperparameters before every step.
-
-    Args:
-        **schedules: by the field's name, a function of the number of steps done; see `schedules`.
-
-    Example:
-        >>> import numpy as np, optimisers as opt
-        >>> x = np.array([1.0])
-        >>> state = opt.setup(opt.Descent(), x)
-        >>> halving = opt.Adjusting(eta=opt.schedules.exponential(0.5, 0.5))
-        >>> history = opt.train_(lambda x: (x.sum(), np.ones(1)), state, x, [()] * 3, callbacks=[halving])
-        >>> state.rule, x
-        (Descent(eta=0.125), array([0.125]))
-    """
-
-    def __init__(self, **schedules: Callable[[int], Any]) -> None:
-        self.schedules = schedules
-
-    def before_step(self, info: Step) -> None:
-        adjust_(info.state, **{name: schedule(info.step) for name, schedule in self.schedules.items()})
-
-    def __call__(self, info: Step) -> None:
-        """Nothing is left to be done after a step."""
-
-
-class EarlyStop:
-    """A callback for `train_` that stops when something has not become smaller for a while.
-
-    Args:
-        patience: how many steps without improvement are allowed; >= 0.
-        min_delta: what counts as an improvement; >= 0, default 0.
-        monitor: function of the `Step`; the loss if not given.
-
-    Example:
-        >>> import numpy as np, optimisers as opt
-        >>> x = np.zeros(1)
-        >>> state = opt.setup(opt.Descent(), x)
-        >>> opt.train_(lambda x: (1.0, np.zeros(1)), state, x, [()] * 9, callbacks=[opt.EarlyStop(2)])
-        History(3 steps, 0 epochs, last loss 1.0, stopped: EarlyStop at step 3)
-    """
-
-    def __init__(self, patience: int, min_delta: float = 0.0, monitor: Callable[[Step], float] | None = None) -> None:
-        if patience < 0 or not min_delta >= 0:
-            raise InvalidValueError(
-                f"EarlyStop: patience and min_delta must be >= 0, got patience={patience}, min_delta={min_delta}"
-            )
-        self.patience, self.min_delta, self.monitor = patience, min_delta, monitor
-        self.best, self.waited = math.inf, 0
-
-    def __call__(self, info: Step) -> bool:
-        value = info.loss if self.monitor is None else float(self.monitor(info))
-        if value < self.best - self.min_delta:
-            self.best, self.waited = value, 0
-            return False
-        self.waited += 1
-        return self.waited >= self.patience
+Callback = Callable[[Step], Any]
+_KEPT: Any = object()  # the gradients are with the arrays
 
 
 def train_step_(value_and_grad: Callable[..., Any], state: State, model: Any, *batch: Any) -> float:
@@ -153,7 +32,7 @@ def train_step_(value_and_grad: Callable[..., Any], state: State, model: Any, *b
         The loss before the step.
 
     Raises:
-        FloatingPointError: the loss is not finite; nothing was applied.
+        FloatingPointError: the loss or a gradient is not finite; nothing was applied.
         ValueError, TypeError: as `update_`.
 
     Example:
@@ -165,17 +44,11 @@ def train_step_(value_and_grad: Callable[..., Any], state: State, model: Any, *b
         >>> x
         array([1.])
     """
-    result = value_and_grad(model, *batch)
-    has_grads = isinstance(result, tuple)
-    if has_grads and len(result) != 2:
-        raise InvalidTypeError(f"train_: value_and_grad must return (loss, grads), got a tuple of length {len(result)}")
-    loss = _number(result[0] if has_grads else result)
-    if not math.isfinite(loss):
-        raise _LossError(loss)
-    if has_grads:
-        update_(state, model, result[1])
+    loss, grads = _computed(value_and_grad, state, model, batch)
+    if grads is _KEPT:
+        update_(state, model, zero_grad=True, non_finite="raise")
     else:
-        update_(state, model, zero_grad=True)
+        update_(state, model, grads, non_finite="raise")
     return loss
 
 
@@ -183,14 +56,21 @@ def train_(
     value_and_grad: Callable[..., Any],
     state: State,
     model: Any,
-    data: Iterable[Any],
+    data: Iterable[Any] | Callable[..., Any],
     *,
-    epochs: int = 1,
-    callbacks: Iterable[Callback] = (),
+    epochs: int | None = None,
+    steps: int | None = None,
+    callbacks: Callback | Iterable[Callback] = (),
     progress: bool = True,
-    non_finite: Literal["stop", "raise"] = "stop",
+    non_finite: Literal["stop", "raise", "skip"] = "stop",
+    history: History | None = None,
+    start: int | None = None,
 ) -> History:
     """Train a model in place: one `update_` for each batch.
+
+    Ctrl-C ends the training: the step at hand is either applied and recorded or neither, and the history is returned
+    as after any other end. Models whose arrays cannot be written (JAX, read-only) go through `update`, which copies
+    model and state at each step: the new ones are `history.model` and `history.state`, the old ones stay as they are.
 
     Args:
         value_and_grad: called as `value_and_grad(model, *batch)`; returns `(loss, grads)`. One that
@@ -198,20 +78,27 @@ def train_(
             torch): they are used and set to zero.
         state: what `setup` returned for the model.
         model: what `value_and_grad` differentiates.
-        data: batches; a tuple is passed as several arguments, anything else as one.
+        data: batches; a tuple or list is passed as several arguments, anything else as one. With `steps` also a
+            function that returns a batch; if it takes an argument, it gets the number of steps done.
         epochs: how often to go through the data; >= 1, default 1.
-        callbacks: functions of a `Step`, called after every step; one that returns true ends the
+        steps: instead of `epochs`: how many steps to take, over and over through the data; >= 1.
+        callbacks: a function of a `Step`, or several, called after every step; one that returns `True` ends the
             training. Their method `before_step`, where there is one, is called before every step.
         progress: show a progress bar, if tqdm is installed.
-        non_finite: a loss that is not finite is never applied; `"stop"` (default) warns, ends the
-            training and returns the history, `"raise"` raises.
+        non_finite: a step with a loss or gradient that is not finite is never applied; `"stop"` (default) warns, ends
+            the training and returns the history, `"raise"` raises, `"skip"` goes on with the next batch, counts it in
+            `history.skipped` and warns at the end.
+        history: of an earlier training that this one goes on from, also unpickled; it gets longer, and is returned.
+        start: number of steps done before, for callbacks and schedules; that of `history` if not given. The data
+            are read from where they begin.
 
     Returns:
         A `History`.
 
     Raises:
-        FloatingPointError: the loss is not finite, with `non_finite="raise"`.
-        ValueError, TypeError: as `update_`; `epochs` > 1 for data that can be read only once.
+        FloatingPointError: loss or gradient is not finite, with `non_finite="raise"`.
+        ValueError: as `update_`; the data have no batch, or fewer than `steps`.
+        TypeError: as `update_`; `epochs` > 1 for data that can be read only once.
 
     Example:
         >>> import numpy as np, optimisers as opt
@@ -220,61 +107,125 @@ def train_(
         ...     error = model["w"] * x - y
         ...     return float(error @ error), {"w": 2 * x * error}
         >>> data = [(np.array([1.0]), np.array([2.0]))] * 20
-        >>> history = opt.train_(value_and_grad, opt.setup(opt.Descent(), model), model, data)
+        >>> state = opt.setup(opt.Descent(), model)
+        >>> history = opt.train_(value_and_grad, state, model, data)
         >>> history.losses[0], round(history.losses[-1], 3)
         (4.0, 0.001)
+        >>> history = opt.train_(value_and_grad, state, model, data, steps=30, history=history)
+        >>> len(history), history.epochs
+        (50, [20, 40])
     """
-    if epochs < 1:
-        raise InvalidValueError(f"train_: epochs must be >= 1, got {epochs}")
-    if epochs > 1 and isinstance(data, Iterator):
-        raise InvalidTypeError("train_: epochs > 1 needs data that can be read again, such as a list; got an iterator")
-    if non_finite not in ("stop", "raise"):
-        raise InvalidValueError(f'train_: non_finite must be "stop" or "raise", got {non_finite!r}')
-    callbacks = list(callbacks)
-    info = Step(state, model)
-    bar = _progress_bar(data, epochs) if progress else None
+    check_state(state, "train_")
+    if non_finite not in ("stop", "raise", "skip"):
+        raise InvalidValueError(f'train_: non_finite must be "stop", "raise" or "skip", got {non_finite!r}')
+    if history is not None and not isinstance(history, History):
+        raise InvalidTypeError(f"train_: history must be a History, got {type(history).__name__}")
+    if start is not None and (not hasattr(start, "__index__") or start < 0):
+        raise InvalidValueError(f"train_: start must be an integer >= 0, got {start!r}")
+    batches = Batches(data, epochs, steps)
+    skipped_before = 0 if history is None else history.skipped
+    loop = _Loop(value_and_grad, _listed(callbacks), non_finite, Step(state, model, history, start), _pure(model))
+    bar = _progress_bar(batches.total()) if progress else None
     try:
-        for info.epoch in range(epochs):
-            for batch in data:
-                if not _one_step(value_and_grad, info, batch, callbacks, non_finite):
-                    return info.history
-                if bar is not None:
-                    bar.set_postfix(loss=f"{info.loss:.4g}", refresh=False)
-                    bar.update()
-            info.history.epochs.append(info.step)
+        with Interrupts() as interrupts:
+            loop.run(batches, interrupts, bar)
+    except KeyboardInterrupt:
+        loop.info.history.stopped = f"interrupted at step {loop.info.step + 1}"
     finally:
         if bar is not None:
             bar.close()
-    return info.history
+    if skipped := loop.info.history.skipped - skipped_before:
+        warnings.warn(f"train_: {skipped} steps were left out: loss or gradients were not finite", stacklevel=2)
+    return loop.info.history
 
 
-def _one_step(f: Callable[..., Any], info: Step, batch: Any, callbacks: list[Callback], non_finite: str) -> bool:
-    """One batch with its callbacks; false where training ends."""
-    for callback in callbacks:
-        if hasattr(callback, "before_step"):
-            callback.before_step(info)
-    try:
-        loss = train_step_(f, info.state, info.model, *(batch if isinstance(batch, tuple) else (batch,)))
-    except _LossError as error:
-        if non_finite == "raise":
-            raise
-        info.history.stopped = f"loss is {error.loss} at step {info.step + 1}"
-        warnings.warn(f"train_: {info.history.stopped}; the step was not applied, training ends", stacklevel=3)
+class _Loop(NamedTuple):
+    value_and_grad: Callable[..., Any]
+    callbacks: list[Any]
+    non_finite: str
+    info: Step
+    pure: bool  # arrays cannot be written
+
+    def run(self, batches: Batches, interrupts: Interrupts, bar: Any) -> None:
+        info = self.info
+        for batch in batches.read(info.step):
+            if batch is END:
+                info.history.epochs.append(len(info.history))
+                info.epoch += 1
+            elif not self.step(batch, interrupts):
+                return
+            elif bar is not None:
+                bar.set_postfix(loss=f"{info.loss:.4g}", refresh=False)
+                bar.update()
+
+    def step(self, batch: Any, interrupts: Interrupts) -> bool:
+        """One batch with its callbacks; false where training ends."""
+        info = self.info
+        for callback in self.callbacks:
+            if hasattr(callback, "before_step"):
+                callback.before_step(info)
+        arguments = batch if isinstance(batch, tuple | list) else (batch,)
+        try:
+            loss, grads = _computed(self.value_and_grad, info.state, info.model, arguments)
+            with interrupts.held():
+                if not self.apply(loss, grads):
+                    return True
+        except NonFiniteError as error:
+            return self.goes_on_after(error)
+        stopping = [callback for callback in self.callbacks if _is_true(callback(info))]
+        if stopping:
+            name = getattr(stopping[0], "__name__", type(stopping[0]).__name__)
+            info.history.stopped = f"{name} at step {info.step}"
+        return not stopping
+
+    def apply(self, loss: float, grads: Any) -> bool:
+        """Update and record; false where the step was left out."""
+        info = self.info
+        what: Literal["skip", "raise"] = "skip" if self.non_finite == "skip" else "raise"
+        given = () if grads is _KEPT else (grads,)
+        before = info.state.skipped
+        if self.pure:
+            info.took(*update(info.state, info.model, *given, non_finite=what))
+        elif given:
+            update_(info.state, info.model, grads, non_finite=what)
+        else:
+            update_(info.state, info.model, zero_grad=True, non_finite=what)
+        if info.state.skipped != before:
+            info.history.skipped += 1
+            return False
+        info.record(loss)
+        return True
+
+    def goes_on_after(self, error: NonFiniteError) -> bool:
+        if self.non_finite == "raise":
+            raise error
+        history = self.info.history
+        if self.non_finite == "skip" and isinstance(error, _LossError):
+            _forget_kept_gradients(self.info.model)
+            history.skipped += 1
+            return True
+        reason = f"loss is {error.loss}" if isinstance(error, _LossError) else str(error).partition(";")[0]
+        history.stopped = f"{reason} at step {self.info.step + 1}"
+        warnings.warn(f"train_: {history.stopped}; the step was not applied, training ends", stacklevel=5)
         return False
-    info.loss = loss
-    info.step += 1
-    info.history.losses.append(loss)
-    stopping = [callback for callback in callbacks if callback(info)]
-    if stopping:
-        name = getattr(stopping[0], "__name__", type(stopping[0]).__name__)
-        info.history.stopped = f"{name} at step {info.step}"
-    return not stopping
 
 
 class _LossError(NonFiniteError):
     def __init__(self, loss: float) -> None:
         super().__init__(f"train_: the loss is {loss}; the step was not applied")
         self.loss = loss
+
+
+def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batch: Any) -> tuple[float, Any]:
+    """The loss, which is finite, and the gradients."""
+    result = value_and_grad(model, *batch)
+    has_grads = isinstance(result, tuple)
+    if has_grads and len(result) != 2:
+        raise InvalidTypeError(f"train_: value_and_grad must return (loss, grads), got a tuple of length {len(result)}")
+    loss = _number(result[0] if has_grads else result)
+    if not math.isfinite(loss):
+        raise _LossError(loss)
+    return loss, result[1] if has_grads else _KEPT
 
 
 def _number(loss: Any) -> float:
@@ -284,10 +235,51 @@ def _number(loss: Any) -> float:
         raise InvalidTypeError(f"train_: the loss must be one real number, got {type(loss).__name__}") from None
 
 
-def _progress_bar(data: Iterable[Any], epochs: int) -> Any:
+def _is_true(answer: Any) -> bool:
+    return answer is True or (type(answer).__module__ == "numpy" and isinstance(answer, _numpy_bool()) and bool(answer))
+
+
+def _numpy_bool() -> type:
+    import numpy as np
+
+    return np.bool_
+
+
+def _listed(callbacks: Any) -> list[Any]:
+    if callable(callbacks):
+        return [callbacks]
+    if callbacks is None:
+        return []
+    if not isinstance(callbacks, Iterable):
+        raise InvalidTypeError(f"train_: callbacks must be functions of a Step, got {type(callbacks).__name__}")
+    listed = list(callbacks)
+    for callback in listed:
+        if not callable(callback):
+            raise InvalidTypeError(f"train_: callbacks must be functions of a Step, got {callback!r}")
+    return listed
+
+
+def _pure(model: Any) -> bool:
+    """Whether some trained array cannot be written, so that a step makes new ones."""
+    if isinstance(model, Duplicated):
+        return False
+    return any(not _core.may_write(array) for _, array in _core.Model(model, "train_").leaves())
+
+
+def _forget_kept_gradients(model: Any) -> None:
+    """Those of a step that is left out, to which the next ones would be added."""
+    if isinstance(model, Duplicated):
+        for _, array in _core.Model(model.grads, "train_").leaves():
+            array[...] = 0
+        return
+    for _, array in _core.Model(model, "train_").leaves():
+        if getattr(array, "grad", None) is not None:
+            array.grad = None
+
+
+def _progress_bar(total: int | None) -> Any:
     try:
-        from tqdm import tqdm  # type: ignore[import-untyped,unused-ignore]
+        from tqdm.auto import tqdm  # type: ignore[import-untyped,unused-ignore]
     except ImportError:
         return None
-    total = len(data) * epochs if isinstance(data, Sized) else None
     return tqdm(total=total, unit="step")

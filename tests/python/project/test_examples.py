@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy", "torch_module": "torch", "encoder_and_head": "torch"}
+NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy"}
+NEEDS |= dict.fromkeys(("torch_module", "training_loop", "encoder_and_head"), "torch")
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "digits")  # that one has its own tests
 
 

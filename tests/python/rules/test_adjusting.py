@@ -205,8 +205,11 @@ def test_an_interrupt_while_hyperparameters_change_changes_all_or_none() -> None
     model = [np.ones(1) for _ in range(300)]
     state = opt.setup(opt.OptimiserChain(opt.Momentum(0.1), Scaling()), model)
 
+    armed = False
+
     def interrupt(*_: Any) -> None:
-        raise KeyboardInterrupt
+        if armed:
+            raise KeyboardInterrupt
 
     old = signal.signal(signal.SIGALRM, interrupt)
     value, interrupted = 0.1, 0
@@ -214,13 +217,16 @@ def test_an_interrupt_while_hyperparameters_change_changes_all_or_none() -> None
         for delay in range(1, 40):
             signal.setitimer(signal.ITIMER_REAL, 2e-4 * delay)
             try:
+                armed = True
                 opt.adjust_(state, rho=(value := value + 1e-3))
+                armed = False
             except KeyboardInterrupt:
+                armed = False
                 interrupted += 1
-            finally:
-                signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.setitimer(signal.ITIMER_REAL, 0)
             assert len({leaf.rule for leaf in state}) == 1
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, old)
     assert interrupted, "no call was interrupted: the test looks at nothing"
 

@@ -74,13 +74,6 @@ def test_a_non_finite_loss_is_not_applied(bad: float) -> None:
     assert everything(model, state) == before
 
 
-def test_errors_of_an_update_are_not_taken_for_a_bad_loss() -> None:
-    model = {"w": np.zeros(1)}
-    state = opt.setup(opt.ClipNorm(1.0), model)
-    with pytest.raises(FloatingPointError, match="ClipNorm"):
-        opt.train_(lambda m: (1.0, {"w": np.array([np.nan])}), state, model, [()], progress=False)
-
-
 def test_callbacks_see_every_step_and_can_stop() -> None:
     state, model = new_model()
     seen = []
@@ -149,7 +142,7 @@ def test_nothing_is_shown_without_tqdm(monkeypatch: pytest.MonkeyPatch, capfd: p
     real = builtins.__import__
 
     def without_tqdm(name: str, *args: Any, **kwargs: Any) -> Any:
-        if name == "tqdm":
+        if name.startswith("tqdm"):
             raise ImportError(name)
         return real(name, *args, **kwargs)
 
