@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 from collections.abc import Callable, Mapping
 from functools import update_wrapper
 from typing import Any, TypeVar, overload
@@ -17,9 +16,6 @@ ChildrenOf = Callable[[T], dict[Any, Any]]
 
 _containers: dict[type, tuple[Callable[[Any], dict[Any, Any]], Callable[[Any, dict[Any, Any]], Any]]] = {}
 _trainables: dict[type, Callable[[Any], dict[Any, Any]]] = {}
-
-
-atexit.register(lambda: _core.set_class_registry(None))
 
 
 def _nearest(registry: Mapping[type, Any], cls: type) -> Any:
@@ -39,6 +35,19 @@ def _look_up(x: object) -> tuple[Any, Any, Any, str]:
 
 
 _core.set_class_registry(_look_up)
+
+
+class _Registry:
+    """Ends with this module: later than functions that run at exit, which may still update."""
+
+    def __init__(self) -> None:
+        self._forget, self._look_up = _core.forget_class_registry, _look_up
+
+    def __del__(self) -> None:
+        self._forget(self._look_up)
+
+
+_registry = _Registry()
 
 
 def _check_registered(cls: object, call: str, refused: tuple[type, ...], *functions: object) -> None:

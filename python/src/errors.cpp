@@ -5,6 +5,8 @@
 #include <cstring>
 #include <new>
 
+#include "environment.hpp"
+
 namespace optimisers::python {
 namespace {
 
@@ -71,6 +73,8 @@ void set_python_error() noexcept {
     error.restore();
   } catch (const Error& error) {
     set_error(error);
+  } catch (const StackTooSmall& error) {
+    PyErr_SetString(PyExc_MemoryError, error.what());
   } catch (const std::bad_alloc&) {
     PyErr_NoMemory();
   } catch (const std::exception& error) {

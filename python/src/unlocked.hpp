@@ -22,7 +22,6 @@ class Unlocked {
   Unlocked(const Unlocked&) = delete;
   Unlocked& operator=(const Unlocked&) = delete;
 
- private:
   static bool finalising() {
 #if PY_VERSION_HEX >= 0x030D0000
     return Py_IsFinalizing() != 0;
@@ -30,6 +29,8 @@ class Unlocked {
     return _Py_IsFinalizing() != 0;
 #endif
   }
+
+ private:
   PyThreadState* state_;
 };
 

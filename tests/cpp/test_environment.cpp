@@ -88,6 +88,18 @@ Bytes read_and_printed() {
   return all;
 }
 
+Bytes scaled() {
+  Vector<float> x(10, 1.f);
+  const ArrayView views[] = {x.view()};
+  Optimiser optimiser({leaf("x", x, {rule("Adam", {{"eta", 0.3}})})}, views);
+  const Optimiser::Leaf leaves[] = {0};
+  const Adjustment adjustments[] = {{.field = "eta", .value = 1. / 3, .scales = true}};
+  optimiser.change(leaves, adjustments);
+  Bytes all;
+  append(all, std::vector<double>{std::get<double>(optimiser.rule(0, 0).get(*find_rule("Adam")->field("eta")))});
+  return all;
+}
+
 Bytes from_c() {
   std::vector<double> x(3, 1. / 3), g(3, 1. / 7);
   const optimisers_array arrays[] = {{x.data(), 3, OPTIMISERS_FLOAT64, 0, nullptr, nullptr}};
@@ -147,6 +159,7 @@ void expect_the_same(const std::function<Bytes()>& work) {
 TEST(Environment, UpdatesHaveTheSameBits) { expect_the_same(trained); }
 TEST(Environment, SweepsHaveTheSameBits) { expect_the_same(swept); }
 TEST(Environment, RulesAreReadAndPrintedTheSame) { expect_the_same(read_and_printed); }
+TEST(Environment, LearningRatesAreScaledTheSame) { expect_the_same(scaled); }
 TEST(Environment, TheCInterfaceHasTheSameBits) { expect_the_same(from_c); }
 
 TEST(Environment, ThreadsOfTheHostMayHaveAnyEnvironment) {

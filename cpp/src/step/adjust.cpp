@@ -4,6 +4,7 @@
 #include <cstring>
 
 #include "device.hpp"
+#include "environment.hpp"
 #include "step/state.hpp"
 
 namespace optimisers {
@@ -183,6 +184,7 @@ void Optimiser::set_frozen(std::span<const Leaf> leaves, bool frozen) {
 }
 
 Adjusted Optimiser::change(std::span<const Leaf> leaves, std::span<const Adjustment> adjustments) {
+  const Call here;
   Adjusting adjusting(*state_, adjustments);
   for (Leaf leaf : leaves) adjusting.look_at(leaf);
   adjusting.refuse_unknown();

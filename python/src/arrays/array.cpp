@@ -161,7 +161,7 @@ bool read_quietly(PyObject* object, ArrayView& view, Fault& fault) {
       fault = Fault::none;
       return true;
     }
-    if (recent_exchange(Py_TYPE(object)) != nullptr || !PyArray_Check(object)) return false;
+    return false;
   }
   fault = import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
   return true;
@@ -180,8 +180,28 @@ Fault read_array(PyObject* object, ArrayView& view) {
 }
 
 Fault read_exchanged(PyObject* object, ArrayView& view) {
-  if (const DLPackExchange* api = exchange_of(Py_TYPE(object))) return import_exchange(api, object, view);
-  return Fault::not_array;
+  const DLPackExchange* api = recent_exchange(Py_TYPE(object));
+  if (api == nullptr && PyArray_Check(object)) return import_numpy(reinterpret_cast<PyArrayObject*>(object), view);
+  if (api == nullptr) api = find_exchange(Py_TYPE(object));
+  return api == nullptr ? Fault::not_array : import_exchange(api, object, view);
+}
+
+bool still_has(PyObject* object, const ArrayView& view) {
+  if (PyArray_Check(object)) {
+    auto* a = reinterpret_cast<PyArrayObject*>(object);
+    return reinterpret_cast<std::byte*>(PyArray_DATA(a)) == view.data && PyArray_SIZE(a) == size_of(view);
+  }
+  if (as_device_array(object) != nullptr) return true;
+  DLPackTensor t{};
+  const DLPackExchange* api = exchange_of(Py_TYPE(object));
+  if (api == nullptr) return true;
+  if (api->tensor_from_object(object, &t) != 0) {
+    PyErr_Clear();
+    return false;
+  }
+  std::int64_t size = 1;
+  for (int i = 0; i < t.ndim; ++i) size *= t.shape[i];
+  return static_cast<std::byte*>(t.data) + t.byte_offset == view.data && size == size_of(view);
 }
 
 bool is_numpy(PyObject* object) { return PyArray_Check(object); }
@@ -189,8 +209,9 @@ bool is_numpy_exact(PyObject* object) { return PyArray_CheckExact(object); }
 bool is_numpy_scalar(PyObject* object) { return PyArray_IsScalar(object, Generic); }
 bool is_tensor(PyObject* object) {
   if (PyArray_CheckExact(object) || as_device_array(object) != nullptr) return false;
-  const DLPackExchange* torch = torch_exchange();
-  return torch != nullptr && exchange_of(Py_TYPE(object)) == torch;
+  const DLPackExchange *torch = torch_exchange(), *known = recent_exchange(Py_TYPE(object));
+  if (torch == nullptr || known != nullptr) return torch != nullptr && known == torch;
+  return !PyArray_Check(object) && find_exchange(Py_TYPE(object)) == torch;
 }
 
 nb::object materialised(PyObject* object, Fault& fault) {

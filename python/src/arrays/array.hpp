@@ -38,9 +38,13 @@ enum class Fault : std::uint8_t {
 };
 
 Fault read_array(PyObject* object, ArrayView& view);
-// The same for arrays of NumPy and of this package alone, which runs nobody's code; false: the object is none of those.
+// The same for arrays of NumPy's own class and of this package, which runs nobody's code; false: it is none of those.
 bool read_quietly(PyObject* object, ArrayView& view, Fault& fault);
-Fault read_exchanged(PyObject* object, ArrayView& view);  // what read_quietly is none of: torch's, and others like it
+// What read_quietly is none of: torch's, and others like it, and classes derived from NumPy's, whose properties are
+// asked.
+Fault read_exchanged(PyObject* object, ArrayView& view);
+// Whether an array still has the memory and the number of elements that were read. Runs nobody's code.
+bool still_has(PyObject* object, const ArrayView& view);
 // The same, for arrays of that very class and its own dtypes; false: look closer. Calls nothing of the interpreter, so
 // that any thread may while one holds it.
 bool read_plain_numpy(PyObject* object, ArrayView& view);

@@ -98,17 +98,32 @@ Library library_of(PyObject* array) {
   return is_instance_of(array, "cupy", "ndarray", cupy_class) ? Library::cupy : Library::other;
 }
 
+namespace {
+
+// torch's own function runs no Python, in which a Ctrl-C that came during the step would be raised and be lost here.
+nb::object increment_function(PyObject* torch) {
+  nb::object own = nb::getattr(nb::borrow(torch).attr("_C"), "_increment_version", nb::none());
+  return own.is_none() ? nb::borrow(torch).attr("autograd").attr("graph").attr("increment_version") : own;
+}
+
+}  // namespace
+
+// The update is done: a tensor that cannot count its versions is no reason to report a failure.
 void bump_versions(const nb::list& tensors) {
   static PyObject* increment = nullptr;
   if (increment == nullptr) {
     PyObject* torch = PyDict_GetItemString(PyImport_GetModuleDict(), "torch");
     if (torch == nullptr) return;
-    increment = nb::borrow(torch).attr("autograd").attr("graph").attr("increment_version").ptr();
-    Py_INCREF(increment);
+    increment = increment_function(torch).release().ptr();
   }
-  // The update is done: a tensor that cannot count its versions is no reason to report a failure.
-  nb::object result = nb::steal(PyObject_CallOneArg(increment, tensors.ptr()));
-  if (!result.is_valid()) PyErr_Clear();
+  const auto told = [](PyObject* what) {
+    PyObject* result = PyObject_CallOneArg(increment, what);
+    if (result == nullptr) PyErr_Clear();
+    Py_XDECREF(result);
+    return result != nullptr;
+  };
+  if (told(tensors.ptr())) return;
+  for (nb::handle tensor : tensors) told(tensor.ptr());  // all but the one that cannot
 }
 
 }  // namespace optimisers::python

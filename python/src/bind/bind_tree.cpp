@@ -13,6 +13,18 @@
 #include "tree/torch_module.hpp"
 
 namespace optimisers::python {
+
+Model::Model(nb::object m, Flattened f, std::string c) : model(std::move(m)), flat(std::move(f)), call(std::move(c)) {
+  for (ArrayView& view : flat.views) pins.keep_outline(view);
+}
+
+void Model::check_memory() const {
+  for (std::size_t i = 0; i < flat.views.size(); ++i)
+    if (flat.views[i].device == on_host && !still_has(flat.read_from[flat.spec->first_place[i]].ptr(), flat.views[i]))
+      value_error(call + ": array at \"" + flat.spec->text(flat.spec->leaf_node(i)) +
+                  "\" was given other memory or another size in the middle of this call");
+}
+
 namespace {
 
 // The leaves that got a rule. Those that got None are values in the spec: no state, never touched.
@@ -88,6 +100,7 @@ nb::list places_of(const Model& m) {
 
 std::unique_ptr<State> new_state(const Model& m, const nb::list& rules, const nb::list& marks) {
   check_values(m.flat, m.call.c_str());
+  m.check_memory();
   Chosen chosen = chosen_leaves(m, rules, marks);
   std::vector<ArrayView> views;
   views.reserve(chosen.leaves.size());
@@ -187,7 +200,7 @@ void bind_tree(nb::module_& m) {
           [](Model* self, nb::object model, const std::string& call) {
             if (PyDict_GetItemString(PyImport_GetModuleDict(), "jax") != nullptr) ask_again();  // its registry grows
             Flattened flat = flatten(model, call.c_str());
-            new (self) Model{std::move(model), std::move(flat), call};
+            new (self) Model(std::move(model), std::move(flat), call);
           },
           nb::arg("model").none(), nb::arg("call"))
       .def_ro("model", &Model::model)

@@ -134,6 +134,7 @@ GradientSource source_of(const Arguments& arguments, PyObject*& model) {
 
 PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObject* keywords) {
   Arguments arguments;
+  nb::object result;  // made before anything is written
   if (!sort_arguments(args, n, keywords, arguments)) return nullptr;
   try {
     Handle* handle = nullptr;
@@ -142,12 +143,14 @@ PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObje
     if (handle->state == nullptr) type_error("update_: this state has been let go by the garbage collector");
     PyObject* model = arguments.model();
     const GradientSource source = source_of(arguments, model);
+    result = nb::steal(PyTuple_Pack(2, arguments.state(), arguments.model()));
+    if (!result.is_valid()) throw nb::python_error();
     handle->state->update(handle->node, model, source, "update");
   } catch (...) {
     set_python_error();
     return nullptr;
   }
-  return PyTuple_Pack(2, arguments.state(), arguments.model());
+  return result.release().ptr();
 }
 
 PyMethodDef definition = {"update_", reinterpret_cast<PyCFunction>(reinterpret_cast<void (*)()>(update_in_place)),

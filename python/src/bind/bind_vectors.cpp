@@ -95,11 +95,17 @@ void check_written(const ArrayView& out, const std::string& what) {
 
 // The model's own arrays, tied ones once.
 void pack_model(const Model& m, nb::handle out) {
+  m.check_memory();
   const Vector vector = vector_of(out, "destructure");
   check_length(vector.view, vector_size(m), "destructure: the flat vector");
   check_written(vector.view, "destructure: the flat vector");
   std::vector<FlatPart> segments = empty_segments(m);
-  for (std::size_t i = 0; i < segments.size(); ++i) segments[i].array = m.flat.views[i];
+  Pins pins;
+  const bool others = others_may_run();
+  for (std::size_t i = 0; i < segments.size(); ++i) {
+    segments[i].array = m.flat.views[i];
+    if (others) pins.pin(m.flat.arrays[i].ptr(), segments[i].array);
+  }
   const OnStreams on(streams_of(out, vector.view), {});
   Unlocked unlocked;
   pack(segments, vector.view);
@@ -134,9 +140,12 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::strin
   std::vector<FlatPart> segments = empty_segments(m);
   check_length(vector.view, vector_size(m), given_dtype.empty() ? "flatten: the flat vector" : "flatten: out");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
+  Pins pins;
+  const bool others = others_may_run();
   for (const Place& place : spec.places) {
     ArrayView view;
     if (!read_gradient(spec, place.node, objects, "flatten", view)) continue;
+    if (others) pins.pin(objects[place.node], view);
     if (static_cast<std::size_t>(view.ndim) == place.axes.size() && view.ndim > 0)
       permute_axes(view, place.axes, memory.emplace_back(2 * place.axes.size()).data());
     check_packed(spec, place.node, view, m.flat.views[place.leaf], objects[place.node]);

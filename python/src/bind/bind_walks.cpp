@@ -9,6 +9,7 @@
 #include "arrays/array.hpp"
 #include "arrays/device_array.hpp"
 #include "arrays/jax_arrays.hpp"
+#include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
 #include "bind/bind.hpp"
 #include "errors.hpp"
@@ -60,6 +61,11 @@ Streams streams_of(const Flattened& flat, const char* call) {
   return streams;
 }
 
+// For a call that lets other threads run meanwhile.
+void pin(Pins& pins, Flattened& flat) {
+  for (std::size_t i = 0; i < flat.views.size(); ++i) pins.pin(flat.arrays[i].ptr(), flat.views[i]);
+}
+
 double number_from(nb::handle object, const char* what) {
   PyObject* o = object.ptr();
   const bool numeric = !PyBool_Check(o) && PyNumber_Check(o);
@@ -71,10 +77,12 @@ double number_from(nb::handle object, const char* what) {
 
 double norm_of(nb::handle tree, nb::handle order, nb::handle stream) {
   const double p = number_from(order, "norm: p");
-  const Flattened flat = flatten(tree, "norm", Ties::ignored);
+  Flattened flat = flatten(tree, "norm", Ties::ignored);
   check_values(flat, "norm");
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
   follow_imported(flat.read_from);
+  Pins pins;
+  if (others_may_run()) pin(pins, flat);
   std::set<Fingerprint> seen;
   std::vector<ArrayView> views;
   for (const ArrayView& view : flat.views)
@@ -102,6 +110,11 @@ class Sources {
   }
   std::vector<ArrayView> views;
 
+  void pin(Flattened& target) {
+    python::pin(pins_, target);
+    for (std::size_t i = 0; i < views.size(); ++i) pins_.pin(objects_[spec_.leaf_node(i)], views[i]);
+  }
+
  private:
   ArrayView read(std::uint32_t node) {
     PyObject* object = objects_[node];
@@ -120,16 +133,18 @@ class Sources {
   const TreeSpec& spec_;
   Objects objects_;
   std::deque<std::vector<std::int64_t>> permuted_;
+  Pins pins_;
 };
 
 // How many arrays it moved.
 std::size_t lerp_trees(nb::handle target, nb::handle source, nb::handle weight, nb::handle stream) {
   const double w = number_from(weight, "lerp_: w");
-  const Flattened to = flatten(target, "lerp_");
+  Flattened to = flatten(target, "lerp_");
   check_values(to, "lerp_");
   const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
   follow_imported(to.read_from);
-  const Sources from(to, source);
+  Sources from(to, source);
+  if (others_may_run()) from.pin(to);
   nb::list tensors;
   for (const nb::object& array : to.arrays)
     if (is_tensor(array.ptr())) tensors.append(array);
@@ -171,6 +186,7 @@ void bind_walks(nb::module_& m) {
         nb::arg("stream").none());
   m.def("with_axes", [](const nb::object& array, const std::vector<int>& axes) { return with_axes(array, axes); });
   m.def("set_class_registry", &set_class_registry, nb::arg("look_up").none());
+  m.def("forget_class_registry", &forget_class_registry, nb::arg("look_up"));
   m.def(
       "array_places",
       [](nb::handle node) {

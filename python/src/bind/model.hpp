@@ -1,5 +1,6 @@
 // model.hpp: what Python calls _core.Model, and vectors of the model's length.
 #pragma once
+#include "arrays/pins.hpp"
 #include "bind/bind.hpp"
 #include "tree/walk.hpp"
 
@@ -10,6 +11,11 @@ struct Model {
   nb::object model;
   Flattened flat;
   std::string call;  // it was made for
+  Pins pins;         // arrays may be given other shapes later
+
+  Model(nb::object model, Flattened flat, std::string call);
+  // Where values are read: since the model was walked, code of the caller's may have run.
+  void check_memory() const;
 };
 std::int64_t vector_size(const Model& m);
 

@@ -37,6 +37,26 @@ int refuse_subinterpreters(PyObject*) {
   return -1;
 }
 
+// What an earlier import made: classes, once registered, are the process's.
+PyObject* first_module = nullptr;
+int (*bind_module)(PyObject*) = nullptr;  // nanobind's own step
+
+// A module that was taken out of sys.modules and is imported again has the contents it had.
+int fill(PyObject* module) {
+  if (first_module == nullptr) {
+    if (bind_module(module) != 0) return -1;
+    first_module = Py_NewRef(module);
+    return 0;
+  }
+  PyObject *key = nullptr, *value = nullptr;
+  for (Py_ssize_t at = 0; PyDict_Next(PyModule_GetDict(first_module), &at, &key, &value) != 0;) {
+    const bool is_own = PyUnicode_Check(key) && PyUnicode_GET_LENGTH(key) > 2 && PyUnicode_READ_CHAR(key, 0) == '_' &&
+                        PyUnicode_READ_CHAR(key, 1) == '_';  // __spec__ and the like
+    if (!is_own && PyDict_SetItem(PyModule_GetDict(module), key, value) != 0) return -1;
+  }
+  return 0;
+}
+
 }  // namespace
 }  // namespace optimisers::python
 
@@ -63,7 +83,12 @@ extern "C" NB_EXPORT PyObject* PyInit__core() {  // NOLINT(bugprone-reserved-ide
   auto* def = reinterpret_cast<PyModuleDef*>(PyInit__core_anywhere());
   if (def == nullptr || def->m_slots == slots.data()) return reinterpret_cast<PyObject*>(def);
   slots[0] = {Py_mod_exec, reinterpret_cast<void*>(&optimisers::python::refuse_subinterpreters)};
-  for (std::size_t i = 0; def->m_slots[i].slot != 0; ++i) slots.at(i + 1) = def->m_slots[i];
+  for (std::size_t i = 0; def->m_slots[i].slot != 0; ++i) {
+    slots.at(i + 1) = def->m_slots[i];
+    if (def->m_slots[i].slot != Py_mod_exec) continue;
+    optimisers::python::bind_module = reinterpret_cast<int (*)(PyObject*)>(def->m_slots[i].value);
+    slots.at(i + 1).value = reinterpret_cast<void*>(&optimisers::python::fill);
+  }
   def->m_slots = slots.data();
   return reinterpret_cast<PyObject*>(def);
 }

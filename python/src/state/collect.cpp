@@ -48,6 +48,24 @@ Fault State::read_device_array(PyObject* object, ArrayView& view) {
   return Fault::none;
 }
 
+void State::begin_reading() { pins_arrays_ = !user_stages_.empty() || (lets_go() && others_may_run()); }
+
+// Code that ran in the middle of a call may have given an array other memory: refused before anything is written.
+void State::check_memory(std::uint32_t root, const char* call) const {
+  const Node& top = spec_->nodes[root];
+  const auto check = [&](PyObject* object, const ArrayView& view, std::uint32_t node, const char* what) {
+    if (object == nullptr || still_has(object, view)) return;
+    value_error(std::string(call) + ": " + what + " at \"" + spec_->text(node) +
+                "\" was given other memory or another size in the middle of this call; change it before or after");
+  };
+  if (layout_) return;
+  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
+    const Place& place = spec_->places[p];
+    const std::size_t u = spec_->tied() ? static_cast<std::size_t>(update_of_leaf_[place.leaf]) : p - top.place_begin;
+    check(model_[place.node], updates_[u].x, place.node, "parameter");
+  }
+}
+
 void State::own_objects() {
   model_.own();
   gradients_.own();
@@ -76,6 +94,9 @@ void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
   }
   if (fault == Fault::not_array) [[unlikely]]
     fault = read_device_array(object, x);
+  if (pins_arrays_ && fault == Fault::none) pins_.pin(object, x);
+  if (fault != Fault::none) [[unlikely]]
+    own_objects();  // saying what is wrong runs code
   if (fault != Fault::none) [[unlikely]]
     refuse_parameter(*spec_, place.node, object, fault, call);
   if (!place.axes.empty()) bring_to_leaf_axes(place, x);
@@ -90,7 +111,9 @@ bool State::read_gradient(const Place& place, ArrayView& dx, const char* call) {
     own_objects();
     fault = read_exchanged(object, dx);
   }
+  if (fault != Fault::none) own_objects();
   if (fault != Fault::none && !python::read_gradient(*spec_, place.node, gradients_, call, dx)) return false;
+  if (pins_arrays_) pins_.pin(gradients_[place.node], dx);
   if (dx.device != on_host) note_imported(gradients_[place.node]);
   if (!place.axes.empty()) bring_to_leaf_axes(place, dx);
   return true;
@@ -130,6 +153,7 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
 }
 
 void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
+  begin_reading();
   borrow_model(*spec_, root, model, call, model_);
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
@@ -160,6 +184,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
 
 void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call) {
   spec_->check_part(root, call);
+  begin_reading();
   has_imported_ = false;
   ArrayView x, g;
   auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
@@ -173,6 +198,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     if (view.ndim != 1 || view.shape[0] != layout_->size)
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
                   ", the layout has " + shape_text(std::span(&layout_->size, 1)));
+    if (pins_arrays_) pins_.pin(object, view);
   };
   read_vector(flat, x, "the flat vector");
   if (!x.writable)

@@ -7,23 +7,37 @@
 
 namespace optimisers::python {
 
-void State::tell_torch(std::uint32_t root, PyObject* flat) {
+// The tensors that may be written, listed before they are: from then on nothing may fail.
+void State::list_tensors(std::uint32_t root, PyObject* flat) {
+  tensors_ = nb::object();
   if (flat == nullptr && !has_tensors_) return;
-  nb::list written;
+  nb::list tensors;
   if (flat != nullptr) {
-    if (is_tensor(flat)) written.append(nb::borrow(flat));
+    if (is_tensor(flat)) tensors.append(nb::borrow(flat));
   } else {
-    std::size_t i = 0;
     const Node& top = spec_->nodes[root];
-    for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
-      PyObject* x = model_[spec_->places[p].node];
-      if (!is_tensor(x)) continue;
-      if (!spec_->tied()) i = p - top.place_begin;
-      else i = static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf]);
-      if (core_.wrote(updates_[i])) written.append(nb::borrow(x));
-    }
+    for (std::uint32_t p = top.place_begin; p < top.place_end; ++p)
+      if (PyObject* x = model_[spec_->places[p].node]; is_tensor(x)) tensors.append(nb::borrow(x));
   }
-  if (nb::len(written) > 0) bump_versions(written);
+  if (nb::len(tensors) > 0) tensors_ = tensors;
+}
+
+void State::tell_torch(std::uint32_t root, PyObject* flat) {
+  if (!tensors_.is_valid()) return;
+  const nb::list tensors = nb::steal<nb::list>(tensors_.release());
+  const Node& top = spec_->nodes[root];
+  const auto update_at = [&](std::uint32_t p) -> const LeafUpdate& {
+    return updates_[spec_->tied() ? static_cast<std::size_t>(update_of_leaf_[spec_->places[p].leaf])
+                                  : p - top.place_begin];
+  };
+  // Those that were not written come off the list, from its end.
+  auto left = static_cast<Py_ssize_t>(nb::len(tensors));
+  for (std::uint32_t p = top.place_end; flat == nullptr && p-- > top.place_begin && left > 0;) {
+    if (PyList_GET_ITEM(tensors.ptr(), left - 1) != model_[spec_->places[p].node]) continue;
+    --left;
+    if (!core_.wrote(update_at(p)) && PyList_SetSlice(tensors.ptr(), left, left + 1, nullptr) != 0) PyErr_Clear();
+  }
+  if (nb::len(tensors) > 0) bump_versions(tensors);
 }
 
 // JAX takes memory back without asking which streams still read it.

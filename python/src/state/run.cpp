@@ -56,6 +56,7 @@ bool State::step(std::uint32_t root, PyObject* model, const GradientSource& sour
   GradientSource last = source;
   last.non_finite = NonFinite::propagate;  // what came in was looked at
   UserRun user(*this, root, layout_ ? model : nullptr, source, call);
+  check_memory(root, call);
   run(user.last_updates(), last);
   user.commit();
   return true;
@@ -70,6 +71,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero == ZeroGrad::to_none) prepare_none();
   if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
+  list_tensors(root, layout_ ? model : nullptr);
   const bool ran = step(root, model, source, call);
   if (has_imported_) hold_jax_arrays(root);
   if (has_imported_) let_cupy_follow(root);
@@ -104,6 +106,7 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
     array = materialised(x, fault);
     if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
   }
+  begin_reading();
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);

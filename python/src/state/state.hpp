@@ -8,6 +8,7 @@
 #include <unordered_map>
 
 #include "arrays/array.hpp"
+#include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
 #include "optimisers/optimiser.hpp"
 #include "tree/walk.hpp"
@@ -170,6 +171,7 @@ class State {
   bool step(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
   bool run(std::span<const LeafUpdate> updates, const GradientSource& source);
   bool accepts(NonFinite non_finite);
+  void list_tensors(std::uint32_t root, PyObject* flat);
   void tell_torch(std::uint32_t root, PyObject* flat);
   LeafUpdate& update_of(std::uint32_t leaf, bool& is_new);
   void add_gradient(LeafUpdate& update, const ArrayView& dx);
@@ -181,6 +183,8 @@ class State {
   void record_stream(std::uint32_t root, PyObject* flat, void* stream);
   bool read_gradient(const Place& place, ArrayView& dx, const char* call);
   void own_objects();
+  void begin_reading();
+  void check_memory(std::uint32_t root, const char* call) const;
   void prefetch_objects(std::uint32_t node) const;
   void bring_to_leaf_axes(const Place& place, ArrayView& view);
   void segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const;
@@ -202,24 +206,28 @@ class State {
   int calls_to_skip_ = 0;  // before collect_plain is worth another try
   std::size_t used_ = 0;
   bool has_tensors_ = false;                  // among the parameters of this call
+  nb::object tensors_;                        // a list of them, which torch is told of
   bool has_imported_ = false;                 // arrays on devices, of other libraries, among its arrays
   std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
   std::vector<FurtherGradient> further_;
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
   std::size_t permuted_used_ = 0;
   std::vector<nb::object> imported_;  // what views of this call are of
+  Pins pins_;
+  bool pins_arrays_ = false;  // in this call: other code may run before it has run
   Resets resets_;
   std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
 
   bool plain_ = true;  // nothing to be done as a call begins: all on the host, and nothing dropped
   bool dropped_ = false;
-  std::mutex mutex_;
+  std::timed_mutex mutex_;
   std::atomic<std::thread::id> user_{};
   std::atomic<unsigned> forks_{0};
 };
 
-// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call. Work on
-// devices goes to the stream given, or to the array libraries' own.
+// Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call, or one that
+// would wait for a thread that waits for this one. Work on devices goes to the stream given, or to the array libraries'
+// own.
 class Use {
  public:
   explicit Use(State& state, std::optional<void*> stream = {});
@@ -227,6 +235,8 @@ class Use {
   Use(const Use&) = delete;
 
  private:
+  bool would_wait_for_itself() const;
+  void wait();
   void release();
   State& state_;
 };

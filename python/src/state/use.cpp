@@ -1,5 +1,7 @@
 // use.cpp: one call on a state at a time, on the streams it is meant for.
 #include <algorithm>
+#include <chrono>
+#include <map>
 
 #include "errors.hpp"
 #include "forks.hpp"
@@ -7,6 +9,49 @@
 #include "unlocked.hpp"
 
 namespace optimisers::python {
+
+namespace {
+
+// Which thread waits for which state; read and written with the interpreter's lock.
+std::map<std::thread::id, const State*>& waits() {
+  static auto& all = *new std::map<std::thread::id, const State*>;
+  return all;
+}
+
+}  // namespace
+
+// Whether the thread that uses the state waits, by way of others or not, for one that this thread uses.
+bool Use::would_wait_for_itself() const {
+  const State* state = &state_;
+  for (std::size_t steps = 0; steps <= waits().size(); ++steps) {
+    const std::thread::id user = state->user_.load();
+    if (user == std::this_thread::get_id()) return true;
+    const auto found = waits().find(user);
+    if (found == waits().end()) return false;
+    state = found->second;
+  }
+  return false;
+}
+
+// Looks up from time to time: the main thread takes Ctrl-C, and a fork may have left the state locked for ever.
+void Use::wait() {
+  constexpr std::chrono::milliseconds patience(50);
+  const auto me = std::this_thread::get_id();
+  for (bool locked = false; !locked;) {
+    if (Unlocked::finalising())
+      throw Error(ErrorKind::busy, "this state is busy: it was in use when the interpreter began to end");
+    if (would_wait_for_itself())
+      throw Error(ErrorKind::busy,
+                  "this state is busy: it is used by a thread that waits for a state which this thread is using");
+    waits()[me] = &state_;
+    {
+      Unlocked unlocked;
+      locked = state_.mutex_.try_lock_for(patience);
+    }
+    waits().erase(me);
+    if (!locked && PyErr_CheckSignals() != 0) throw nb::python_error();
+  }
+}
 
 Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   if (!state_.mutex_.try_lock()) {
@@ -16,8 +61,7 @@ Use::Use(State& state, std::optional<void*> stream) : state_(state) {
                   "set up a new one here");
     if (state_.user_.load() == std::this_thread::get_id())
       throw Error(ErrorKind::busy, "this state is busy: it was used again from inside its own update");
-    Unlocked unlocked;
-    state_.mutex_.lock();
+    wait();
   }
   state_.forks_.store(fork_count());
   state_.user_.store(std::this_thread::get_id());
@@ -43,6 +87,8 @@ void Use::release() {
   state_.model_.clear();
   state_.gradients_.clear();
   state_.imported_.clear();
+  state_.pins_.clear();
+  state_.tensors_ = nb::object();
   state_.resets_ = {};
   state_.streams_.reset();
   if (state_.used_ != 0 && !state_.update_of_leaf_.empty())

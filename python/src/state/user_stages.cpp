@@ -41,7 +41,7 @@ UserRun::UserRun(State& state, std::uint32_t root, PyObject* flat, const Gradien
 
 void Backup::add(std::uint32_t leaf) {
   for (const Memory& memory : memory_of(core_, leaf)) {
-    Saved& saved = saved_.emplace_back(Saved{memory, {}, {}});
+    Saved saved{memory, {}, {}};
     const auto bytes = static_cast<std::int64_t>(memory.bytes);
     if (memory.device == on_host) {
       saved.on_host.assign(memory.data, memory.data + memory.bytes);
@@ -49,6 +49,7 @@ void Backup::add(std::uint32_t leaf) {
       saved.on_device = device_zeros(memory.device, DType::uint8, {&bytes, 1});
       cuda::copy(as_device_array(saved.on_device.ptr())->data, memory.device, memory.data, memory.device, memory.bytes);
     }
+    saved_.push_back(std::move(saved));
   }
   clocks_.push_back({leaf, clocks_of(core_, leaf)});
 }
@@ -188,6 +189,7 @@ void UserRun::native_stages(std::size_t stage) {
 void UserRun::read(const nb::object& array, ArrayView& view) {
   if (read_any(array.ptr(), view, read_from_.emplace_back()) != Fault::none)
     type_error(std::string(call_) + ": a stage gave no array");
+  state_.pins_.pin(read_from_.back().ptr(), view);
 }
 
 nb::str UserRun::path_of(const Run& run) const {

@@ -2,6 +2,7 @@
 #include "tree/classes.hpp"
 
 #include <unordered_map>
+#include <utility>
 
 #include <nanobind/stl/string.h>
 
@@ -95,8 +96,12 @@ void set_class_registry(const nb::object& new_look_up) {
   known_classes().clear();
   forget_kinds();
   for (const auto& [type, r] : old) drop(r);
-  Py_XDECREF(look_up);
-  look_up = function_or_null(new_look_up);
+  PyObject* old_look_up = std::exchange(look_up, function_or_null(new_look_up));
+  Py_XDECREF(old_look_up);
+}
+
+void forget_class_registry(nb::handle known_look_up) {
+  if (look_up != nullptr && look_up == known_look_up.ptr()) set_class_registry(nb::none());
 }
 
 nb::object registered_children(PyObject* object) {

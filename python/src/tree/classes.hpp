@@ -23,6 +23,7 @@ const Registered* registered(PyObject* object);
 // `look_up`: an object of a class not met before -> (children, rebuild, trainable, name of the kind), Nones included,
 // or None. Forgets what was looked up before; None in its place lets everything go, before the interpreter does.
 void set_class_registry(const nb::object& look_up);
+void forget_class_registry(nb::handle look_up);  // unless it is another one by now
 bool has_class_registry();
 // The next object of a class there was nothing for is looked up again: others' registries may know it by now.
 void ask_again();
