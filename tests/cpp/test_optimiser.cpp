@@ -137,6 +137,41 @@ TEST(Optimiser, SharedNormIsKept) {
   EXPECT_DOUBLE_EQ(opt.seen().norm.value_or(0), std::sqrt(18.0));
 }
 
+TEST(Optimiser, ChangesAreMadeForAllLeavesOrForNone) {
+  Vector<float> a(1, 1.f), b(1, 1.f);
+  Optimiser opt({leaf("a", a, {rule("Momentum", {{"eta", 0.5}})}), leaf("b", b, {rule("ClipNorm"), rule("Adam")})},
+                std::vector{a.view(), b.view()});
+  const std::vector<Optimiser::Leaf> all{0, 1};
+  const auto eta = [&](Optimiser::Leaf leaf, int stage) {
+    const RuleValue value = opt.rule(leaf, stage);
+    return std::get<double>(value.get(*value.info().field("eta")));
+  };
+  const std::vector<Adjustment> halved{{.field = "eta", .value = 0.5, .scales = true}};
+  opt.change(all, halved);
+  EXPECT_EQ(eta(0, 0), 0.25);
+  EXPECT_EQ(eta(1, 1), 0.5e-3);
+
+  const std::vector<Adjustment> level{{.field = "eta", .value = 0.1, .levels = false}};
+  const Adjusted differ = opt.change(all, level);
+  EXPECT_EQ(differ.lowest, 0.5e-3);
+  EXPECT_EQ(differ.highest, 0.25);
+  const std::vector<Adjustment> adam{{.field = "eta", .value = 0.125, .rule = find_rule("Adam")}};
+  opt.change(all, adam);
+  EXPECT_EQ(eta(0, 0), 0.25) << "what would level them was not done, and what is Adam's is";
+  EXPECT_EQ(eta(1, 1), 0.125);
+
+  const std::vector<Adjustment> too_much{{.field = "eta", .value = 1e308, .scales = true},
+                                         {.field = "rho", .value = 0.5}};
+  EXPECT_NO_THROW(opt.change(all, too_much));
+  EXPECT_THROW(opt.change(all, too_much), Error);
+  EXPECT_EQ(eta(1, 1), 0.125 * 1e308);
+  RuleValue momentum = opt.rule(0, 0), centred = rule("RMSProp");
+  momentum.set(*momentum.info().field("eta"), 0.75);
+  const std::vector<Optimiser::StageRule> rules{{0, 0, momentum}, {1, 1, centred}};
+  EXPECT_THROW(opt.set_rules(rules), Error);
+  EXPECT_NE(eta(0, 0), 0.75);
+}
+
 TEST(Optimiser, GradientThatOverlapsAnotherParameterIsRefused) {
   Vector<float> x(20, 1.f);
   std::int64_t ten = 10;
