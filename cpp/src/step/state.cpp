@@ -7,6 +7,7 @@
 #include "cpu/edges.hpp"
 #include "device.hpp"
 #include "environment.hpp"
+#include "optimisers/threads.hpp"
 
 namespace optimisers {
 namespace {
