@@ -60,7 +60,7 @@ check-cuda-wheel: $(VENV)/.build $(VENV)/.cuda-check ## the wheel with kernels f
 	@ls -l $(WHEEL); test -z "$$(find $(WHEEL) -size +8M)" || { echo "make: the wheel is larger than 8 MB" >&2; exit 1; }
 	$(PY) tools/check_kernels.py --arch all $(BUILD)/wheel-build/cuda/_cuda.so
 
-python-test: $(VENV)/.test $(VENV)/.torch $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
+python-test: $(VENV)/.test $(VENV)/.torch $(VENV)/.trainers $(BUILD)/.installed ## run the Python tests; ARGS="-k adam" chooses
 	$(PY) -m pytest --durations=10 $(ARGS)
 
 # The kernels are compiled for one architecture (GPU_ARCH). `.venv` has the CPU's torch, so VENV=... names an environment with
@@ -128,6 +128,12 @@ $(VENV)/.torch: pyproject.toml $(VENV)/.pip
 	@echo "$(PIP) install --group torch"; \
 	if $(PIP) install --group torch; then touch $@; \
 	else echo "make: torch could not be installed here; tests that need it are skipped, each with its reason" >&2; fi
+
+# Trainers that optimisers.torch is tried in; only beside the torch above, or they would fetch another.
+$(VENV)/.trainers: pyproject.toml $(VENV)/.torch
+	@if test ! -e $(VENV)/.torch; then echo "make: without torch no trainers: tests that need them are skipped" >&2; \
+	elif $(PIP) install --group trainers; then touch $@; \
+	else echo "make: trainers could not be installed here; tests that need them are skipped, each with its reason" >&2; fi
 
 # The package: no isolation and a fixed build tree, so that ninja compiles only what has changed.
 $(BUILD)/.installed: $(VENV)/.build $(SOURCES)

@@ -1,8 +1,8 @@
-"""Keep the stub of the rule classes equal to what the C++ registry says.
+"""Keep the stubs of the rule classes, and of the optimisers for torch made from them, equal to the C++ registry.
 
-python tools/make_stubs.py            print the stub
-python tools/make_stubs.py --check    exit with 1 if python/optimisers/_rules.pyi is another one
-python tools/make_stubs.py --write    write it
+python tools/make_stubs.py            print the stubs
+python tools/make_stubs.py --check    exit with 1 if one in python/optimisers is another one
+python tools/make_stubs.py --write    write them
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 
 import optimisers as opt
 
-STUB = Path(__file__).resolve().parents[1] / "python" / "optimisers" / "_rules.pyi"
+PACKAGE = Path(__file__).resolve().parents[1] / "python" / "optimisers"
 ARGUMENTS = {
     "double": "float",
     "pair": "Sequence[float]",
@@ -60,21 +60,70 @@ def stub() -> str:
     return "\n".join(head + [rule_class(rule) for rule in opt.RULES])
 
 
+def torch_class(spec: Any) -> str:
+    """Return the stub of one optimiser class for torch."""
+    hidden = spec.keywords if spec.name == "AdamW" else {}
+    keywords = {k: v for k, v in spec.keywords.items() if k not in hidden}
+    lines = [f"class {spec.name}(Named):", "    def __init__(", "        self,", "        params: Params,"]
+    lines += [f"        {k}: {entry_type(v)} = {v!r}," for k, v in spec.entries.items()]
+    lines += ["        *,", "        clip_grad_norm: float | None = None,", "        maximize: bool = False,"]
+    lines += [f"        {k}: {entry_type(v)} = {v!r}," for k, v in keywords.items()]
+    lines += ["        foreach: bool | None = None,", "        fused: bool | None = None,"]
+    lines += ["        capturable: bool = False,", "        differentiable: bool = False,"]
+    return "\n".join([*lines, "    ) -> None: ...", ""])
+
+
+def entry_type(default: Any) -> str:
+    if isinstance(default, bool):
+        return "bool"
+    return "Sequence[float]" if isinstance(default, tuple) else "float | torch.Tensor"
+
+
+def torch_stub() -> str:
+    from optimisers.torch._rules import specs
+
+    names = ["CLASSES", *(spec.name for spec in specs())]
+    head = [
+        "# Written by tools/make_stubs.py from the C++ registry.",
+        "from collections.abc import Iterable, Sequence",
+        "from typing import Any",
+        "",
+        "import torch",
+        "",
+        "from ._optimizer import Optimizer",
+        "",
+        "Tensors = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]",
+        "Params = torch.nn.Module | Tensors",
+        "",
+        "class Named(Optimizer): ...",
+        "",
+        "CLASSES: tuple[type[Named], ...]",
+        "__all__ = [  # noqa: RUF022  torch.optim's, then the registry's",
+        *(f'    "{name}",' for name in names),
+        "]",
+        "",
+    ]
+    return "\n".join(head + [torch_class(spec) for spec in specs()])
+
+
 def main() -> int:
-    parser = argparse.ArgumentParser(description="the stub of the rule classes")
+    parser = argparse.ArgumentParser(description="the stubs of the rule classes and the optimisers for torch")
     action = parser.add_mutually_exclusive_group()
-    action.add_argument("--check", action="store_true", help="fail if the stub is out of date")
-    action.add_argument("--write", action="store_true", help="bring the stub up to date")
+    action.add_argument("--check", action="store_true", help="fail if a stub is out of date")
+    action.add_argument("--write", action="store_true", help="bring the stubs up to date")
     args = parser.parse_args()
 
-    if args.write:
-        STUB.write_text(stub(), encoding="utf-8")
-    elif not args.check:
-        print(stub(), end="")
-    elif not STUB.exists() or STUB.read_text(encoding="utf-8") != stub():
-        print(f"{STUB.name} is out of date; run python tools/make_stubs.py --write", file=sys.stderr)
-        return 1
-    return 0
+    outdated = False
+    for name, text in (("_rules.pyi", stub()), ("torch/_classes.pyi", torch_stub())):
+        path = PACKAGE / name
+        if args.write:
+            path.write_text(text, encoding="utf-8")
+        elif not args.check:
+            print(text, end="")
+        elif not path.exists() or path.read_text(encoding="utf-8") != text:
+            print(f"{name} is out of date; run python tools/make_stubs.py --write", file=sys.stderr)
+            outdated = True
+    return int(outdated)
 
 
 if __name__ == "__main__":

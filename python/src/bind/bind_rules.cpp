@@ -139,6 +139,21 @@ Value value_from(nb::handle object, const char* rule, const char* field, FieldKi
   return Pair{first, second};
 }
 
+// The scalars of a rule's clock after so many steps under these hyperparameters.
+std::vector<double> clock_after(const RuleValue& rule, std::int64_t steps) {
+  constexpr std::int64_t most = std::int64_t{1} << 32;
+  if (steps < 0 || steps > most) value_error("clock_after: steps must be in [0, 2^32], got " + std::to_string(steps));
+  const RuleInfo& info = rule.info();
+  auto clock = info.clock_start;
+  alignas(16) std::array<std::byte, 96> scalars;  // a step's
+  for (std::int64_t i = 0; i < steps && info.clock_size > 0; ++i) {
+    const auto before = clock;
+    info.tick[1](rule.data(), clock.data(), scalars.data());
+    if (clock == before) break;  // it has come to rest
+  }
+  return {clock.begin(), clock.begin() + info.clock_size};
+}
+
 void bind_rules(nb::module_& m) {
   m.def("rule_descriptions", [] {
     nb::list rules;
@@ -154,6 +169,7 @@ void bind_rules(nb::module_& m) {
           },
           nb::arg("name"), nb::arg("values"))
       .def("values", &values_of)
+      .def("clock_after", &clock_after)
       .def_prop_ro("name", [](const RuleValue& rule) { return rule.info().text.name; })
       .def_prop_ro("slot_count", &RuleValue::slot_count);
   nb::class_<Program>(m, "Program")

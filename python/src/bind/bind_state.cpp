@@ -69,6 +69,43 @@ nb::list clock_list(State& state, std::uint32_t leaf) {
   return stages;
 }
 
+// All scalars of a leaf's clocks, stage by stage.
+void set_leaf_clocks(State& state, std::uint32_t leaf, const std::vector<double>& values) {
+  Use use(state);
+  std::size_t known = 0;
+  each_stage(state, leaf, [&](std::uint32_t part, int stage) { known += clock_of(state.core(), part, stage).size(); });
+  if (values.size() != known)
+    value_error("set_clocks: leaf " + std::to_string(leaf) + " has " + std::to_string(known) + " scalars, got " +
+                std::to_string(values.size()));
+  std::span<const double> rest(values);
+  each_stage(state, leaf, [&](std::uint32_t part, int stage) {
+    const std::size_t n = clock_of(state.core(), part, stage).size();
+    state.core().set_clock(part, stage, rest.first(n));
+    rest = rest.subspan(n);
+  });
+}
+
+// One scalar of the clocks of all leaves below a node: `values` has a float64 for each leaf of the state.
+void set_clock_scalar(State& state, std::uint32_t node, const std::string& name, nb::handle values) {
+  Use use(state);
+  ArrayView view;
+  if (read_array(values.ptr(), view) != Fault::none || view.dtype != DType::float64 || view.device != on_host ||
+      !is_contiguous(view) || size_of(view) != static_cast<std::int64_t>(state.rules().size()))
+    value_error("set_clock_scalar: expected a float64 array on the host with one element for each of " +
+                std::to_string(state.rules().size()) + " leaves");
+  const auto* value = reinterpret_cast<const double*>(view.data);
+  for (const std::uint32_t leaf : state.spec().leaves_below(node))
+    each_stage(state, leaf, [&](std::uint32_t part, int stage) {
+      const auto names = state.core().spec(part).program.stages[static_cast<std::size_t>(stage)].info().clock;
+      std::vector<double> clock;
+      for (const double scalar : clock_of(state.core(), part, stage)) clock.push_back(scalar);
+      bool changed = false;
+      for (std::size_t i = 0; i < names.size(); ++i)
+        if (name == names[i]) clock[i] = value[leaf], changed = true;
+      if (changed) state.core().set_clock(part, stage, clock);
+    });
+}
+
 std::vector<RuleValue> rule_values_of(State& state, std::uint32_t leaf) {
   state.check_leaf(leaf);
   Use use(state);
@@ -320,6 +357,9 @@ void bind_state(nb::module_& m) {
   state.def("slots", [](nb::handle self, std::uint32_t leaf) { return slots_of(self, leaf); })
       .def("master", [](nb::handle self, std::uint32_t leaf) { return master_of(self, leaf); })
       .def("clocks", &clock_list)
+      .def("set_clocks", &set_leaf_clocks)
+      .def("set_clock_scalar", &set_clock_scalar)
+      .def("count_into", &State::count_into)
       .def("rule_values", &rule_values_of)
       .def("leaf_info", &leaf_info)
       .def("state_size", &state_size)

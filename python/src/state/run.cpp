@@ -65,7 +65,9 @@ bool State::step(std::uint32_t root, PyObject* model, const GradientSource& sour
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
   if (const auto examined = collect_plain(root, model, source)) {
-    core_.update({updates_.data(), used_}, *examined, source.non_finite);
+    const bool ran = core_.update({updates_.data(), used_}, *examined, source.non_finite);
+    if (count_ != nullptr && ran) [[unlikely]]
+      count_written();
     return;
   }
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
@@ -76,6 +78,8 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
   if (has_imported_) hold_jax_arrays(root);
   if (has_imported_) let_cupy_follow(root);
   if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
+  if (count_ != nullptr && ran) [[unlikely]]
+    count_written();
   if (ran) tell_torch(root, layout_ ? model : nullptr);
   if (source.zero != ZeroGrad::no) reset_gradients(source.zero);
 }
@@ -84,6 +88,22 @@ Seen State::seen() {
   check_node(0);
   Use use(*this);
   return run_unlocked(!streams_.empty(), [&] { return core_.seen(); });
+}
+
+void State::count_into(nb::object counts) {
+  Use use(*this);
+  ArrayView view;
+  if (read_array(counts.ptr(), view) != Fault::none || view.dtype != DType::float32 || view.device != on_host ||
+      !view.writable || !is_contiguous(view) || size_of(view) != static_cast<std::int64_t>(leaves_.size()))
+    value_error("count_into: expected a writable float32 array on the host with one element for each of " +
+                std::to_string(leaves_.size()) + " leaves");
+  counts_ = std::move(counts);
+  count_ = reinterpret_cast<float*>(view.data);
+}
+
+void State::count_written() {
+  for (const LeafUpdate& update : std::span(updates_.data(), used_))
+    if (core_.wrote(update)) count_[update.leaf] += 1;
 }
 
 void State::wait() {

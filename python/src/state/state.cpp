@@ -136,6 +136,7 @@ int State::visit_objects(visitproc visit, void* arg) {
   for (const auto& [leaf, stages] : user_stages_)
     for (const nb::object& s : stages.states) Py_VISIT(s.ptr());
   for (const nb::object& array : held_) Py_VISIT(array.ptr());
+  Py_VISIT(counts_.ptr());
   if (const int stop = model_.visit_keys(visit, arg)) return stop;
   if (const int stop = gradients_.visit_keys(visit, arg)) return stop;
   return spec_->visit_objects(visit, arg);
@@ -148,6 +149,8 @@ void State::drop_objects() {
   std::vector<nb::object> states;
   for (auto& [leaf, stages] : user_stages_)
     for (nb::object& s : stages.states) states.push_back(std::exchange(s, nb::none()));
+  count_ = nullptr;
+  const nb::object counts = std::move(counts_);
   model_.drop_keys();
   gradients_.drop_keys();
   spec_->drop_objects();

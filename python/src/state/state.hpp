@@ -105,6 +105,8 @@ class State {
   nb::list& rules() { return rules_; }
   void wait();  // for the work on devices; throws what it found out
   Seen seen();
+  // From now on updates add one to the element of `counts` (float32, one a leaf) of each leaf they write.
+  void count_into(nb::object counts);
   bool has_layout() const { return layout_.has_value(); }
 
   // The core's leaves of a leaf, in the order of its stages.
@@ -189,6 +191,7 @@ class State {
   void bring_to_leaf_axes(const Place& place, ArrayView& view);
   void segment(const ArrayView& flat, std::uint32_t leaf, ArrayView& view) const;
   void size_scratch();
+  void count_written();
 
   std::unique_ptr<TreeSpec> spec_;
   std::vector<LeafArray> leaves_;
@@ -205,6 +208,8 @@ class State {
   std::vector<LeafUpdate> updates_;
   int calls_to_skip_ = 0;  // before collect_plain is worth another try
   std::size_t used_ = 0;
+  nb::object counts_;  // of updates, where somebody counts them, and its memory
+  float* count_ = nullptr;
   bool has_tensors_ = false;                  // among the parameters of this call
   nb::object tensors_;                        // a list of them, which torch is told of
   bool has_imported_ = false;                 // arrays on devices, of other libraries, among its arrays

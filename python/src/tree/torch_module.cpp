@@ -1,6 +1,9 @@
 // torch_module.cpp: the dicts in which a Module keeps its parameters and children, without Module.__getattr__.
 #include "tree/torch_module.hpp"
 
+#include <cstring>
+#include <string_view>
+
 namespace optimisers::python {
 namespace {
 
@@ -36,11 +39,31 @@ bool is_torch_module(PyTypeObject* type) {
   return PyType_IsSubtype(type, base);
 }
 
+namespace {
+
+// What torch.compile and the data-parallel classes put around a module: its only child, under a name of theirs. Null if
+// this is no such class.
+PyObject* wrapped(PyObject* module, const ModuleDicts& dicts) {
+  if (dicts.modules == nullptr || PyDict_GET_SIZE(dicts.modules) != 1) return nullptr;
+  if (dicts.parameters != nullptr && PyDict_GET_SIZE(dicts.parameters) != 0) return nullptr;
+  const std::string_view name = Py_TYPE(module)->tp_name;
+  const bool compiled = name == "OptimizedModule";
+  if (!compiled && name != "DistributedDataParallel" && name != "DataParallel") return nullptr;
+  const nb::object home = nb::getattr(nb::handle(reinterpret_cast<PyObject*>(Py_TYPE(module))), "__module__");
+  if (!nb::isinstance<nb::str>(home) || std::strncmp(nb::cast<nb::str>(home).c_str(), "torch.", 6) != 0) return nullptr;
+  return PyDict_GetItemString(dicts.modules, compiled ? "_orig_mod" : "module");
+}
+
+}  // namespace
+
 ModuleDicts module_dicts(PyObject* module) {
   static PyObject *parameters = nullptr, *modules = nullptr;
   nb::object attributes = nb::steal(PyObject_GenericGetDict(module, nullptr));
   if (!attributes.is_valid()) throw nb::python_error();
-  return {dict_in(attributes.ptr(), "_parameters", parameters), dict_in(attributes.ptr(), "_modules", modules)};
+  const ModuleDicts dicts{dict_in(attributes.ptr(), "_parameters", parameters),
+                          dict_in(attributes.ptr(), "_modules", modules)};
+  PyObject* inside = wrapped(module, dicts);
+  return inside == nullptr ? dicts : module_dicts(inside);
 }
 
 void module_children(PyObject* module, std::vector<Child>& out) {

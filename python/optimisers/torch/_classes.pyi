@@ -1,0 +1,328 @@
+# Written by tools/make_stubs.py from the C++ registry.
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import torch
+
+from ._optimizer import Optimizer
+
+Tensors = Iterable[torch.Tensor] | Iterable[dict[str, Any]] | Iterable[tuple[str, torch.Tensor]]
+Params = torch.nn.Module | Tensors
+
+class Named(Optimizer): ...
+
+CLASSES: tuple[type[Named], ...]
+__all__ = [  # noqa: RUF022  torch.optim's, then the registry's
+    "CLASSES",
+    "SGD",
+    "Adam",
+    "AdamW",
+    "NAdam",
+    "RAdam",
+    "Adamax",
+    "Adagrad",
+    "Adadelta",
+    "RMSprop",
+    "Rprop",
+    "Descent",
+    "Momentum",
+    "Nesterov",
+    "AMSGrad",
+    "OAdam",
+    "AdaBelief",
+    "Lion",
+]
+
+class SGD(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        momentum: float | torch.Tensor = 0.0,
+        dampening: float | torch.Tensor = 0.0,
+        weight_decay: float | torch.Tensor = 0.0,
+        nesterov: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Adam(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        amsgrad: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        decoupled_weight_decay: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class AdamW(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.01,
+        amsgrad: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class NAdam(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.002,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        momentum_decay: float | torch.Tensor = 0.004,
+        decoupled_weight_decay: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class RAdam(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        decoupled_weight_decay: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Adamax(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.002,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Adagrad(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.01,
+        lr_decay: float | torch.Tensor = 0.0,
+        weight_decay: float | torch.Tensor = 0.0,
+        initial_accumulator_value: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-10,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Adadelta(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 1.0,
+        rho: float | torch.Tensor = 0.9,
+        eps: float | torch.Tensor = 1e-06,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class RMSprop(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.01,
+        alpha: float | torch.Tensor = 0.99,
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        momentum: float | torch.Tensor = 0.0,
+        centered: bool = False,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Rprop(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.01,
+        etas: Sequence[float] = (0.5, 1.2),
+        step_sizes: Sequence[float] = (1e-06, 50.0),
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Descent(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.1,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Momentum(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.01,
+        momentum: float | torch.Tensor = 0.9,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Nesterov(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        momentum: float | torch.Tensor = 0.9,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class AMSGrad(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-08,
+        pytorch: bool = False,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class OAdam(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.5, 0.9),
+        eps: float | torch.Tensor = 1e-08,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class AdaBelief(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-16,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Lion(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...

@@ -1,0 +1,219 @@
+"""Optimizer: a torch.optim.Optimizer whose steps are this library's updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from copy import deepcopy
+from itertools import chain
+from typing import Any
+
+import torch
+
+from .._core import InvalidValueError, update_
+from .._rule import Rule, check_rule
+from ._bound import Bound, numbers
+from ._entries import STEP
+from ._groups import check_entries, entries_of_rule, groups_by_rule, rule_with
+from ._local import as_native
+
+
+class Optimizer(Bound):
+    """Any rule of this library as a `torch.optim.Optimizer`.
+
+    What `torch.optim` promises holds: hyperparameters are read from `param_groups` at each step, a parameter whose
+    `grad` is `None` is left alone, `grad` is never written, `state_dict` and `load_state_dict` have torch's keys.
+    The state is allocated here and not at the first step. `optimizer.state[p]` holds views of it, without copies:
+    what is written there is used. For optimisers by name (`AdamW`, `SGD`, ...) see this module.
+
+    Args:
+        params: tensors, `(name, tensor)` pairs, dicts of groups, or a Module. A group may have a `rule` of its own.
+        rule: a rule or chain, or one written in Python; for a Module whatever `optimisers.setup` takes: patterns,
+            a tree of rules, a function of path and leaf. Parameters with equal rules become one group.
+        clip_grad_norm: the largest norm of all gradients together, or `None`. A norm that is not finite raises.
+        maximize: go up instead of down; takes one more pass over the gradients.
+
+    The entries of a group are the fields of its rule under torch's names, `lr`, `betas`, `eps`, `weight_decay`,
+    `momentum`, others as they are. `lr` is the `eta` of the last stage that has one.
+
+    Raises:
+        ValueError, TypeError: what torch.optim raises them for, and hyperparameters out of range.
+
+    Example:
+        >>> import torch, optimisers as opt, optimisers.torch
+        >>> model = torch.nn.Linear(3, 1)
+        >>> rule = opt.OptimiserChain(opt.SignDecay(1e-4), opt.Lion(1e-3))
+        >>> optimizer = opt.torch.Optimizer(model, rule, clip_grad_norm=1.0)
+        >>> model(torch.ones(2, 3)).sum().backward()
+        >>> optimizer.step()
+        >>> optimizer.state[model.weight]["exp_avg"].shape
+        torch.Size([1, 3])
+    """
+
+    def __init__(
+        self, params: Any, rule: Any, *, clip_grad_norm: float | None = None, maximize: bool = False, **entries: Any
+    ) -> None:
+        defaults: dict[str, Any] = {"clip_grad_norm": clip_grad_norm, "maximize": maximize} | entries
+        if isinstance(params, torch.nn.Module):
+            params = groups_by_rule(params, rule)
+        else:
+            check_rule(rule, "Optimizer")
+            defaults = entries_of_rule(rule) | defaults | {"rule": rule}
+        self._start(params, defaults)
+
+    def _start(self, params: Any, defaults: dict[str, Any]) -> None:
+        self._native: Any = None
+        self._states: Any = {}
+        super().__init__(params, defaults)
+        self._bind(self.param_groups, {})
+
+    # ---- what a group means; classes by name have it otherwise
+
+    def _complete(self, group: dict[str, Any]) -> None:
+        """Give a new group the entries of its rule."""
+        rule: Any = group.setdefault("rule", self.defaults.get("rule"))
+        check_rule(rule, "Optimizer")
+        for name, value in entries_of_rule(rule).items():
+            if rule is self.defaults.get("rule"):
+                value = self.defaults[name]
+            group.setdefault(name, value)
+        check_entries(group, {*self.defaults, *entries_of_rule(rule)}, "Optimizer")
+
+    def _rule_of(self, group: Mapping[str, Any]) -> Rule:
+        return rule_with(group["rule"], group)
+
+    def _reads(self, group: Mapping[str, Any]) -> tuple[str, ...]:
+        """The entries on which `_rule_of` depends."""
+        return ("rule", *entries_of_rule(group["rule"]))
+
+    # ---- torch's interface
+
+    @property
+    def state(self) -> Any:
+        """The state of each parameter, a dict of views under torch's names; assigned values are copied into them."""
+        return self._states
+
+    @state.setter
+    def state(self, given: Any) -> None:
+        if self._native is None:
+            self._states = given
+        else:
+            self._bind(self.param_groups, given)
+
+    @property
+    def grad_norm(self) -> Any:
+        """The norm that `clip_grad_norm` measured in the last step, before clipping; `None` before the first."""
+        return self._norm if self._native is None or self._norm is not None else self._native.norm
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """Add parameters; those that are there keep their state."""
+        group = dict(param_group)
+        if self._native is not None or group.get("rule") is not None or "rule" in self.defaults:
+            self._complete(group)
+        super().add_param_group(group)
+        if self._native is None:
+            return
+        try:
+            self._bind(self.param_groups, self._exported())
+        except BaseException:
+            self.param_groups.pop()
+            raise
+
+    def step(self, closure: Callable[[], Any] | None = None) -> Any:
+        """Take one step.
+
+        Args:
+            closure: evaluates the model again and returns the loss.
+
+        Returns:
+            What the closure returned.
+        """
+        loss = None
+        if closure is not None:
+            with torch.enable_grad():
+                loss = closure()
+        self._step()
+        return loss
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]
+    def _step(self) -> None:
+        lists = [group["params"] for group in self.param_groups]
+        if not self._is_bound_to(lists):
+            self._bind(self.param_groups, self._exported())
+        for i, group in enumerate(self.param_groups):
+            values = numbers(group, self._names[i])
+            if values != self._values[i]:
+                self._change(i, group, values)
+            self._prepare(i, group)
+        if self._counts.were_edited:
+            self._take_steps()
+        if self._native is None:
+            return
+        try:
+            if self._explicit or any(group["maximize"] for group in self.param_groups):
+                update_(self._native, [list(map(as_native, params)) for params in lists], self._gradients(lists))
+            else:
+                update_(self._native, lists)
+        except (ValueError, TypeError):
+            self._explain(lists)
+            raise
+
+    def state_dict(self) -> dict[str, Any]:
+        """The state and groups as torch.optim's; what they lack (clocks of a beta that changed) stands beside."""
+        packed = super().state_dict()
+        for group in packed["param_groups"]:
+            if "rule" in group:
+                group["rule"] = repr(group["rule"])
+        parameters = chain.from_iterable(group["params"] for group in self.param_groups)
+        numbers = chain.from_iterable(group["params"] for group in packed["param_groups"])
+        exported = self._exported()
+        for number, parameter in zip(numbers, parameters, strict=True):
+            if number in packed["state"]:
+                given = exported.get(parameter, {}) | self._derived(parameter)
+                # What has not stepped is empty in torch, and taken to begin anew: never a view that goes on changing.
+                fresh = given.get(STEP, 1) == 0
+                packed["state"][number] = {
+                    k: (v.clone() if fresh else v.resolve_neg()) if torch.is_tensor(v) else v for k, v in given.items()
+                }
+        return packed
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take groups and state, torch.optim's own too; nothing is cast, and nothing is changed where it does not fit.
+
+        Raises:
+            ValueError: groups or parameters are others, or a state has another shape than its parameter.
+        """
+        state_dict = dict(state_dict)
+        for pre_hook in self._optimizer_load_state_dict_pre_hooks.values():
+            changed = pre_hook(self, state_dict)
+            state_dict = state_dict if changed is None else changed
+        saved = deepcopy(state_dict["param_groups"])
+        if len(saved) != len(self.param_groups):
+            raise InvalidValueError(
+                f"load_state_dict: {len(saved)} parameter groups were saved, there are {len(self.param_groups)}"
+            )
+        given: dict[Any, Any] = {k: v for k, v in state_dict["state"].items() if not isinstance(k, int)}
+        groups = []
+        for i, (now, then) in enumerate(zip(self.param_groups, saved, strict=True)):
+            if len(now["params"]) != len(then["params"]):
+                raise InvalidValueError(
+                    f"load_state_dict: group {i} had {len(then['params'])} parameters, it has {len(now['params'])}"
+                )
+            keep = {key: now[key] for key in ("params", "param_names", "rule") if key in now}
+            groups.append({**now, **then, **keep})
+            for number, parameter in zip(then["params"], now["params"], strict=True):
+                if number in state_dict["state"]:
+                    given[parameter] = state_dict["state"][number]
+        if not self._refill(groups, given):
+            self._bind(groups, given)
+        self.param_groups = groups
+        for post_hook in self._optimizer_load_state_dict_post_hooks.values():
+            post_hook(self)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"defaults": self.defaults, "param_groups": self.param_groups, "_saved": self._exported()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        saved = state.pop("_saved")
+        self._native, self._states = None, {}
+        super().__setstate__(state)
+        self._bind(self.param_groups, saved)

@@ -1,0 +1,131 @@
+"""Run the optimiser tests of torch, timm and accelerate on the classes of optimisers.torch, from checkouts of theirs.
+
+    python tools/foreign_suites.py --torch PYTORCH --timm TIMM --accelerate ACCELERATE [--out FOLDER]
+
+Each argument is the root of a source tree; torch's should be of the installed release. Nothing of theirs is changed:
+a file of pytest's configuration beside a copy of their test puts our classes where the test looks for optimisers, and
+names what is skipped, with the reason. Prints one line for each suite: passed, failed, skipped.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+# torch's suite goes over a list of optimisers that ships with torch; ours take its place before the tests are made.
+TORCH = """
+import unittest
+from torch.testing._internal import common_optimizers as common
+from torch.testing._internal.common_methods_invocations import DecorateInfo
+import optimisers.torch as ours
+
+by_name = {info.optim_cls.__name__: info for info in common.optim_db}
+SKIPS = {
+    "test_can_load_older_state_dict": "loads pickles of torch's own old classes by name",
+    "test_peak_memory_foreach": "there is one implementation",
+    "test_cpu_load_state_dict": "is about moving between devices",
+    "test_differentiable_lr": "steps are not differentiable",
+    "test_differentiable_weight_decay": "steps are not differentiable",
+    "test_differentiable_weight_decay_and_lr": "steps are not differentiable",
+}
+
+
+def no_errors(device, dtype):
+    return []
+
+
+infos = []
+for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop"):
+    theirs = by_name[name]
+    infos.append(common.OptimizerInfo(
+        getattr(ours, name), optim_inputs_func=theirs.optim_inputs_func, optim_error_inputs_func=no_errors,
+        supported_impls=(), not_og_supported_flags=(), supports_complex=True, supports_sparse=False,
+        supports_fused_on=(), scheduler_inputs=theirs.scheduler_inputs,
+        skips=tuple(DecorateInfo(unittest.skip(why), "TestOptimRenewed", test) for test, why in SKIPS.items())))
+common.optim_db[:] = infos
+"""
+
+# timm's suite goes over the optimisers that its factory knows by name; torchvision is not what it is about.
+TIMM = """
+import sys, types
+from importlib.machinery import ModuleSpec
+from unittest.mock import MagicMock
+for name in ("torchvision", "torchvision.transforms", "torchvision.transforms.functional", "torchvision.datasets",
+             "torchvision.datasets.folder", "torchvision.ops", "torchvision.ops.misc", "torchvision.models",
+             "torchvision.models.feature_extraction", "torchvision.transforms.v2"):
+    try:
+        __import__(name)
+    except Exception:
+        sys.modules[name] = MagicMock(__spec__=ModuleSpec(name, None), __path__=[], __version__="0")
+import optimisers.torch as ours
+from timm.optim import OptimInfo
+from timm.optim._optim_factory import default_registry
+
+NAMES = [cls.__name__ for cls in vars(ours).values() if isinstance(cls, type) and cls is not ours.Optimizer
+         and cls is not ours.Rprop]  # it takes no weight decay, nor does torch's, which timm leaves out too
+for cls in NAMES:
+    default_registry.register(OptimInfo(name="ours" + cls.lower(), opt_class=getattr(ours, cls), description=cls,
+        has_eps="eps" in getattr(ours, cls).__init__.__code__.co_varnames,
+        has_momentum="momentum" in getattr(ours, cls).__init__.__code__.co_varnames,
+        has_betas="betas" in getattr(ours, cls).__init__.__code__.co_varnames))
+"""
+
+# accelerate's tests name torch.optim.SGD.
+ACCELERATE = """
+import torch
+import optimisers.torch as ours
+torch.optim.SGD, torch.optim.AdamW, torch.optim.Adam = ours.SGD, ours.AdamW, ours.Adam
+"""
+
+
+def run(name: str, tests: list[Path], configuration: str, arguments: list[str], out: Path) -> bool:
+    """Copies of the tests beside our configuration; whether none failed."""
+    with tempfile.TemporaryDirectory() as folder:
+        for test in tests:
+            if test.is_dir():
+                shutil.copytree(test, Path(folder, test.name))
+            else:
+                shutil.copy(test, folder)
+        Path(folder, "conftest.py").write_text(configuration)
+        files = [test.name for test in tests if test.suffix == ".py"]
+        command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *arguments, *files]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=dict(os.environ))
+    text = result.stdout + result.stderr
+    (out / f"{name}.txt").write_text(text)
+    counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", text[-500:])}
+    print(
+        f"{name}: " + ", ".join(f"{counts.get(word, 0)} {word}" for word in ("passed", "failed", "skipped", "errors"))
+    )
+    for line in sorted(set(re.findall(r"^SKIPPED \\[\d+\\] \S+ (.*)$", text, re.MULTILINE))):
+        print(f"  skipped: {line}")
+    return result.returncode == 0
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("torch", "timm", "accelerate"):
+        parser.add_argument(f"--{name}", type=Path, help=f"the root of a checkout of {name}")
+    parser.add_argument("--out", type=Path, default=Path("build/foreign"), help="where their whole output goes")
+    args = parser.parse_args()
+    args.out.mkdir(parents=True, exist_ok=True)
+    fine = True
+    if args.torch:
+        fine &= run("torch", [args.torch / "test/test_optim.py"], TORCH, [], args.out)
+    if args.timm:
+        fine &= run("timm", [args.timm / "tests/test_optim.py"], TIMM, ["-k", "ours"], args.out)
+    if args.accelerate:
+        tests = [
+            args.accelerate / "tests" / f"test_{part}.py" for part in ("optimizer", "scheduler", "state_checkpointing")
+        ]
+        fine &= run("accelerate", tests, ACCELERATE, [], args.out)
+    return 0 if fine else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
