@@ -143,7 +143,7 @@ $(BUILD)/.installed: $(VENV)/.build $(SOURCES)
 
 # C++ -----------------------------------------------------------------------------------------------
 
-.PHONY: demo-cpp check tidy sanitizers check-deep
+.PHONY: demo-cpp check tidy clang sanitizers check-deep
 
 demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alone
 	$(BIN)/cmake -S examples/cpp -B $(BUILD)/demo-cpp
@@ -151,7 +151,12 @@ demo-cpp: $(VENV)/.build $(VENV)/.demo ## train on handwritten digits in C++ alo
 	$(PY) examples/cpp/export_digits.py $(BUILD)/demo-cpp/digits.csv
 	$(BUILD)/demo-cpp/digits $(BUILD)/demo-cpp/digits.csv
 
-check: tidy sanitizers ## static analysis, sanitizers and fuzzing; with test and lint all that CI runs
+check: tidy clang sanitizers ## static analysis, clang, sanitizers and fuzzing; with test and lint all that CI runs
+
+clang: $(VENV)/.build ## library and C++ tests built by clang++, whatever flags the program around them has
+	@sh tools/ensure_gtest.sh
+	compiler=$$(sh tools/ensure_clang.sh) && COMPILERS=$$compiler STANDARDS=20 JOBS=$(JOBS) CMAKE=$(BIN)/cmake \
+		sh tools/check_toolchains.sh $(BUILD)/toolchains
 
 # As clang sees the code: its warnings count too.
 tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the extension by clang-tidy
@@ -177,6 +182,7 @@ check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compi
 	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	$(MAKE) --no-print-directory tidy TIDY_NODES=225000
+	@sh tools/apt_install.sh libeigen3-dev || true
 	FUZZ_SECONDS=60 PYTHON_TESTS="$(filter-out tests/python/project/%,$(wildcard tests/python/*/test_*.py))" $(SANITIZE)
 	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
 		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON

@@ -17,6 +17,11 @@ if(TARGET optimisers_cuda)
   install(DIRECTORY ${PROJECT_SOURCE_DIR}/cuda/include/optimisers DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
 endif()
 
+# What a linker that knows no C++ is told.
+set(optimisers_cxx_library stdc++)
+if("c++" IN_LIST CMAKE_CXX_IMPLICIT_LINK_LIBRARIES)
+  set(optimisers_cxx_library c++)
+endif()
 set(package_dir ${CMAKE_INSTALL_LIBDIR}/cmake/optimisers)
 install(EXPORT optimisers NAMESPACE optimisers:: FILE optimisersTargets.cmake DESTINATION ${package_dir})
 if(TARGET optimisers_cuda)
@@ -31,6 +36,14 @@ install(FILES ${PROJECT_BINARY_DIR}/optimisersConfig.cmake ${PROJECT_BINARY_DIR}
 
 # Relative, so that the installed tree may be moved.
 file(RELATIVE_PATH pc_prefix ${CMAKE_INSTALL_FULL_LIBDIR}/pkgconfig ${CMAKE_INSTALL_PREFIX})
+set(pc_threads)
+if(OPTIMISERS_THREADS)
+  set(pc_threads " -pthread")
+endif()
+set(pc_atomic)
+if(optimisers_atomic_library)
+  set(pc_atomic " -latomic")
+endif()
 foreach(name optimisers optimisers_c)
   if(name STREQUAL "optimisers" OR OPTIMISERS_SHARED)
     configure_file(${CMAKE_CURRENT_LIST_DIR}/${name}.pc.in ${PROJECT_BINARY_DIR}/${name}.pc @ONLY)

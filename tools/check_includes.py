@@ -20,7 +20,7 @@ LAYERS = [
     "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp",
     "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  flat/flat_parts.hpp  sweeps.hpp"
     "  rules/adam.hpp",
-    "pack.hpp  rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
+    "pack.hpp  eigen.hpp  rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",
     "chain.hpp  optimiser.hpp  parse.hpp  cpu/common_chains.hpp",
     "setup.hpp  cpu/kernels.hpp",
@@ -36,6 +36,8 @@ SEES = {
     "threads.cpp": "pool.hpp",
     "rules/registry.cpp": "rules/all.hpp",
     "rules/parse.cpp": "chain.hpp",
+    "rules/text.cpp": "parse.hpp",
+    "serial.cpp": "threads.hpp",
     "cpu/isa.cpp": "cpu/kernels.hpp",
     "cpu/edges.cpp": "cpu/kernels.hpp",
     "api/leaf.cpp": "api/state_data.hpp",

@@ -5,7 +5,7 @@
 
 #include "refuse.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 std::atomic<Accelerator*> current{nullptr};
 }
@@ -17,4 +17,4 @@ Accelerator& accelerator() {
   refuse("arrays on an accelerator need the CUDA backend, which is not loaded; move the arrays to the host");
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -9,7 +9,7 @@
 #include "cpu/norms.hpp"
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // The leaves of one optimiser on one device. Work is enqueued on the thread's stream for that device, in the order of
 // the calls.
@@ -50,4 +50,4 @@ void set_accelerator(Accelerator* accelerator);
 Accelerator* accelerator_or_null();
 Accelerator& accelerator();
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -5,7 +5,7 @@
 #include <pthread.h>
 #endif
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 constinit thread_local StackLimits stack_limits{0, 0, 0};
 
@@ -54,4 +54,4 @@ void look_at_stack(std::uintptr_t here) {
   if (is_here && here < stack_limits.lowest) throw StackTooSmall();  // elsewhere is a fibre's, which nobody knows
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

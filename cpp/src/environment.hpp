@@ -10,7 +10,9 @@
 #include <xmmintrin.h>
 #endif
 
-namespace optimisers {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI {
 
 // Rounding to nearest, subnormal numbers as they are, no traps; flags of exceptions are the caller's again, too. Only
 // what arithmetic is done with: a few nanoseconds.
@@ -114,4 +116,4 @@ class Call {
   DefaultFloats floats_;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -19,7 +19,7 @@
 #define OPTIMISERS_PAUSE() std::this_thread::yield()
 #endif
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // About 20 microseconds of waiting awake: longer than the gap between the passes of one update, short enough
@@ -183,4 +183,4 @@ void Pool::work(int index) {
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -7,7 +7,7 @@
 
 #include "optimisers/threads.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Where a thread's range of the parts begins.
 int first_part(int parts, int thread, int threads);
@@ -48,4 +48,4 @@ class Pool {
   std::atomic<bool> stop_{false};  // a worker of a round that is over may still be looking
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 
 #include "optimisers/error.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Cold: what leads to it, the making of messages, is compiled for size and out of the way.
 #if defined(__GNUC__)
@@ -17,4 +17,4 @@ refuse(const std::string& message, const std::string& leaf = {}) {
 
 inline std::string quoted(const std::string& name) { return "\"" + name + "\""; }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -22,7 +22,7 @@
 #define OPTIMISERS_FORK
 #endif
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 constexpr int max_threads = 1024;
@@ -178,4 +178,4 @@ void detail::parallel(int parts, Deal deal, void (*run)(void*, int), void* conte
   for (int part = 0; part < parts; ++part) run(context, part);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,7 +1,7 @@
 // arrays.cpp: the axes of strided arrays.
 #include "arrays.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 void add_axes(const ArrayView& a, DeviceArray& out, std::vector<Axis>& axes) {
   out.wide = false;
@@ -18,4 +18,4 @@ void add_axes(const ArrayView& a, DeviceArray& out, std::vector<Axis>& axes) {
   }
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

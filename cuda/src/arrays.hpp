@@ -5,7 +5,7 @@
 #include "optimisers/array.hpp"
 #include "tables.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // Appends the axes of an array that is not contiguous, neighbouring ones that continue one another as one.
 void add_axes(const ArrayView& array, DeviceArray& out, std::vector<Axis>& axes);
@@ -30,4 +30,4 @@ inline Access access_of(DType compute, const DeviceArray& x, const DeviceArray* 
   return Access::any;
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

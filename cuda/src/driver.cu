@@ -6,7 +6,7 @@
 #include "launch.cuh"
 #include "parts.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 thread_local cudaError_t last_error = cudaSuccess;
@@ -274,7 +274,7 @@ const Driver gpu{
 };
 
 }  // namespace
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda
 
 extern "C" __attribute__((visibility("default"))) const optimisers::cuda::Driver* optimisers_cuda_driver() {
   return &optimisers::cuda::gpu;

@@ -5,7 +5,9 @@
 #include <cstddef>
 #include <cstdint>
 
-namespace optimisers::cuda {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI::cuda {
 
 inline constexpr int driver_version = 4;  // of this struct and of the tables in tables.hpp
 
@@ -53,7 +55,7 @@ struct Driver {
   const char* (*error_text)(int device);  // of the last failure on this thread
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda
 
 // What the GPU library exports.
 extern "C" const optimisers::cuda::Driver* optimisers_cuda_driver();

@@ -16,7 +16,7 @@
 #include "driver.hpp"
 #include "launch.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 constexpr int devices = 2;
@@ -235,7 +235,7 @@ const Driver emulated{
 };
 
 }  // namespace
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda
 
 extern "C" __attribute__((visibility("default"))) const optimisers::cuda::Driver* optimisers_cuda_driver() {
   return &optimisers::cuda::emulated;

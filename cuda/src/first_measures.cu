@@ -2,9 +2,9 @@
 #include "launch.cuh"
 #include "parts.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 constexpr auto table = launchers<Run>(static_cast<FirstMeasures*>(nullptr));
 }
 const LaunchFn* const first_measures = table.data();
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -9,7 +9,7 @@
 #include "optimisers/cuda.hpp"
 #include "refuse.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 // The position of a program among those that have kernels of their own.
@@ -292,4 +292,4 @@ void GroupTables::sweep(void* stream, const Verdict* verdict) {
   }
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -7,7 +7,7 @@
 #include "optimisers/optimiser.hpp"
 #include "plan/group.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 inline constexpr double no_norm = -1;  // what stands in a norm's place before one was measured
 
@@ -84,4 +84,4 @@ class GroupTables {
   std::vector<Buffer> captured_;
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

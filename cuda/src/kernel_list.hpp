@@ -5,7 +5,7 @@
 #include "device/pairs.hpp"
 #include "device/sweep.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // A chain is taken whole or not at all: a program that only begins with one is interpreted.
 using CommonPrograms = std::tuple<Fused<Descent>, Fused<Momentum>, Fused<Adam>, Fused<AdamW>, Fused<Lion>,
@@ -62,4 +62,4 @@ constexpr int position(std::tuple<All...>*) {
 template <class Kernel>
 inline constexpr int kernel_number = detail::position<Kernel>(static_cast<Kernels*>(nullptr));
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -2,9 +2,9 @@
 #include "launch.cuh"
 #include "parts.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 constexpr auto table = launchers<Run>(static_cast<LaterMeasures*>(nullptr));
 }
 const LaunchFn* const later_measures = table.data();
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -4,7 +4,7 @@
 
 #include "launch.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 template <class K, int... P>
 __device__ void run_phases(const typename K::Table& table, typename K::Shared& shared,
@@ -45,4 +45,4 @@ struct Run {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -2,7 +2,7 @@
 #pragma once
 #include "kernel_list.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // With no blocks it only brings the kernel's code to the device.
 using LaunchFn = int (*)(const void* table, unsigned blocks, void* stream);
@@ -12,4 +12,4 @@ constexpr auto launchers(std::tuple<K...>*) {
   return std::array<LaunchFn, sizeof...(K)>{Run<K>::launch...};
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -14,7 +14,7 @@
 #include "refuse.hpp"
 #include "shared_report.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 class Leaves final : public DeviceLeaves {
@@ -297,4 +297,4 @@ std::unique_ptr<DeviceLeaves> make_leaves(Optimiser::State& state, int device, s
   return std::make_unique<Leaves>(state, device, x);
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

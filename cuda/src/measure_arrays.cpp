@@ -6,7 +6,7 @@
 #include "group_tables.hpp"
 #include "optimisers/cuda.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> arrays, double p) {
   refuse_to_wait_in_capture(device, "norm");
@@ -50,4 +50,4 @@ std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> ar
   return sums;
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

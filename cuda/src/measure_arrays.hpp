@@ -5,9 +5,9 @@
 
 #include "device.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // The sum of each array that makes its p-norm. Waits for it.
 std::vector<norms::Sum> measure_arrays(int device, std::span<const ArrayView> arrays, double p);
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

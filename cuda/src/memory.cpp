@@ -9,7 +9,7 @@
 #include "optimisers/cuda.hpp"
 #include "optimisers/error.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 void throw_no_memory(int device, std::size_t bytes) {
   throw Error(ErrorKind::memory, "out of memory on device " + std::to_string(device) + ": " + std::to_string(bytes) +
@@ -112,4 +112,4 @@ const std::byte* Mirror::send(void* stream) {
 
 Buffer Mirror::frozen() const { return constant<std::byte>(device_, wanted_); }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -10,7 +10,7 @@
 #include "optimisers/error.hpp"
 #include "tables.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 const Driver* driver_or_null() noexcept;                  // null also in a forked process, which owns nothing there
 const Driver& driver_in_use();                            // throws Error(value) without one
@@ -100,4 +100,4 @@ Buffer constant(int device, std::span<const T> values) {
   return buffer;
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 struct Walker {
@@ -69,4 +69,4 @@ std::vector<NormStep> plan_norms(const std::vector<NormPath>& paths) {
   }
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

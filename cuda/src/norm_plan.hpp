@@ -4,7 +4,9 @@
 #include <cstdint>
 #include <vector>
 
-namespace optimisers::cuda {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI::cuda {
 
 // What a leaf measures on its way, in order.
 struct NormStage {
@@ -32,4 +34,4 @@ struct NormStep {
 
 std::vector<NormStep> plan_norms(const std::vector<NormPath>& paths);
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

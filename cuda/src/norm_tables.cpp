@@ -6,7 +6,7 @@
 #include "optimisers/error.hpp"
 #include "refuse.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 constexpr std::size_t kept_plans = 8;
@@ -161,4 +161,4 @@ Combination NormTables::combination(const std::vector<NormPath>& paths, const st
           constant<std::uint32_t>(device_, starts), std::uint32_t(members.size()), shared};
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -8,7 +8,7 @@
 #include "norm_plan.hpp"
 #include "step/state.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // The groups of a state that are on one device.
 struct DeviceGroups {
@@ -70,4 +70,4 @@ class NormTables {
   std::vector<NormPath> paths_;
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

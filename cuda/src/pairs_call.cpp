@@ -9,7 +9,7 @@
 #include "memory.hpp"
 #include "optimisers/cuda.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 constexpr std::int64_t pair_elements = 4096;  // of a block
 
@@ -74,4 +74,4 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
         "an elementwise kernel");
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

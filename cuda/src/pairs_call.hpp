@@ -5,10 +5,10 @@
 #include "optimisers/array.hpp"
 #include "tables.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // to[i] (op) from[i] on the thread's stream. Shapes are equal; the arrays need not be contiguous or aligned.
 void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, PairOp op, double keep,
                double take);
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

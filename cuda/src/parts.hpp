@@ -2,7 +2,7 @@
 #pragma once
 #include "launch.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 inline constexpr int part_count = 7;
 inline constexpr int part_sizes[part_count] = {
@@ -14,4 +14,4 @@ extern const LaunchFn *const helpers,
     *const plain_sweeps, *const narrow_sweeps, *const any_sweeps, *const fused_sweeps, *const first_measures,
                                                                                            *const later_measures;
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -18,7 +18,7 @@
 #include <pthread.h>
 #endif
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
 #if defined(_WIN32)
@@ -200,4 +200,4 @@ void follow(int device, void* stream, void* earlier) {
 
 int device_of(const void* memory) { return driver_in_use().device_of(memory); }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

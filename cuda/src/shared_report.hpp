@@ -4,7 +4,7 @@
 
 #include "memory.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // Memory that host and device see under one address.
 class SharedReport {
@@ -26,4 +26,4 @@ class SharedReport {
   Report* report_;
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -6,7 +6,7 @@
 #include "optimisers/dtype.hpp"
 #include "plan/norm_terms.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 inline constexpr int stage_limit = 16, slot_limit = 32, row_limit = 1024, step_limit = 1024;
 inline constexpr int sweep_threads = 256;
@@ -168,4 +168,4 @@ struct SendTable {
 };
 inline constexpr int send_small = 480, send_large = 16384;
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

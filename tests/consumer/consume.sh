@@ -33,7 +33,7 @@ pkg_config)
   command -v pkg-config >/dev/null || { echo "pkg-config is not installed"; exit 77; }
   export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
   flags=$(pkg-config --cflags --libs optimisers)
-  "$CXX" -std=c++20 -O3 -fno-math-errno -fno-trapping-math -ffp-contract=off "$here"/cxx/*.cpp $flags -o "$WORK/pkg_config"
+  "$CXX" -std=c++20 -O3 "$here"/cxx/*.cpp $flags -o "$WORK/pkg_config"
   "$WORK/pkg_config"
   ;;
 c_shared)
@@ -44,6 +44,37 @@ c_shared)
       -Wl,-rpath,"$prefix/lib" -lm -o "$WORK/c_pkg_config"
     "$WORK/c_pkg_config"
   fi
+  ;;
+c_static) # a program that knows nothing of C++
+  build c -DCMAKE_PREFIX_PATH="$prefix" -DTARGET=optimisers::optimisers
+  if command -v pkg-config >/dev/null; then
+    export PKG_CONFIG_PATH="$prefix/lib/pkgconfig"
+    "${CC:-cc}" -std=c99 -Wall -Wextra -pedantic -Werror "$here/c/main.c" $(pkg-config --cflags --libs --static optimisers) \
+      -o "$WORK/c_static_pkg_config"
+    "$WORK/c_static_pkg_config"
+  fi
+  ;;
+eigen)
+  eigen=$(ls -d /usr/include/eigen3 /usr/local/include/eigen3 /opt/homebrew/include/eigen3 2>/dev/null | head -n 1)
+  [ -n "$eigen" ] || { echo "Eigen is not installed; on Debian: apt-get install libeigen3-dev"; exit 77; }
+  "$CXX" -std=c++20 -O1 -Wall -Wextra -I"$prefix/include" -isystem "$eigen" "$here/eigen/main.cpp" "$prefix/lib/liboptimisers.a" \
+    -pthread -o "$WORK/eigen"
+  "$WORK/eigen"
+  ;;
+fast_math) # for a whole project
+  "$CXX" -std=c++20 -O2 -ffp-contract=off -I"$prefix/include" "$here/flags/main.cpp" "$prefix/lib/liboptimisers.a" -pthread \
+    -o "$WORK/plain"
+  build flags -DOPTIMISERS_SOURCE="$SOURCE" -DCMAKE_CXX_FLAGS="-ffast-math -fno-exceptions"
+  [ "$("$WORK/fast_math/consumer")" = "$("$WORK/plain")" ] || { echo "other bits under -ffast-math"; exit 1; }
+  ;;
+small) # one rule, with threads and without
+  for threads in ON OFF; do
+    way=small_$threads
+    build small -DOPTIMISERS_SOURCE="$SOURCE" -DTHREADS=$threads
+    added=$(($(wc -c <"$WORK/$way/consumer") - $(wc -c <"$WORK/$way/nothing")))
+    echo "one rule adds $added bytes (threads $threads)"
+    [ "$added" -le 307200 ] || { echo "at most 307200 are meant"; exit 1; }
+  done
   ;;
 ctypes)
   command -v python3 >/dev/null || { echo "python3 is not installed"; exit 77; }
@@ -74,6 +105,11 @@ cuda) # an install of its own, with the kernels for one architecture
   "$CMAKE" --build "$WORK/cuda_library" --parallel 2
   "$CMAKE" --install "$WORK/cuda_library" >/dev/null
   build cuda -DCMAKE_PREFIX_PATH="$WORK/cuda_prefix"
+  ;;
+flags) sh "$here/flags.sh" "$CXX" "$prefix/include" "$prefix/lib/liboptimisers.a" ;;
+plugins)
+  [ "$(uname -s)" = Linux ] || { echo "plugins are loaded on Linux only"; exit 77; }
+  sh "$here/plugins.sh" "$CXX" "$prefix/include" "$prefix/lib/liboptimisers.a"
   ;;
 headers) sh "$here/headers.sh" "$prefix/include" ;;
 *)

@@ -180,13 +180,16 @@ class Round {
     };
     for (const Memory& m : x_) add(m.bytes.data(), m.bytes.size());
     for (std::int64_t leaf = 0; leaf < optimisers_leaf_count(state_); ++leaf) {
-      optimisers_leaf info;
+      optimisers_leaf info{};
+      info.struct_size = sizeof info;
       require(optimisers_get_leaf(state_, leaf, &info) == OPTIMISERS_OK, "a leaf cannot be read");
-      optimisers_slot slot;
+      optimisers_slot slot{};
+      slot.struct_size = sizeof slot;
       if (info.has_master && optimisers_get_master(state_, leaf, &slot) == OPTIMISERS_OK)
         add(slot.data, std::size_t(slot.size * item_sizes[slot.dtype]));
       for (std::int32_t s = 0; s < info.stages; ++s) {
-        optimisers_stage stage;
+        optimisers_stage stage{};
+        stage.struct_size = sizeof stage;
         require(optimisers_get_stage(state_, leaf, s, &stage) == OPTIMISERS_OK, "a stage cannot be read");
         for (std::int32_t k = 0; k < stage.slots; ++k) {
           require(optimisers_get_slot(state_, leaf, s, k, &slot) == OPTIMISERS_OK, "a slot cannot be read");
@@ -230,7 +233,8 @@ class Round {
   void freeze() { (void)optimisers_freeze(state_, random_.below(9) - 1, static_cast<std::int32_t>(random_.below(2))); }
 
   void read_out_of_range() {
-    optimisers_slot slot;
+    optimisers_slot slot{};
+    slot.struct_size = sizeof slot;
     double values[2];
     std::int32_t count = 0;
     std::int64_t index = 0;
@@ -263,7 +267,8 @@ class Round {
       if (random_.chance(3)) dx.back() = a;  // its own parameter
       if (random_.chance(2)) dx.back() = x_[std::size_t(random_.below(std::int64_t(x_.size())))].array;  // somebody's
       if (random_.chance(1)) dx.back().dtype = -1;
-      optimisers_leaf info;
+      optimisers_leaf info{};
+      info.struct_size = sizeof info;
       (void)optimisers_get_leaf(state_, std::int64_t(i), &info);
       untouched.push_back(info.frozen != 0);
     }

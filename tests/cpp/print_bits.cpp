@@ -101,9 +101,12 @@ std::vector<std::uint32_t> by_c(const char* rule) {
   }
   std::vector<std::uint32_t> sums;
   for (std::int64_t i = 0; i < 3; ++i) {
-    optimisers_leaf leaf;
-    optimisers_stage stage;
-    optimisers_slot slot;
+    optimisers_leaf leaf{};
+    leaf.struct_size = sizeof leaf;
+    optimisers_stage stage{};
+    stage.struct_size = sizeof stage;
+    optimisers_slot slot{};
+    slot.struct_size = sizeof slot;
     check(optimisers_get_leaf(state, i, &leaf));
     const auto add = [&] {
       sums.push_back(crc32(slot.data, std::size_t(slot.size * opt::size_of(opt::DType(slot.dtype)))));
@@ -148,19 +151,19 @@ void compare_each(const char* text, const auto& rule) {
 }  // namespace
 
 int main() {
-  using opt::BHalf, opt::Chain, opt::Half;
+  using opt::BHalf, opt::Fused, opt::Half;
   // The text is the rule in Python as well.
   compare_each<BHalf, float, double>("Adam(eta=0.01)", opt::Adam{.eta = 0.01});
   compare_each<Half, float, double>("Rprop()", opt::Rprop{});
   compare_each<BHalf, float, double>(
       "OptimiserChain(ClipNorm(0.5, scope='global'), AdamW(eta=0.01, lambda_=0.1))",
-      Chain{opt::ClipNorm{.omega = 0.5, .scope = opt::Scope::global}, opt::AdamW{.eta = 0.01, .lambda = 0.1}});
+      Fused{opt::ClipNorm{.omega = 0.5, .scope = opt::Scope::global}, opt::AdamW{.eta = 0.01, .lambda = 0.1}});
   compare_each<BHalf, float, double>(
       "OptimiserChain(WeightDecay(0.01), ClipNorm(2.0, p=3.5), Momentum(eta=0.1))",
-      Chain{opt::WeightDecay{.lambda = 0.01}, opt::ClipNorm{.omega = 2, .p = 3.5}, opt::Momentum{.eta = 0.1}});
+      Fused{opt::WeightDecay{.lambda = 0.01}, opt::ClipNorm{.omega = 2, .p = 3.5}, opt::Momentum{.eta = 0.1}});
   compare_each<BHalf, float, double>("OptimiserChain(AccumGrad(2), RMSProp(centred=True), SignDecay())",
-                                     Chain{opt::AccumGrad{.n = 2}, opt::RMSProp{.centred = true}, opt::SignDecay{}});
+                                     Fused{opt::AccumGrad{.n = 2}, opt::RMSProp{.centred = true}, opt::SignDecay{}});
   compare_each<BHalf, Half>("MixedPrecision(OptimiserChain(ClipGrad(0.75), NAdam(eta=0.01)))",
-                            opt::MixedPrecision{Chain{opt::ClipGrad{.delta = 0.75}, opt::NAdam{.eta = 0.01}}});
+                            opt::MixedPrecision{Fused{opt::ClipGrad{.delta = 0.75}, opt::NAdam{.eta = 0.01}}});
   return all_agree ? 0 : 1;
 }

@@ -174,7 +174,7 @@ TEST(Api, ErrorsNameTheLeafAndChangeNothing) {
   EXPECT_STREQ(size.leaf(), "enc.b");
   EXPECT_STREQ(size.what(), "update: gradient at \"enc.b\" has 2 elements, expected 3 ((3,))");
   const Floats constant(2, 1.f);
-  EXPECT_STREQ(error_of([&] { state.update({constant, b}, {g, b}); }).leaf(), "enc.w");
+  EXPECT_STREQ(error_of([&] { state.update({AnySpan(constant), b}, {g, b}); }).leaf(), "enc.w");
   EXPECT_EQ(a, Floats(2, 1.f));
   EXPECT_EQ(state["enc.w"].clock("beta1_t"), 1.0);
   EXPECT_THROW(setup(Adam{}, {{"a", a}, {"b", a}}), Error);    // tied

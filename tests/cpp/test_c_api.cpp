@@ -60,15 +60,18 @@ TEST(CApi, ReadsAndWritesState) {
   ASSERT_EQ(optimisers_update(c, &leaf, 1, &grad, 1), OPTIMISERS_OK);
   std::int64_t index = -1;
   ASSERT_EQ(optimisers_find_leaf(c, "layer.w", &index), OPTIMISERS_OK);
-  optimisers_leaf info;
+  optimisers_leaf info{};
+  info.struct_size = sizeof info;
   ASSERT_EQ(optimisers_get_leaf(c, index, &info), OPTIMISERS_OK);
   EXPECT_STREQ(info.name, "layer.w");
   EXPECT_EQ(info.stages, 2);
-  optimisers_stage stage;
+  optimisers_stage stage{};
+  stage.struct_size = sizeof stage;
   ASSERT_EQ(optimisers_get_stage(c, 0, 1, &stage), OPTIMISERS_OK);
   EXPECT_STREQ(stage.rule, "Adam");
   EXPECT_EQ(stage.slots * 10 + stage.clocks, 22);
-  optimisers_slot m;
+  optimisers_slot m{};
+  m.struct_size = sizeof m;
   ASSERT_EQ(optimisers_get_slot(c, 0, 1, 0, &m), OPTIMISERS_OK);
   EXPECT_STREQ(m.name, "m");
   EXPECT_FLOAT_EQ(static_cast<float*>(m.data)[2], 0.1f * (1 + 5e-4f));
@@ -117,7 +120,8 @@ TEST(CApi, EveryFailureHasAStatusAMessageAndTheLeaf) {
   EXPECT_EQ(optimisers_update(c, &leaf, 1, &missing, 1), OPTIMISERS_OK);  // no gradient: untouched
   EXPECT_EQ(optimisers_update(c, &missing, 1, &grad, 1), OPTIMISERS_VALUE);
   EXPECT_EQ(x, Floats(3, 1.f));
-  optimisers_slot slot;
+  optimisers_slot slot{};
+  slot.struct_size = sizeof slot;
   EXPECT_EQ(optimisers_get_slot(c, 0, 1, 0, &slot), OPTIMISERS_VALUE);
   EXPECT_EQ(optimisers_get_slot(c, 7, 0, 0, &slot), OPTIMISERS_VALUE);
   EXPECT_EQ(optimisers_get_master(c, 0, &slot), OPTIMISERS_VALUE);
@@ -201,12 +205,107 @@ TEST(CApi, RulesPerLeafAndMasters) {
   Handle c;
   ASSERT_EQ(optimisers_create_each(rules, leaves, 2, nullptr, &c.state), OPTIMISERS_OK) << optimisers_last_error();
   ASSERT_EQ(optimisers_update(c, leaves, 2, grads, 2), OPTIMISERS_OK) << optimisers_last_error();
-  optimisers_slot master;
+  optimisers_slot master{};
+  master.struct_size = sizeof master;
   ASSERT_EQ(optimisers_get_master(c, 0, &master), OPTIMISERS_OK);
   EXPECT_EQ(static_cast<float*>(master.data)[3], 0.75f);
   EXPECT_EQ(h[0].bits, 0x3a00);
   EXPECT_EQ(y[0], 1.f);
   EXPECT_EQ(optimisers_freeze(c, 1, 0), OPTIMISERS_VALUE);  // it has no rule to thaw to
+}
+
+TEST(CApi, ListsFieldsAndWritesRules) {
+  Floats x(2, 1.f);
+  const optimisers_array leaf = array(x, "x");
+  Handle c;
+  const char* rule = "OptimiserChain(WeightDecay(lambda=0.5), RMSProp(eta=0.25), WeightDecay(lambda=0.125))";
+  ASSERT_EQ(optimisers_create(rule, &leaf, 1, nullptr, &c.state), OPTIMISERS_OK);
+  optimisers_stage stage{};
+  stage.struct_size = sizeof stage;
+  ASSERT_EQ(optimisers_get_stage(c, 0, 1, &stage), OPTIMISERS_OK);
+  std::string names;
+  for (std::int32_t i = 0; i < stage.fields; ++i) {
+    optimisers_field field{};
+    field.struct_size = sizeof field;
+    ASSERT_EQ(optimisers_get_field_info(c, 0, 1, i, &field), OPTIMISERS_OK);
+    names += std::string(field.name) + std::to_string(field.kind) + (field.structural ? "! " : " ");
+  }
+  EXPECT_EQ(names, "eta0 rho0 epsilon0 centred3! ");
+  optimisers_field field{};
+  EXPECT_EQ(optimisers_get_field_info(c, 0, 1, 0, &field), OPTIMISERS_VALUE);
+  EXPECT_STREQ(optimisers_last_error(), "out: struct_size is 0, set it to sizeof of the structure");
+  field.struct_size = sizeof field;
+  EXPECT_EQ(optimisers_get_field_info(c, 0, 1, stage.fields, &field), OPTIMISERS_VALUE);
+
+  EXPECT_EQ(optimisers_adjust_stage(c, 0, 2, "lambda=0.25"), OPTIMISERS_OK);
+  EXPECT_EQ(optimisers_adjust_stage(c, 0, 3, "lambda=0.25"), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_adjust_stage(c, 0, -1, "lambda=0.25"), OPTIMISERS_VALUE);
+  std::size_t needed = 0;
+  ASSERT_EQ(optimisers_get_rule(c, 0, nullptr, 0, &needed), OPTIMISERS_OK);
+  std::string text(needed, '?');
+  EXPECT_EQ(optimisers_get_rule(c, 0, text.data(), needed - 1, nullptr), OPTIMISERS_VALUE);
+  ASSERT_EQ(optimisers_get_rule(c, 0, text.data(), needed, nullptr), OPTIMISERS_OK);
+  EXPECT_STREQ(text.c_str(),
+               "OptimiserChain(WeightDecay(lambda=0.5), RMSProp(eta=0.25, rho=0.9, epsilon=1e-08, centred=False), "
+               "WeightDecay(lambda=0.25))");
+  Handle again;
+  EXPECT_EQ(optimisers_create(text.c_str(), &leaf, 1, nullptr, &again.state), OPTIMISERS_OK);
+}
+
+TEST(CApi, UpdateWithScaleAndReducedNorms) {
+  Floats x(1, 0.f), dx(1, 6.f);
+  const optimisers_array leaf = array(x, "x"), gradient = array(dx);
+  Handle c;
+  ASSERT_EQ(optimisers_create("OptimiserChain(ClipNorm(1.0), Descent(1.0))", &leaf, 1, nullptr, &c.state),
+            OPTIMISERS_OK);
+  double seen = 0;
+  optimisers_update_options options{sizeof options, 0.5,
+                                    [](void* self, double norm, double p, const char* of) {
+                                      *static_cast<double*>(self) = norm * p + (std::string(of) == "x" ? 100 : 0);
+                                      return norm / 1.5;
+                                    },
+                                    &seen};
+  ASSERT_EQ(optimisers_update_with(c, &leaf, 1, &gradient, 1, &options), OPTIMISERS_OK) << optimisers_last_error();
+  EXPECT_EQ(seen, 106);
+  EXPECT_EQ(x[0], -1.5f);  // 6 · 0.5, clipped by a norm of 2
+  options.struct_size = 8;
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &gradient, 1, &options), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &gradient, 1, nullptr), OPTIMISERS_OK);
+  EXPECT_EQ(x[0], -2.5f);
+}
+
+TEST(CApi, GrowsAtTheEndsOfItsStructures) {
+  EXPECT_EQ(optimisers_abi(), OPTIMISERS_ABI);
+  struct {  // of a later header
+    optimisers_slot slot;
+    int added;
+  } later{{sizeof later, nullptr, nullptr, 0, 0}, 7};
+  Floats x(1, 0.f);
+  const optimisers_array leaf = array(x, "x");
+  Handle c;
+  ASSERT_EQ(optimisers_create("Adam", &leaf, 1, nullptr, &c.state), OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_get_slot(c, 0, 0, 1, &later.slot), OPTIMISERS_OK);
+  EXPECT_STREQ(later.slot.name, "v");
+  EXPECT_EQ(later.slot.struct_size, sizeof later);
+  EXPECT_EQ(later.added, 7);
+}
+
+TEST(CApi, MessagesNameItsFunctions) {
+  Floats x(2, 1.f), bad(1, 1.f), inf(2, INFINITY);
+  const optimisers_array leaf = array(x, "x"), short_gradient = array(bad), infinite = array(inf);
+  Handle c;
+  ASSERT_EQ(optimisers_create("ClipNorm", &leaf, 1, nullptr, &c.state), OPTIMISERS_OK);
+  EXPECT_EQ(optimisers_update(c, &leaf, 1, &short_gradient, 1), OPTIMISERS_VALUE);
+  EXPECT_STREQ(optimisers_last_error(), "optimisers_update: gradient at \"x\" has 1 elements, expected 2 ((2,))");
+  EXPECT_EQ(optimisers_update(c, &leaf, 1, &infinite, 1), OPTIMISERS_NON_FINITE);
+  EXPECT_EQ(std::string(optimisers_last_error()).find("ClipNorm{"), std::string::npos);
+  EXPECT_EQ(optimisers_adjust(c, 0, "rho", 1), OPTIMISERS_VALUE);
+  EXPECT_STREQ(optimisers_last_error(),
+               "optimisers_adjust: no rule here has a field \"rho\"; fields are omega, p, scope, throw");
+  const optimisers_array twice[] = {leaf, leaf};
+  Handle none;
+  EXPECT_EQ(optimisers_create("Adam", twice, 2, nullptr, &none.state), OPTIMISERS_VALUE);
+  EXPECT_EQ(std::string(optimisers_last_error()).rfind("optimisers_create: ", 0), 0u) << optimisers_last_error();
 }
 
 }  // namespace

@@ -60,7 +60,7 @@ std::vector<T> train(const R& rule) {
 }
 
 template <class... R>
-void expect_same(const Chain<R...>& chain) {
+void expect_same(const Fused<R...>& chain) {
   Program stagewise = program_of(chain);
   ASSERT_FALSE(stagewise.fused.empty());
   EXPECT_NE(Group(stagewise, DType::float32).passes.size(), stagewise.stages.size()) << "not fused";
@@ -72,26 +72,42 @@ void expect_same(const Chain<R...>& chain) {
 }
 
 TEST(Chain, FusedEqualsStageByStage) {
-  expect_same(Chain{ClipNorm{.omega = 1.0}, AdamW{.eta = 1e-2, .lambda = 0.1}});
-  expect_same(Chain{WeightDecay{}, ClipGrad{.delta = 0.5}, Momentum{}});
-  expect_same(Chain{SignDecay{}, SignMomentum{}});
-  expect_same(Chain{ClipGrad{.delta = 1}, Rprop{}});
+  expect_same(Fused{ClipNorm{.omega = 1.0}, AdamW{.eta = 1e-2, .lambda = 0.1}});
+  expect_same(Fused{WeightDecay{}, ClipGrad{.delta = 0.5}, Momentum{}});
+  expect_same(Fused{SignDecay{}, SignMomentum{}});
+  expect_same(Fused{ClipGrad{.delta = 1}, Rprop{}});
+}
+
+// Only what is asked for is compiled into this file: everything else has the library's kernels.
+TEST(Chain, RunsInTheLibrarysKernels) {
+  const Program chain = program_of(Chain{ClipNorm{}, Chain{WeightDecay{}, AdamW{}}});
+  EXPECT_TRUE(chain.fused.empty());
+  const Group group(chain, DType::float32),
+      same(program_of(RuntimeChain{ClipNorm{}, WeightDecay{}, AdamW{}}), DType::float32);
+  ASSERT_EQ(group.passes.size(), same.passes.size());
+  for (std::size_t i = 0; i < group.passes.size(); ++i)
+    EXPECT_EQ(group.passes[i].kernels.last, same.passes[i].kernels.last);
+  const Program mixed = program_of(MixedPrecision{Chain{Momentum{}, Fused{SignDecay{}, SignMomentum{}}}});
+  ASSERT_EQ(mixed.fused.size(), 1u);
+  EXPECT_EQ(mixed.fused[0].first, 1);
+  EXPECT_EQ(Group(mixed, DType::float16).passes.size(), 2u);
+  EXPECT_TRUE(train<float>(mixed) == train<float>(program_of(RuntimeChain{Momentum{}, SignDecay{}, SignMomentum{}})));
 }
 
 TEST(Chain, ReducingAndGatingStagesInsideWork) {
-  expect_same(Chain{Momentum{}, ClipNorm{.omega = 0.1, .scope = Scope::global}, WeightDecay{}, ClipNorm{.omega = 2}});
-  expect_same(Chain{ClipNorm{.omega = 5}, AccumGrad{.n = 2}, Adam{.eta = 1e-2}});
+  expect_same(Fused{Momentum{}, ClipNorm{.omega = 0.1, .scope = Scope::global}, WeightDecay{}, ClipNorm{.omega = 2}});
+  expect_same(Fused{ClipNorm{.omega = 5}, AccumGrad{.n = 2}, Adam{.eta = 1e-2}});
 }
 
 TEST(Chain, ConditionalSlotsChooseTheKernel) {
-  expect_same(Chain{ClipGrad{}, RMSProp{.centred = true}});
-  expect_same(Chain{ClipGrad{}, RMSProp{.centred = false}});
+  expect_same(Fused{ClipGrad{}, RMSProp{.centred = true}});
+  expect_same(Fused{ClipGrad{}, RMSProp{.centred = false}});
 }
 
 TEST(Chain, RunsARuleWithOtherSlotsAsWhatItIs) {
   const auto apart = [](RMSProp first) { return RuntimeChain{first, ClipGrad{1e30}, Momentum{}}; };
   EXPECT_TRUE(train<float>(Chain{RMSProp{.centred = true}, Momentum{}}) == train<float>(apart({.centred = true})));
-  Program changed = program_of(Chain{RMSProp{}, Momentum{}});
+  Program changed = program_of(Fused{RMSProp{}, Momentum{}});
   changed.stages[0] = AnyRule(RMSProp{.centred = true});  // what was fused is another chain
   EXPECT_TRUE(train<float>(changed) == train<float>(apart({.centred = true})));
   changed.stages = {AnyRule(Momentum{}), AnyRule(Lion{})};
@@ -127,7 +143,7 @@ TEST(Chain, OwnRuleRunsInItsOwnKernelAndOnThreads) {
 }
 
 TEST(Chain, OfAnyLengthRunsAllItsStages) {
-  for (const std::size_t length : {16, 17, 60}) {  // each stage hands on what it got
+  for (const std::size_t length : {16u, 17u, 60u}) {  // each stage hands on what it got
     std::vector<float> x(1500, 3.f), g(1500, 1.f);
     State state = setup(RuntimeChain(length, Momentum{.eta = 1, .rho = 0}), x);
     state.update(x, g);
@@ -156,6 +172,26 @@ TEST(Parse, ReadsWhatPythonPrints) {
   EXPECT_EQ(parse_program("MixedPrecision(OptimiserChain(Adam(), Lion()))").stages.size(), 2u);
   EXPECT_TRUE(parse_program("OptimiserChain()").stages.empty());
   EXPECT_EQ(parse_fields("eta=1e-3, beta=(0.9, 0.99)").size(), 2u);
+}
+
+TEST(Parse, ReadsWhatItWrites) {
+  for (const char* text :
+       {"Adam(eta=0.001, beta=(0.9, 0.999), epsilon=1e-08)", "OptimiserChain()", "AccumGrad(n=12)",
+        "MixedPrecision(OptimiserChain(ClipNorm(omega=100000.0, p=inf, throw=False, scope=\"global\"), "
+        "WeightDecay(lambda=1e+16)), dtype=\"float64\")",
+        "Rprop(eta=0.1, ell=(0.30000000000000004, 1.2), gamma=(0.0001, 50.0))"})
+    EXPECT_EQ(to_text(parse_program(text)), text);
+  for (const RuleInfo& info : rule_registry()) {
+    RuleValue rule(info);
+    if (const FieldInfo* n = info.field("n")) rule.set(*n, 3.0);
+    for (const double eta : {0.0, 1.0 / 3, 5e-324, 1.7976931348623157e308, 123456789012345.6})
+      if (const FieldInfo* f = info.field("eta")) {
+        rule.set(*f, eta);
+        EXPECT_TRUE(parse_program(to_text(rule)).stages.at(0) == rule) << to_text(rule);
+      }
+    EXPECT_TRUE(parse_program(to_text(rule)).stages.at(0) == rule) << to_text(rule);
+  }
+  EXPECT_EQ(to_text(AnyRule(SignMomentum{})), "SignMomentum(eta=0.001, rho=0.9)");
 }
 
 TEST(Parse, SaysWhatItExpected) {

@@ -158,7 +158,7 @@ TEST(Failures, SetupWithoutMemoryIsAnErrorAndLeavesNothingBehind) {
   for (bool failed = true; failed; ++n) {
     ASSERT_LT(n, 500);
     failing::allocations_until_failure = n;
-    const Result<State> state = detail::try_setup(program, model, {});
+    const Result<State> state = try_setup(program, model, {});
     failing::allocations_until_failure = -1;
     failed = !state;
     if (failed) EXPECT_EQ(state.error().kind, ErrorKind::memory);

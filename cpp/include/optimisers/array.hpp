@@ -10,7 +10,7 @@
 
 #include "optimisers/dtype.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Where an array's memory is: here, or the number of an accelerator.
 inline constexpr std::int8_t on_host = -1;
@@ -80,4 +80,4 @@ using NameOf = std::function<std::string(std::size_t)>;
 // of one buffer are fine. Arrays of size 0 alias nothing. `call` is what messages begin with.
 std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf& name_of, std::string_view call);
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

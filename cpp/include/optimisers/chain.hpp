@@ -1,6 +1,6 @@
 // chain.hpp: rules as values of C++ types, alone and in chains, made into the programs that leaves run.
-// Chain{...} is fused at compile time into one loop of the program's own; std::vector<AnyRule> is put together at
-// run time. Both give the same bits.
+// Chain{...} and std::vector<AnyRule> run each rule in the library's kernels, or in that of the file it was written in;
+// Fused{...} is compiled into one loop where it stands. All give the same bits.
 #pragma once
 #include <concepts>
 #include <string_view>
@@ -12,14 +12,24 @@
 #include "optimisers/program.hpp"
 #include "optimisers/rules/all.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
-/// Stages that run one after the other on each element, as one loop over memory: `Chain{ClipNorm{.omega = 1}, Adam{}}`.
-/// Chains nest. The empty chain is Descent(1).
+/// Stages that run one after the other, in one sweep over memory: `Chain{ClipNorm{.omega = 1}, Adam{}}`. The library's
+/// rules run in its own kernels, made for each instruction set, whatever this program is compiled with; a rule of one's
+/// own runs in a kernel made where it is used. Chains nest. The empty chain is Descent(1).
 template <class... Rs>
 struct Chain {
   std::tuple<Rs...> stages;
   constexpr Chain(Rs... rules) : stages(rules...) {}
+};
+
+/// A chain whose stages become one loop, compiled where this stands: as fast as that file's flags let it be. Link
+/// optimisers::kernel_flags to it, and give it the -march of the machine. The same bits as Chain. It can be a stage of
+/// a Chain; at most 16 slots together.
+template <class... Rs>
+struct Fused {
+  std::tuple<Rs...> stages;
+  constexpr Fused(Rs... rules) : stages(rules...) {}
 };
 
 /// Keeps a copy of each leaf in a wider type and rounds it into the leaf: `MixedPrecision{Adam{}}`, outermost only.
@@ -37,10 +47,8 @@ MixedPrecision(R, DType) -> MixedPrecision<R>;
 namespace detail {
 
 template <class R, class... All>
-constexpr int position_in(std::tuple<All...>*) {
-  int i = 0, found = -1;
-  ((std::is_same_v<R, All> ? void(found = i++) : void(++i)), ...);
-  return found;
+constexpr bool is_listed(std::tuple<All...>*) {
+  return (std::is_same_v<R, All> || ...);
 }
 
 // A value from outside as the registry takes it: every number as a double.
@@ -56,9 +64,8 @@ Value to_value(const V& v) {
 
 /// The description of a rule: the library's, or one made here for a rule of the program's own.
 template <Rule R>
-const RuleInfo& info_of() {
-  constexpr int id = detail::position_in<R>(static_cast<AllRules*>(nullptr));
-  if constexpr (id >= 0) return rule_registry()[std::size_t(id)];
+OPT_HIDDEN const RuleInfo& info_of() {
+  if constexpr (detail::is_listed<R>(static_cast<AllRules*>(nullptr))) return registered_rule(R::text.name);
   else return describe_own<R>();
 }
 
@@ -67,7 +74,7 @@ class AnyRule : public RuleValue {
  public:
   AnyRule(const RuleValue& value) : RuleValue(value) {}
   template <Rule R>
-  AnyRule(const R& rule) : RuleValue(info_of<R>()) {
+  OPT_HIDDEN AnyRule(const R& rule) : RuleValue(info_of<R>()) {
     load(&rule);
   }
   /// Throws Error(value) if the library has no such rule. One's own rules go by value.
@@ -111,16 +118,18 @@ template <class R, class... Rest>
 struct Flat<Chain<R, Rest...>> {
   using type = typename Joined<typename Flat<R>::type, typename Flat<Chain<Rest...>>::type>::type;
 };
+template <class... Rs>
+struct Flat<Fused<Rs...>> : Flat<Chain<Rs...>> {};
 
 inline constexpr int max_fused_slots = 16;  // what the executor passes to one kernel
 
 // The kernel for the slots these rules have: conditional ones make a variant each.
 template <class T, class... Used>
-StageKernels fuse(TypeList<Used...>, TypeList<>, const RuleValue*) {
+OPT_HIDDEN StageKernels fuse(TypeList<Used...>, TypeList<>, const RuleValue*) {
   return stage_kernels<T, Used...>();
 }
 template <class T, class... Used, class R, class... Rest>
-StageKernels fuse(TypeList<Used...>, TypeList<R, Rest...>, const RuleValue* rule) {
+OPT_HIDDEN StageKernels fuse(TypeList<Used...>, TypeList<R, Rest...>, const RuleValue* rule) {
   if constexpr (max_slots<R> > min_slots<R>)
     if (rule->slot_count() > min_slots<R>)
       return fuse<T>(TypeList<Used..., Use<R, max_slots<R>>>{}, TypeList<Rest...>{}, rule + 1);
@@ -128,8 +137,10 @@ StageKernels fuse(TypeList<Used...>, TypeList<R, Rest...>, const RuleValue* rule
 }
 
 template <class... R>
-void add_fused(Program& program, TypeList<R...> rules) {
-  if constexpr (sizeof...(R) > 1 && (max_slots<R> + ... + 0) <= max_fused_slots) {
+OPT_HIDDEN void add_fused(Program& program, TypeList<R...> rules) {
+  static_assert((max_slots<R> + ... + 0) <= max_fused_slots, "a fused chain has at most 16 slots: use Chain");
+  if constexpr (sizeof...(R) > 1) {
+    refuse_contraction("a fused chain");
     const int count = int(sizeof...(R)), first = int(program.stages.size()) - count;
     const RuleValue* values = program.stages.data() + first;
     FusedStages fused{first, {}, {}};
@@ -145,34 +156,46 @@ void add_fused(Program& program, TypeList<R...> rules) {
 }
 
 template <Rule R>
-void append(Program& program, const R& rule) {
+OPT_HIDDEN void append(Program& program, const R& rule) {
   program.stages.push_back(AnyRule(rule));
 }
 template <class... R>
-void append(Program& program, const Chain<R...>& chain) {
+OPT_HIDDEN void append(Program& program, const Fused<R...>& fused);
+template <class... R>
+OPT_HIDDEN void append(Program& program, const Chain<R...>& chain) {
   std::apply([&](const auto&... rule) { (append(program, rule), ...); }, chain.stages);
+}
+template <class... R>
+OPT_HIDDEN void append(Program& program, const Fused<R...>& fused) {
+  std::apply([&](const auto&... rule) { (append(program, rule), ...); }, fused.stages);
+  add_fused(program, typename Flat<Fused<R...>>::type{});
 }
 
 }  // namespace detail
 
-/// What leaves run, from anything that is a rule: a Rule, AnyRule, Chain, RuntimeChain, MixedPrecision, Program.
+/// What leaves run, from anything that is a rule: a Rule, AnyRule, Chain, Fused, RuntimeChain, MixedPrecision, Program.
 /// Ranges of hyperparameters are checked at setup.
 template <Rule R>
-Program program_of(const R& rule) {
+OPT_HIDDEN Program program_of(const R& rule) {
   return {{AnyRule(rule)}, std::nullopt, {}};
 }
 inline Program program_of(const AnyRule& rule) { return {{rule}, std::nullopt, {}}; }
 inline Program program_of(const RuntimeChain& chain) { return {{chain.begin(), chain.end()}, std::nullopt, {}}; }
 inline Program program_of(Program program) { return program; }
 template <class... R>
-Program program_of(const Chain<R...>& chain) {
+OPT_HIDDEN Program program_of(const Chain<R...>& chain) {
   Program program;
   detail::append(program, chain);
-  detail::add_fused(program, typename detail::Flat<Chain<R...>>::type{});
+  return program;
+}
+template <class... R>
+OPT_HIDDEN Program program_of(const Fused<R...>& fused) {
+  Program program;
+  detail::append(program, fused);
   return program;
 }
 template <class R>
-Program program_of(const MixedPrecision<R>& mixed) {
+OPT_HIDDEN Program program_of(const MixedPrecision<R>& mixed) {
   Program program = program_of(mixed.rule);
   program.master = mixed.dtype;
   return program;
@@ -185,4 +208,4 @@ concept Programmable = requires(const R& rule) {
   { program_of(rule) } -> std::same_as<Program>;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,7 +1,11 @@
 // config.hpp: the version, and the only macros of the project: what compilers leave no other way to say.
 #pragma once
 
-namespace optimisers {
+// The namespace inside `optimisers` that all names are in: programs that carry two versions of the library, in two
+// plugins say, have two of everything.
+#define OPT_ABI v0_1
+
+namespace optimisers::inline OPT_ABI {
 inline constexpr const char* version = "0.1.0";
 }
 
@@ -20,6 +24,41 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_CALL inline __host__ __device__ __noinline__
 #else
 #define OPT_CALL OPT_FN
+#endif
+
+// OPT_EXACT: a function whose arithmetic, inlined calls included, is rounded operation by operation, whatever the flags
+// say of contraction: of the loops and scalars of rules that another program compiles. g++ decides when it has inlined;
+// clang when it reads an expression, so there it is said of all that follows in the file.
+#if defined(__clang__)
+#pragma clang fp contract(off)
+#define OPT_EXACT
+#elif defined(__GNUC__) && !defined(__CUDACC__)
+#define OPT_EXACT [[gnu::optimize("fp-contract=off"), gnu::flatten]]
+#else
+#define OPT_EXACT
+#endif
+
+// OPT_FREE_MATH: flags under which compilers take NaN, infinities and the order of operations for what they are not.
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__) || defined(__RECIPROCAL_MATH__) || \
+    defined(__NO_SIGNED_ZEROS__) || (defined(__FINITE_MATH_ONLY__) && __FINITE_MATH_ONLY__)
+#define OPT_FREE_MATH true
+#else
+#define OPT_FREE_MATH false
+#endif
+
+// OPT_HIDDEN: a template that knows the copy of the library it was linked with. Two plugins of one process may each
+// have theirs, and the dynamic linker would give both the first one's.
+#if defined(__GNUC__) && !defined(_WIN32)
+#define OPT_HIDDEN [[gnu::visibility("hidden")]]
+#else
+#define OPT_HIDDEN
+#endif
+
+// OPT_BORROWS: what is made of this argument must not outlive it. Clang warns where it does.
+#if defined(__clang__)
+#define OPT_BORROWS [[clang::lifetimebound]]
+#else
+#define OPT_BORROWS
 #endif
 
 // OPT_INDEPENDENT: the next loop's iterations touch different elements (in and out are the same array or disjoint).

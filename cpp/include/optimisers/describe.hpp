@@ -6,7 +6,7 @@
 #include "optimisers/made_once.hpp"
 #include "optimisers/registry.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 // Functions of this file are static like the kernels: hundreds of small ones, no two files need to share them.
 namespace detail {
 
@@ -58,7 +58,7 @@ const R& as(const void* rule) {
 }
 
 template <class R, class F>
-static void tick(const void* rule, double* clock, void* step) {
+OPT_EXACT static void tick(const void* rule, double* clock, void* step) {
   if constexpr (clock_size<R> == 0) {
     NoClock none;
     *static_cast<typename R::template Step<F>*>(step) = as<R>(rule).template tick<F>(none);
@@ -69,19 +69,19 @@ static void tick(const void* rule, double* clock, void* step) {
 }
 
 template <class R, class F>
-static bool miss(const void* rule, double* clock, void* step) {
+OPT_EXACT static bool miss(const void* rule, double* clock, void* step) {
   return as<R>(rule).template miss<F>(*reinterpret_cast<clock_type<R>*>(clock),
                                       *static_cast<typename R::template Step<F>*>(step));
 }
 
 template <class R, class F>
-static bool flush(const void* rule, double* clock, void* step, bool has_gradient) {
+OPT_EXACT static bool flush(const void* rule, double* clock, void* step, bool has_gradient) {
   return as<R>(rule).template flush<F>(*reinterpret_cast<clock_type<R>*>(clock),
                                        *static_cast<typename R::template Step<F>*>(step), has_gradient);
 }
 
 template <class R, class F>
-static void finish(const void* rule, void* step, double norm) {
+OPT_EXACT static void finish(const void* rule, void* step, double norm) {
   as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
 }
 
@@ -131,12 +131,24 @@ static void fill_kernels(RuleInfo& info, int compute) {
   info.own_kernels[1][std::size_t(compute)] = stage_kernels<T, Use<R, max_slots<R>>>();
 }
 
+// Whether what OPT_EXACT says is overruled here: the square of 1 + 2^-12 is 1 + 2^-11 once it is rounded.
+OPT_EXACT static bool contracts() {
+  volatile float a = 1 + 0x1p-12f, rounded = -(1 + 0x1p-11f);
+  const float once = a, twice = rounded;
+  return once * once + twice != 0;
+}
+// Throws Error(value) where it is, which flags of clang can do.
+[[maybe_unused]] static void refuse_contraction(const char* what) {
+  if (contracts()) throw_contraction(what);
+}
+
 }  // namespace detail
 
 // The description of a rule that the library does not list: with kernels of its own, instantiated here.
 template <class R>
-const RuleInfo& describe_own() {
+OPT_HIDDEN const RuleInfo& describe_own() {
   static_cast<void>(check_rule<R>());
+  detail::refuse_contraction(R::text.name);
   return detail::made_once([] {
     RuleInfo d = detail::describe<R>(-1);
     detail::fill_kernels<R, float>(d, 0);
@@ -149,4 +161,4 @@ const RuleInfo& describe_own() {
   });
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

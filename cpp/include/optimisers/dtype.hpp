@@ -8,7 +8,7 @@
 
 #include "optimisers/math.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 enum class DType : std::uint8_t {
   float16,
@@ -91,4 +91,4 @@ constexpr DType complex_dtype(DType d) {
 inline constexpr int compute_count = 4;
 constexpr int compute_index(DType d) { return static_cast<int>(d) - static_cast<int>(DType::float32); }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

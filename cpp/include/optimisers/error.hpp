@@ -3,7 +3,9 @@
 #include <stdexcept>
 #include <string>
 
-namespace optimisers {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI {
 
 enum class ErrorKind {
   value,       // right kind of object, wrong value: range, shape, structure, overlap, length, unknown field
@@ -27,4 +29,4 @@ class Error : public std::runtime_error {
   std::runtime_error leaf_{""};  // a string whose copies, like those of any exception, do not throw
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

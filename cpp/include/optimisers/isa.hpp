@@ -4,7 +4,9 @@
 #include <string>
 #include <vector>
 
-namespace optimisers {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI {
 
 struct IsaChoice {
   std::string chosen;                  // "v4"; "baseline" off x86-64
@@ -19,4 +21,4 @@ const IsaChoice& isa_choice();
 // by what processor this is; OPTIMISERS_PREFETCH=0..65536 sets another. Results are the same.
 extern std::uintptr_t fetch_distance;
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,13 +1,14 @@
 // kernel.hpp: turns the apply() of one rule, or of several fused, into a loop over arrays that compilers vectorise.
 // The library instantiates it once per instruction set (cpu/kernels.cpp); a program's own rules, in that program.
 #pragma once
+#include <cfloat>
 #include <cstddef>
 #include <cstdint>
 
 #include "optimisers/isa.hpp"
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // One or more stages over n elements: reads dx from `in`; `middle` writes dx to `out`, `last` subtracts it from x.
 // All arrays are contiguous and aligned to their element type; `in` and `out` may be the same array.
@@ -37,6 +38,16 @@ inline constexpr std::int64_t cache_line = 64;  // bytes
 OPT_FN void fetch_ahead(const void* p) {
   OPT_PREFETCH(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + fetch_distance));
 }
+
+// Clang reports each loop it could not vectorise (without -O3, or complex elements): slower there, never wrong. g++
+// says on some processors which arguments it passes otherwise than GCC 9 did: they are all inlined.
+#if defined(__clang__)
+#pragma clang diagnostic push
+#pragma clang diagnostic ignored "-Wpass-failed"
+#elif defined(__GNUC__)
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wpsabi"
+#endif
 
 namespace detail {
 
@@ -179,26 +190,28 @@ OPT_FN void run(std::integer_sequence<int, P...> all, const std::byte* steps, vo
 
 }  // namespace detail
 
-// Clang reports each loop it could not vectorise (without -O3, or complex elements): slower there, never wrong.
-#if defined(__clang__)
-#pragma clang diagnostic push
-#pragma clang diagnostic ignored "-Wpass-failed"
-#endif
-
 // Local to the file that asks for it (static), so that files built for other instruction sets share nothing.
 template <bool Last, class T, class... U>
-static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots,
-                         std::int64_t n) {
+OPT_EXACT static void stage_kernel(const std::byte* steps, void* x, const void* in, void* out, void* const* slots,
+                                   std::int64_t n) {
   detail::run<Last, T, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
+}
+
+template <class T, class... U>
+static constexpr StageKernels stage_kernels() {
+  static_assert(!OPT_FREE_MATH || sizeof(T) == 0,
+                "a rule or fused chain of this file is compiled under -ffast-math or a part of it, which would change "
+                "its results: compile the file with -fno-fast-math behind it, or link optimisers::kernel_flags");
+  static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16 || sizeof(T) == 0,
+                "floats are computed in a wider type than they have, which would change results: on 32-bit x86 compile "
+                "with -msse2 -mfpmath=sse");
+  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>};
 }
 
 #if defined(__clang__)
 #pragma clang diagnostic pop
+#elif defined(__GNUC__)
+#pragma GCC diagnostic pop
 #endif
 
-template <class T, class... U>
-static constexpr StageKernels stage_kernels() {
-  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>};
-}
-
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,13 +4,15 @@
 #include <memory>
 #include <type_traits>
 
-namespace optimisers::detail {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI::detail {
 
 // What `make` returns, the first time: one value for each place in the program that calls this. Threads that come at
 // once may each make one, and one is kept: there is no lock that a fork could leave locked in the child. It is never
 // destroyed: functions that run at exit may still ask for it.
 template <class Make>
-const auto& made_once(Make make) {
+OPT_HIDDEN const auto& made_once(Make make) {
   using T = std::remove_cvref_t<decltype(make())>;
   static constinit std::atomic<const T*> kept{nullptr};
   if (const T* known = kept.load(std::memory_order_acquire)) return *known;
@@ -20,4 +22,4 @@ const auto& made_once(Make make) {
   return *winner;
 }
 
-}  // namespace optimisers::detail
+}  // namespace optimisers::inline OPT_ABI::detail

@@ -6,7 +6,7 @@
 
 #include "optimisers/config.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Pair {
   double first, second;
@@ -92,4 +92,4 @@ OPT_FN T sign(T a) {
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

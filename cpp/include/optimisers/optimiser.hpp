@@ -1,6 +1,7 @@
 // optimiser.hpp: the optimiser of a list of leaves: state, hyperparameters, and one update over all of them.
 // Every check runs before the first write: a call that throws has changed nothing.
 #pragma once
+#include <functional>
 #include <limits>
 #include <memory>
 #include <memory_resource>
@@ -13,7 +14,7 @@
 #include "optimisers/array.hpp"
 #include "optimisers/program.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct LeafSpec {
   std::string name;  // its path, for messages
@@ -54,6 +55,7 @@ struct Adjustment {
   bool scales = false;             // the value is a factor of the number there
   bool levels = true;              // may replace numbers that differ
   const RuleInfo* rule = nullptr;  // null: of any
+  int stage = -1;                  // -1: of any
 };
 // The least and the greatest number that would be replaced by what may not level them. Differ they, nothing was done.
 struct Adjusted {
@@ -108,7 +110,8 @@ class Optimiser {
   // All or nothing. A field that no stage of these leaves has is refused.
   Adjusted change(std::span<const Leaf> leaves, std::span<const Adjustment> adjustments);
   // Sets the fields by name in every stage of these leaves that has them.
-  void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields);
+  // With `stage`, in that stage alone.
+  void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields, int stage = -1);
 
   // Replaces the hyperparameters of stages, all or nothing. Throws Error(value) for another rule or other state arrays.
   struct StageRule {
@@ -123,6 +126,16 @@ class Optimiser {
   // False: skipped.
   bool update(std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further = {},
               NonFinite non_finite = NonFinite::propagate);
+
+  // The same of gradients times `scale`, of leaves on the host; `reduce_norm`, if there is one, is given each norm that
+  // a stage measures, its order and its leaf ("" for a norm of several), and returns what counts.
+  using ReduceNorm = std::function<double(double norm, double p, const std::string& leaf)>;
+  bool update(std::span<const LeafUpdate> leaves, double scale, const ReduceNorm& reduce_norm,
+              NonFinite non_finite = NonFinite::propagate);
+
+  // The language whose words messages use, where they differ.
+  enum class Language : std::uint8_t { python, cxx, c };
+  void speak(Language language);
 
   // The same in two steps, for who reads the arrays of many leaves: these are looked at while they are in the cache.
   // Leaves [begin, end) of the call; any thread may look at its own. Throws nothing. Then, with all that was found, the
@@ -163,4 +176,4 @@ class Optimiser {
   std::unique_ptr<State> state_;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

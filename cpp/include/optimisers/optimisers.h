@@ -9,11 +9,24 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#if defined(__GNUC__)
+/* The shared library exports what carries this; the static one, which may be a part of a plugin, exports nothing. */
+#ifndef OPTIMISERS_API
+#if defined(_WIN32) && defined(OPTIMISERS_EXPORTS)
+#define OPTIMISERS_API __declspec(dllexport)
+#elif defined(__GNUC__) && !defined(_WIN32)
 #define OPTIMISERS_API __attribute__((visibility("default")))
 #else
 #define OPTIMISERS_API
 #endif
+#endif
+
+/* Of this header; optimisers_version() and optimisers_abi() are the library's. Programs and libraries of one ABI number
+ * fit: structures a caller reads begin with `struct_size`, which it sets to sizeof of the structure as it knows it, and
+ * grow at their ends only. */
+#define OPTIMISERS_VERSION_MAJOR 0
+#define OPTIMISERS_VERSION_MINOR 1
+#define OPTIMISERS_VERSION_PATCH 0
+#define OPTIMISERS_ABI 1
 
 #ifdef __cplusplus
 extern "C" {
@@ -54,6 +67,7 @@ typedef struct optimisers_state optimisers_state;
 
 /* "0.1.0" */
 OPTIMISERS_API const char* optimisers_version(void);
+OPTIMISERS_API int32_t optimisers_abi(void);
 /* The instruction set the kernels run on: "v2", "v3", "v4", "baseline". NULL: see optimisers_last_error. */
 OPTIMISERS_API const char* optimisers_isa(void);
 /* Of this thread's last failed call; valid until its next one. The leaf's name is "" if it was about no one leaf. */
@@ -85,11 +99,27 @@ OPTIMISERS_API void optimisers_destroy(optimisers_state* state); /* NULL is fine
 OPTIMISERS_API optimisers_status optimisers_update(optimisers_state* state, const optimisers_array* x, size_t x_count,
                                                    const optimisers_array* dx, size_t dx_count);
 
+/* The same with what is to be done to the gradients first. NULL options: nothing. */
+typedef struct optimisers_update_options {
+  size_t struct_size;
+  double scale; /* gradients are multiplied by it: 1/n where n processes have summed theirs */
+  /* If not NULL, asked for each norm that a stage measures, before anything is written: what it is over all processes,
+   * each of which holds a part of the leaves. `leaf` is "" for a norm of all leaves together. */
+  double (*reduce_norm)(void* self, double norm, double p, const char* leaf);
+  void* self;
+} optimisers_update_options;
+OPTIMISERS_API optimisers_status optimisers_update_with(optimisers_state* state, const optimisers_array* x,
+                                                        size_t x_count, const optimisers_array* dx, size_t dx_count,
+                                                        const optimisers_update_options* options);
+
 /* Hyperparameters of one leaf or of all, in every stage that has the field. Slots and clocks stay. */
 OPTIMISERS_API optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const char* field,
                                                    double value);
 /* "eta=1e-3, beta=(0.9, 0.99), scope=\"global\"" */
 OPTIMISERS_API optimisers_status optimisers_adjust_text(optimisers_state* state, int64_t leaf, const char* fields);
+/* The same of one stage of one leaf. */
+OPTIMISERS_API optimisers_status optimisers_adjust_stage(optimisers_state* state, int64_t leaf, int32_t stage,
+                                                         const char* fields);
 /* Numbers, pairs (two values), booleans (0 or 1) and scopes (0 leaf, 1 global) as doubles. */
 OPTIMISERS_API optimisers_status optimisers_get_field(const optimisers_state* state, int64_t leaf, int32_t stage,
                                                       const char* field, double values[2], int32_t* count);
@@ -97,15 +127,32 @@ OPTIMISERS_API optimisers_status optimisers_get_field(const optimisers_state* st
 OPTIMISERS_API optimisers_status optimisers_freeze(optimisers_state* state, int64_t leaf, int32_t frozen);
 
 typedef struct optimisers_leaf {
+  size_t struct_size;
   const char* name; /* as long as the state */
   int64_t size;
   int32_t dtype, frozen, stages, has_master;
 } optimisers_leaf;
 typedef struct optimisers_stage {
+  size_t struct_size;
   const char* rule; /* "Adam"; for ever */
-  int32_t slots, clocks;
+  int32_t slots, clocks, fields;
 } optimisers_stage;
+typedef enum optimisers_kind {
+  OPTIMISERS_NUMBER = 0,
+  OPTIMISERS_PAIR = 1,
+  OPTIMISERS_COUNT = 2,
+  OPTIMISERS_BOOLEAN = 3,
+  OPTIMISERS_SCOPE = 4
+} optimisers_kind;
+typedef struct optimisers_field { /* texts live for ever */
+  size_t struct_size;
+  const char* name;
+  const char* about;
+  int32_t kind;       /* optimisers_kind */
+  int32_t structural; /* decides which slots exist: cannot be adjusted */
+} optimisers_field;
 typedef struct optimisers_slot {
+  size_t struct_size;
   const char* name; /* for ever */
   void* data;       /* writable, in the leaf's order, as long as the state */
   int64_t size;
@@ -117,6 +164,14 @@ OPTIMISERS_API optimisers_status optimisers_find_leaf(const optimisers_state* st
 OPTIMISERS_API optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t leaf, optimisers_leaf* out);
 OPTIMISERS_API optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t leaf, int32_t stage,
                                                       optimisers_stage* out);
+/* The hyperparameters of a stage's rule, in order; optimisers_get_field reads their values. */
+OPTIMISERS_API optimisers_status optimisers_get_field_info(const optimisers_state* state, int64_t leaf, int32_t stage,
+                                                           int32_t field, optimisers_field* out);
+/* The rule of a leaf with its hyperparameters now, as text that optimisers_create reads. `size` is how many bytes
+ * `text` has, the closing 0 included; `needed`, which may be NULL, becomes how many it takes. Too few: OPTIMISERS_VALUE;
+ * text = NULL with size = 0 only asks. */
+OPTIMISERS_API optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t leaf, char* text,
+                                                     size_t size, size_t* needed);
 /* Read and write state: per-element arrays, the master copy of MixedPrecision, and the scalars of a rule's clock. */
 OPTIMISERS_API optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t leaf, int32_t stage,
                                                      int32_t slot, optimisers_slot* out);

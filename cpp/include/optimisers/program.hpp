@@ -6,7 +6,7 @@
 
 #include "optimisers/registry.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Neighbouring stages that a program has fused into kernels of its own (chain.hpp). Same bits as stage by stage.
 struct FusedStages {
@@ -34,4 +34,4 @@ struct Program {
   bool has_master(DType leaf) const { return master && compute(leaf) != leaf; }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -11,7 +11,7 @@
 #include "optimisers/error.hpp"
 #include "optimisers/kernel.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // A hyperparameter's value as it comes from outside; integers come as doubles, enums by name.
 using Value = std::variant<double, Pair, bool, std::string>;
@@ -38,7 +38,7 @@ struct SlotInfo {
 };
 
 struct RuleInfo {
-  int id;  // position in AllRules; -1: a program's own rule
+  int id;  // position in the library's registry; -1: a program's own rule
   Text text;
   int size, clock_size;  // bytes; doubles
   int min_slots;         // slots it has whatever its value
@@ -67,12 +67,23 @@ struct RuleInfo {
   std::array<std::array<StageKernels, compute_count>, 2> own_kernels;
 
   const FieldInfo* field(std::string_view name) const;
+  // Whether both describe one rule: by name and layout, since a process may hold the library, and its description of a
+  // rule, more than once.
+  bool same_rule(const RuleInfo& other) const;
+  // And one arithmetic: programs' own rules may share a name and have different ones, in two files.
+  bool same_kernels(const RuleInfo& other) const { return this == &other || (id >= 0 && same_rule(other)); }
   bool gating() const { return open != nullptr; }
   bool reducing() const { return norm != nullptr; }
 };
 
 std::span<const RuleInfo> rule_registry();
 const RuleInfo* find_rule(std::string_view name);  // null: there is none
+// Throws Error(value) if this build of the library has left the rule out.
+const RuleInfo& registered_rule(std::string_view name);
+
+namespace detail {
+[[noreturn]] void throw_contraction(const char* what);
+}
 
 // A value of any rule.
 class RuleValue {
@@ -90,7 +101,7 @@ class RuleValue {
   void check() const;
 
   friend bool operator==(const RuleValue& a, const RuleValue& b) {
-    return a.info_ == b.info_ && a.info_->equal(a.bytes_.data(), b.bytes_.data());
+    return a.info_->same_rule(*b.info_) && a.info_->equal(a.bytes_.data(), b.bytes_.data());
   }
 
  private:
@@ -98,4 +109,4 @@ class RuleValue {
   alignas(8) std::array<std::byte, 64> bytes_;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

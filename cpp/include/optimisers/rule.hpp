@@ -29,7 +29,7 @@
 #include "optimisers/dtype.hpp"
 #include "optimisers/math.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Text {
   const char* name;
@@ -197,4 +197,4 @@ constexpr bool check_rule() {
   return true;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 
 #include "optimisers/array.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // ‖a‖ₚ of all elements together, any real p but 0, or ±inf; accumulated in double in a fixed order, scaled when the
 // plain sum over- or underflows. 0 without any element. Integers and booleans count as numbers.
@@ -16,4 +16,4 @@ double norm(std::span<const ArrayView> arrays, double p = 2);
 // no target that shares memory with another array of the call (its own source, element for element, is fine).
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double w, const NameOf& name_of);
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,9 @@
 #pragma once
 #include <type_traits>
 
-namespace optimisers {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI {
 
 // 1 to 1024. Starts as OPTIMISERS_NUM_THREADS, else the number of processors this process may run on. While an
 // executor is set, get_num_threads() is its number. They are started when there is work for them, with 1 MiB of stack
@@ -47,4 +49,4 @@ void parallel(int parts, F&& run, Deal deal = Deal::taken) {
       const_cast<void*>(static_cast<const void*>(&run)));
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,13 +1,17 @@
 // c_api.cpp: the C interface over State: every call checks its pointers and turns exceptions into status codes.
+#include <algorithm>
 #include <cmath>
 #include <cstring>
+#include <memory>
+#include <string_view>
+#include <utility>
 
 #include "api/failure.hpp"
 #include "api/state_data.hpp"
 #include "optimisers/optimisers.h"
 #include "optimisers/optimisers.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // The host's functions as a memory resource.
 class HostMemory : public std::pmr::memory_resource {
@@ -27,7 +31,7 @@ class HostMemory : public std::pmr::memory_resource {
   optimisers_memory memory_;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI
 
 namespace opt = optimisers;
 using opt::Error;
@@ -45,13 +49,48 @@ namespace {
 thread_local opt::Failure last;
 
 static_assert(int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
+static_assert(int(OPTIMISERS_SCOPE) == int(opt::FieldKind::scope) &&
+              int(OPTIMISERS_COUNT) == int(opt::FieldKind::count));
+constexpr bool says(std::string_view text, int major, int minor, int patch) {
+  const int numbers[] = {major, minor, patch};
+  for (const int n : numbers) {
+    int read = 0;
+    std::size_t digits = 0;
+    for (; digits < text.size() && text[digits] != '.'; ++digits) read = 10 * read + (text[digits] - '0');
+    if (digits == 0 || read != n) return false;
+    text.remove_prefix(digits < text.size() ? digits + 1 : digits);
+  }
+  return text.empty();
+}
+static_assert(says(opt::version, OPTIMISERS_VERSION_MAJOR, OPTIMISERS_VERSION_MINOR, OPTIMISERS_VERSION_PATCH));
 static_assert(int(OPTIMISERS_COMPLEX128) == int(opt::DType::complex128));
+
+// What messages of the core call a function here.
+std::string in_c(const std::string& message) {
+  constexpr std::pair<std::string_view, std::string_view> calls[] = {
+      {"setup: ", "optimisers_create: "},
+      {"update: ", "optimisers_update: "},
+      {"adjust: ", "optimisers_adjust: "},
+      {"thaw: ", "optimisers_freeze: "},
+      {"set_num_threads: ", "optimisers_set_num_threads: "},
+      {"set_executor: ", "optimisers_set_executor: "}};
+  std::string text = message;
+  for (const auto& [ours, here] : calls)
+    if (text.starts_with(ours)) text.replace(0, ours.size(), here);
+  for (const auto& [ours, here] :
+       {std::pair<std::string_view, std::string_view>{"call setup again", "create the state again"},
+        {"call setup with", "create the state with"},
+        {"give the leaf that shape at setup", "give the leaf that shape when it is created"}})
+    if (const auto at = text.find(ours); at != std::string::npos) text.replace(at, ours.size(), here);
+  return text;
+}
 
 template <class F>
 optimisers_status guarded(F&& f) noexcept {
   const opt::Result<> result = opt::attempt(f);
   if (result) return OPTIMISERS_OK;
   last = result.error();
+  if (const auto put = opt::attempt([&] { last.message = in_c(last.message); }); !put) last = put.error();
   return static_cast<optimisers_status>(int(last.kind) + 1);
 }
 
@@ -59,6 +98,16 @@ template <class T>
 T& required(T* pointer, const char* what) {
   if (pointer == nullptr) refuse(std::string(what) + " is NULL");
   return *pointer;
+}
+
+// A structure of the caller's, as large as its header knew it: what was added to it since is not written.
+template <class T>
+void give(T& to, const char* what, std::size_t first_version, T value) {
+  const std::size_t size = to.struct_size;
+  if (size < first_version)
+    refuse(std::string(what) + ": struct_size is " + std::to_string(size) + ", set it to sizeof of the structure");
+  value.struct_size = size;
+  std::memcpy(&to, &value, std::min(size, sizeof value));
 }
 
 // One interface for reading and writing: constness of a state does not reach into Leaf handles.
@@ -115,7 +164,9 @@ void create(const opt::State::Chooser& choose, const optimisers_array* leaves, s
       refuse("memory: allocate and release must not be NULL");
     host = std::make_shared<HostMemory>(*memory);
   }
-  *out = new optimisers_state{host, opt::State(choose, model, {.memory = host.get()})};
+  std::unique_ptr<optimisers_state> made(new optimisers_state{host, opt::State(choose, model, {.memory = host.get()})});
+  opt::State::Data::of(made->state).optimiser.speak(opt::Optimiser::Language::c);
+  *out = made.release();
 }
 
 opt::Optimiser& optimiser_of(const optimisers_state* handle) {
@@ -132,12 +183,13 @@ std::span<double> clock_of(const optimisers_state* handle, std::int64_t leaf, st
 }
 
 optimisers_slot slot_of(const opt::SlotView& view, std::int64_t size) {
-  return {view.name, view.data, size, static_cast<std::int32_t>(view.dtype)};
+  return {sizeof(optimisers_slot), view.name, view.data, size, static_cast<std::int32_t>(view.dtype)};
 }
 
 }  // namespace
 
 const char* optimisers_version(void) { return opt::version; }
+int32_t optimisers_abi(void) { return OPTIMISERS_ABI; }
 
 const char* optimisers_isa(void) {
   const char* level = nullptr;
@@ -183,6 +235,32 @@ void optimisers_destroy(optimisers_state* state) { delete state; }
 optimisers_status optimisers_update(optimisers_state* state, const optimisers_array* x, size_t x_count,
                                     const optimisers_array* dx, size_t dx_count) {
   return guarded([&] { state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true)); });
+}
+
+optimisers_status optimisers_update_with(optimisers_state* state, const optimisers_array* x, size_t x_count,
+                                         const optimisers_array* dx, size_t dx_count,
+                                         const optimisers_update_options* options) {
+  if (options == nullptr) return optimisers_update(state, x, x_count, dx, dx_count);
+  return guarded([&] {
+    optimisers_update_options given{};
+    if (options->struct_size < sizeof given)
+      refuse("options: struct_size is " + std::to_string(options->struct_size) + ", set it to sizeof of the structure");
+    std::memcpy(&given, options, sizeof given);
+    opt::UpdateOptions o{.scale = given.scale};
+    if (given.reduce_norm != nullptr)
+      o.reduce_norm = [&](double norm, double p, const std::string& leaf) {
+        return given.reduce_norm(given.self, norm, p, leaf.c_str());
+      };
+    state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true), o);
+  });
+}
+
+optimisers_status optimisers_adjust_stage(optimisers_state* state, int64_t leaf, int32_t stage, const char* fields) {
+  return guarded([&] {
+    const opt::Fields parsed = opt::parse_fields(&required(fields, "fields"));
+    if (stage < 0) refuse("stage: expected an index, got " + std::to_string(stage));
+    leaf_of(state, leaf).adjust(parsed, stage);
+  });
 }
 
 optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const char* field, double value) {
@@ -247,7 +325,9 @@ optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t lea
     optimisers_leaf& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
     const bool master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf)).has_value();
-    to = {l.name().c_str(), l.size(), static_cast<std::int32_t>(l.dtype()), l.frozen(), l.stages(), master};
+    give(to, "out", sizeof(optimisers_leaf),
+         {sizeof(optimisers_leaf), l.name().c_str(), l.size(), static_cast<std::int32_t>(l.dtype()), l.frozen(),
+          l.stages(), master});
   });
 }
 
@@ -256,7 +336,41 @@ optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t le
   return guarded([&] {
     optimisers_stage& to = required(out, "out");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
-    to = {rule.info().text.name, rule.slot_count(), rule.info().clock_size};
+    give(to, "out", sizeof(optimisers_stage),
+         {sizeof(optimisers_stage), rule.info().text.name, rule.slot_count(), rule.info().clock_size,
+          static_cast<std::int32_t>(rule.info().fields.size())});
+  });
+}
+
+optimisers_status optimisers_get_field_info(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t field,
+                                            optimisers_field* out) {
+  return guarded([&] {
+    optimisers_field& to = required(out, "out");
+    const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
+    const auto fields = rule.info().fields;
+    if (field < 0 || std::size_t(field) >= fields.size())
+      refuse("field: " + std::string(rule.info().text.name) + " has " + std::to_string(fields.size()) + ", got index " +
+             std::to_string(field));
+    const opt::FieldInfo& f = fields[std::size_t(field)];
+    give(to, "out", sizeof(optimisers_field),
+         {sizeof(optimisers_field), f.name, f.doc, static_cast<std::int32_t>(f.kind), f.structural});
+  });
+}
+
+optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t leaf, char* text, size_t size,
+                                      size_t* needed) {
+  return guarded([&] {
+    const opt::Leaf l = leaf_of(state, leaf);
+    opt::Program program{{}, optimiser_of(state).spec(static_cast<std::uint32_t>(leaf)).program.master};
+    for (int s = 0; s < l.stages(); ++s) program.stages.push_back(l.rule(s));
+    const std::string written = opt::to_text(program);
+    if (needed != nullptr) *needed = written.size() + 1;
+    if (text == nullptr && size == 0) return;
+    (void)required(text, "text");
+    if (size <= written.size())
+      refuse("text: the rule takes " + std::to_string(written.size() + 1) + " bytes, there are " +
+             std::to_string(size));
+    std::memcpy(text, written.c_str(), written.size() + 1);
   });
 }
 
@@ -268,7 +382,7 @@ optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t lea
     const auto slots = l.slots(stage);
     if (slot < 0 || std::size_t(slot) >= slots.size())
       refuse("slot: there are " + std::to_string(slots.size()) + ", got index " + std::to_string(slot));
-    to = slot_of(slots[std::size_t(slot)], l.size());
+    give(to, "out", sizeof(optimisers_slot), slot_of(slots[std::size_t(slot)], l.size()));
   });
 }
 
@@ -278,7 +392,7 @@ optimisers_status optimisers_get_master(const optimisers_state* state, int64_t l
     const opt::Leaf l = leaf_of(state, leaf);
     const auto master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf));
     if (!master) refuse("master: \"" + l.name() + "\" has no master copy");
-    to = slot_of(*master, l.size());
+    give(to, "out", sizeof(optimisers_slot), slot_of(*master, l.size()));
   });
 }
 

@@ -5,7 +5,7 @@
 #include "environment.hpp"
 #include "optimisers/result.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Whatever is being handled, as a Failure; never throws.
 inline Failure current_failure() noexcept {
@@ -36,4 +36,4 @@ Result<> attempt(F&& f) noexcept {
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,15 +4,15 @@
 
 #include "api/state_data.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
-const std::string& Leaf::name() const { return state_->optimiser.spec(index_).name; }
-std::span<const std::int64_t> Leaf::shape() const { return state_->optimiser.spec(index_).shape; }
-DType Leaf::dtype() const { return state_->optimiser.spec(index_).dtype; }
-bool Leaf::frozen() const { return state_->optimiser.frozen(index_); }
-std::int64_t Leaf::size() const { return state_->sizes[index_]; }
-int Leaf::stages() const { return int(state_->optimiser.spec(index_).program.stages.size()); }
-RuleValue Leaf::rule(int stage) const {
+const std::string& ConstLeaf::name() const { return state_->optimiser.spec(index_).name; }
+std::span<const std::int64_t> ConstLeaf::shape() const { return state_->optimiser.spec(index_).shape; }
+DType ConstLeaf::dtype() const { return state_->optimiser.spec(index_).dtype; }
+bool ConstLeaf::frozen() const { return state_->optimiser.frozen(index_); }
+std::int64_t ConstLeaf::size() const { return state_->sizes[index_]; }
+int ConstLeaf::stages() const { return int(state_->optimiser.spec(index_).program.stages.size()); }
+RuleValue ConstLeaf::rule(int stage) const {
   if (stage < 0 || stage >= stages())
     refuse("rule: \"" + name() + "\" has " + std::to_string(stages()) + " stages, got " + std::to_string(stage),
            name());
@@ -29,10 +29,16 @@ void Leaf::thaw() {
   state_->freeze({&index_, 1}, false);
 }
 void Leaf::adjust(double eta) { adjust(Fields{{"eta", eta}}); }
-void Leaf::adjust(const Fields& fields) { state_->adjust({&index_, 1}, fields); }
-void Leaf::adjust_rule(const AnyRule& rule) { state_->adjust({&index_, 1}, rule); }
+void Leaf::adjust(const Fields& fields, int stage) {
+  if (stage >= 0) (void)rule(stage);  // refuses
+  state_->adjust({&index_, 1}, fields, stage);
+}
+void Leaf::adjust_rule(const AnyRule& given, int stage) {
+  if (stage >= 0) (void)rule(stage);
+  state_->adjust({&index_, 1}, given, stage);
+}
 
-SlotView Leaf::find_slot(std::string_view wanted, int stage, DType dtype) const {
+SlotView ConstLeaf::find_slot(std::string_view wanted, int stage, DType dtype) const {
   Optimiser& optimiser = state_->optimiser;
   std::optional<SlotView> found;
   std::string known;
@@ -58,7 +64,7 @@ SlotView Leaf::find_slot(std::string_view wanted, int stage, DType dtype) const 
   return *found;
 }
 
-Leaf::ClockPlace Leaf::find_clock(std::string_view wanted, int stage) const {
+ConstLeaf::ClockPlace ConstLeaf::find_clock(std::string_view wanted, int stage) const {
   std::string known;
   for (int s = std::max(stage, 0); s < stages() && (stage < 0 || s == stage); ++s) {
     const auto names = rule(s).info().clock;
@@ -72,7 +78,7 @@ Leaf::ClockPlace Leaf::find_clock(std::string_view wanted, int stage) const {
          name());
 }
 
-double Leaf::clock(std::string_view wanted, int stage) const {
+double ConstLeaf::clock(std::string_view wanted, int stage) const {
   const ClockPlace at = find_clock(wanted, stage);
   return state_->optimiser.clock(index_, at.stage)[at.index];
 }
@@ -86,4 +92,4 @@ void Leaf::set_clock(std::string_view wanted, double value, int stage) const {
   state_->optimiser.set_clock(index_, at.stage, values);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

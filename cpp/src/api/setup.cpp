@@ -4,7 +4,7 @@
 #include "api/failure.hpp"
 #include "api/state_data.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 std::int64_t product(std::span<const std::int64_t> shape) {
@@ -17,9 +17,12 @@ std::int64_t product(std::span<const std::int64_t> shape) {
   return n;
 }
 
+// The span must outlive the view. Elements that do not follow one another have the span's own axes.
 ArrayView view_of(const AnySpan& a, std::span<const std::int64_t> shape) {
   return {.data = a.data(),
           .shape = shape.data(),
+          .strides = a.contiguous() ? nullptr : a.steps().data(),
+          .stride_unit = size_of(a.dtype()),
           .ndim = std::int32_t(shape.size()),
           .dtype = a.dtype(),
           .writable = a.writable(),
@@ -27,14 +30,23 @@ ArrayView view_of(const AnySpan& a, std::span<const std::int64_t> shape) {
           .device = a.device()};
 }
 
+void check_axes(const char* what, const AnySpan& a, const LeafSpec& spec) {
+  if (a.contiguous() || std::ranges::equal(a.shape(), spec.shape)) return;
+  refuse(std::string(what) + " " + quoted(spec.name) + " does not lie in one piece and has shape " +
+             shape_text(a.shape()) + ", its leaf has " + shape_text(spec.shape) +
+             "; give the leaf that shape at setup, or pass a copy",
+         spec.name);
+}
+
 // The leaf's specification; checks what the optimiser takes for granted.
 LeafSpec spec_of(const Named& leaf, const std::optional<Program>& program) {
   LeafSpec spec{leaf.name, leaf.shape, leaf.values.dtype(), program.value_or(Program{}), leaf.values.device()};
-  if (spec.shape.empty()) spec.shape = {leaf.values.size()};
+  if (spec.shape.empty()) spec.shape.assign(leaf.values.shape().begin(), leaf.values.shape().end());
   if (product(spec.shape) != leaf.values.size())
     refuse("setup: leaf \"" + leaf.name + "\" has " + std::to_string(leaf.values.size()) + " elements, shape " +
                shape_text(spec.shape) + " needs " + std::to_string(product(spec.shape)),
            leaf.name);
+  check_axes("setup: leaf", leaf.values, spec);
   if (!leaf.values.present()) refuse("setup: leaf \"" + leaf.name + "\" has no array", leaf.name);
   const auto& master = spec.program.master;
   if (master && *master != DType::float32 && *master != DType::float64)
@@ -49,6 +61,7 @@ Model::Model(std::span<const AnySpan> arrays) {
 }
 
 Model::Model(AnySpan flat, std::span<const Segment> segments) {
+  if (!flat.contiguous()) refuse("setup: a flat array must lie in one piece");
   std::int64_t offset = 0;
   for (const Segment& s : segments) {
     const std::int64_t n = product(s.shape);
@@ -83,14 +96,15 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
              specs[i].name);
 
   auto data = std::make_unique<Data>(specs, views, options.memory);
+  data->optimiser.speak(Optimiser::Language::cxx);
   data->has_rule = std::move(has_rule);
-  data->call.resize(specs.size());
   for (std::uint32_t i = 0; i < specs.size(); ++i) {
     data->by_name.push_back(i);
     if (!data->has_rule[i]) data->optimiser.set_frozen({&i, 1}, true);
     data->sizes.push_back(model.leaves[i].values.size());
     data->elements += data->sizes.back();
   }
+  data->make_call();
   const auto name = [&](std::uint32_t i) -> const std::string& { return specs[i].name; };
   auto& order = data->by_name;
   std::sort(order.begin(), order.end(), [&](auto l, auto r) { return name(l) < name(r); });
@@ -100,39 +114,79 @@ std::unique_ptr<State::Data> State::Data::make(const Chooser& choose, const Mode
   return data;
 }
 
-void State::Data::adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule) {
+void State::Data::adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule, int stage) {
   InUse in_use(busy);
   rule.check();
   std::vector<Optimiser::StageRule> rules;
   for (const auto leaf : leaves) {
     const auto& stages = optimiser.spec(leaf).program.stages;
     for (int s = 0; s < int(stages.size()); ++s)
-      if (&stages[std::size_t(s)].info() == &rule.info()) rules.push_back({leaf, s, rule});
+      if ((stage < 0 || s == stage) && stages[std::size_t(s)].info().same_rule(rule.info()))
+        rules.push_back({leaf, s, rule});
   }
   if (rules.empty()) refuse(std::string("adjust: no stage here is ") + rule.info().text.name);
   optimiser.set_rules(rules);
 }
 
-// One array a leaf, or one that holds all leaves: into the call's list.
-void State::Data::place(const Arrays& arrays, const char* what, ArrayView LeafUpdate::* where) {
+// The leaves and their shapes: what a call brings is filled in.
+void State::Data::make_call() {
+  call.resize(sizes.size());
+  for (std::uint32_t i = 0; i < sizes.size(); ++i) {
+    const LeafSpec& spec = optimiser.spec(i);
+    call[i] = {.leaf = i, .x = view_of({}, spec.shape), .dx = view_of({}, spec.shape)};
+  }
+}
+
+// One array a leaf, by place or by name, or one that holds all leaves: into the call's list.
+template <class Span>
+void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayView LeafUpdate::* where) {
+  const auto misfit = [&](std::uint32_t i, const AnySpan& a) {
+    const LeafSpec& spec = optimiser.spec(i);
+    if (a.size() != sizes[i])
+      refuse(std::string("update: ") + what + " at \"" + spec.name + "\" has " + std::to_string(a.size()) +
+                 " elements, expected " + std::to_string(sizes[i]) + " (" + shape_text(spec.shape) + ")",
+             spec.name);
+    check_axes((std::string("update: ") + what + " at").c_str(), a, spec);
+  };
+  const auto put = [&](std::uint32_t i, const AnySpan& a) {
+    const bool contiguous = a.contiguous();
+    if (a.present() && (a.size() != sizes[i] || !contiguous)) [[unlikely]]
+      misfit(i, a);
+    ArrayView& view = call[i].*where;
+    view.data = a.data();
+    view.strides = contiguous ? nullptr : a.steps().data();
+    view.stride_unit = size_of(a.dtype());
+    view.dtype = a.dtype();
+    view.writable = a.writable();
+    view.present = a.present();
+    view.device = a.device();
+  };
+  if (!arrays.named().empty()) {
+    for (LeafUpdate& u : call) (u.*where).present = false;
+    for (const auto& [name, a] : arrays.named()) {
+      const std::uint32_t i = find(name);
+      if ((call[i].*where).present)
+        refuse(std::string("update: two ") + what + "s are called " + quoted(optimiser.spec(i).name),
+               optimiser.spec(i).name);
+      put(i, a);
+    }
+    for (std::uint32_t i = 0; i < sizes.size(); ++i)
+      if (!(call[i].*where).present) put(i, {});
+    return;
+  }
   const auto list = arrays.list();
   const bool flat = list.size() == 1 && sizes.size() != 1;
   if (flat ? !list[0].present() || list[0].size() != elements : list.size() != sizes.size())
     refuse(std::string("update: ") + what + "s come as " + std::to_string(list.size()) + " arrays" +
            (flat ? " of " + std::to_string(list[0].size()) + " elements" : "") + "; expected one for each of the " +
            std::to_string(sizes.size()) + " leaves, or one of all " + std::to_string(elements) + " elements");
-  std::int64_t offset = 0;
-  for (std::uint32_t i = 0; i < sizes.size(); ++i) {
-    const LeafSpec& spec = optimiser.spec(i);
-    const AnySpan a = flat ? list[0].subspan(offset, sizes[i]) : list[i];
-    if (a.present() && a.size() != sizes[i])
-      refuse(std::string("update: ") + what + " at \"" + spec.name + "\" has " + std::to_string(a.size()) +
-                 " elements, expected " + std::to_string(sizes[i]) + " (" + shape_text(spec.shape) + ")",
-             spec.name);
-    call[i].leaf = i;
-    call[i].*where = view_of(a, spec.shape);
-    offset += sizes[i];
+  if (!flat) {
+    for (std::uint32_t i = 0; i < sizes.size(); ++i) put(i, list[i]);
+    return;
   }
+  if (!list[0].contiguous()) refuse(std::string("update: the flat array of ") + what + "s must lie in one piece");
+  std::int64_t offset = 0;
+  for (std::uint32_t i = 0; i < sizes.size(); offset += sizes[i++]) put(i, list[0].subspan(offset, sizes[i]));
 }
 
 State::State(const Program& program, const Model& model, const SetupOptions& options)
@@ -142,14 +196,13 @@ State::State(const Chooser& choose, const Model& model, const SetupOptions& opti
 State::State(const State& other) {
   InUse in_use(other.data_->busy);
   data_ = std::make_unique<Data>(*other.data_);
-  data_->call.resize(data_->sizes.size());
 }
 State::State(State&&) noexcept = default;
 State& State::operator=(const State& other) { return *this = State(other); }
 State& State::operator=(State&&) noexcept = default;
 State::~State() = default;
 
-void State::Data::place_parameters(const Arrays& x) {
+void State::Data::place_parameters(const MutableArrays& x) {
   place(x, "parameter", &LeafUpdate::x);
   for (const LeafUpdate& u : call) {
     if (u.x.present) continue;
@@ -158,17 +211,23 @@ void State::Data::place_parameters(const Arrays& x) {
   }
 }
 
-bool State::update(const Arrays& x, const Arrays& dx, const UpdateOptions& options) {
-  InUse in_use(data_->busy);
-  data_->place_parameters(x);
-  data_->place(dx, "gradient", &LeafUpdate::dx);
-  return data_->optimiser.update(data_->call, std::span<const FurtherGradient>(), options.non_finite);
+bool State::Data::update(const MutableArrays& x, const Arrays& dx, const UpdateOptions* options) {
+  InUse in_use(busy);
+  place_parameters(x);
+  place(dx, "gradient", &LeafUpdate::dx);
+  if (options == nullptr) return optimiser.update(call);
+  return optimiser.update(call, options->scale, options->reduce_norm, options->non_finite);
 }
 
-void State::flush(const Arrays& x) {
+bool State::update(const MutableArrays& x, const Arrays& dx) { return data_->update(x, dx, nullptr); }
+bool State::update(const MutableArrays& x, const Arrays& dx, const UpdateOptions& options) {
+  return data_->update(x, dx, &options);
+}
+
+void State::flush(const MutableArrays& x) {
   InUse in_use(data_->busy);
   data_->place_parameters(x);
-  for (LeafUpdate& u : data_->call) u.dx = {};
+  for (LeafUpdate& u : data_->call) u.dx.present = false;
   data_->optimiser.flush(data_->call);
 }
 
@@ -186,13 +245,17 @@ void State::wait() {
   data_->optimiser.wait();
 }
 
-Result<> State::try_update(const Arrays& x, const Arrays& dx) noexcept {
+Result<> State::try_update(const MutableArrays& x, const Arrays& dx) noexcept {
   return attempt([&] { update(x, dx); });
 }
+Result<> State::try_update(const MutableArrays& x, const Arrays& dx, const UpdateOptions& options) noexcept {
+  return attempt([&] { update(x, dx, options); });
+}
 
-Result<State> detail::try_setup(const Program& program, const Model& model, const SetupOptions& options) noexcept {
+Result<State> detail::try_setup(Program (*make)(const void*), const void* rule, const Model& model,
+                                const SetupOptions& options) noexcept {
   std::optional<State> state;
-  if (const Result<> done = attempt([&] { state.emplace(program, model, options); }); !done) return done.error();
+  if (const Result<> done = attempt([&] { state.emplace(make(rule), model, options); }); !done) return done.error();
   return std::move(*state);  // NOLINT(bugprone-unchecked-optional-access): the attempt succeeded
 }
 
@@ -200,8 +263,8 @@ Result<> State::try_adjust(const Fields& fields) noexcept {
   return attempt([&] { adjust(fields); });
 }
 
-std::size_t State::size() const { return data_->sizes.size(); }
-std::int64_t State::elements() const { return data_->elements; }
+std::size_t State::size() const noexcept { return data_->sizes.size(); }
+std::int64_t State::elements() const noexcept { return data_->elements; }
 
 Leaf State::leaf(std::size_t index) {
   if (index >= size())
@@ -209,16 +272,20 @@ Leaf State::leaf(std::size_t index) {
   return {*data_, static_cast<std::uint32_t>(index)};
 }
 
-Leaf State::operator[](std::string_view name) {
-  const auto name_of_leaf = [this](std::uint32_t i) -> const std::string& { return data_->optimiser.spec(i).name; };
-  const auto& order = data_->by_name;
+std::uint32_t State::Data::find(std::string_view name) const {
+  const auto name_of_leaf = [this](std::uint32_t i) -> const std::string& { return optimiser.spec(i).name; };
+  const auto& order = by_name;
   const auto found = std::lower_bound(order.begin(), order.end(), name,
                                       [&](std::uint32_t i, std::string_view n) { return name_of_leaf(i) < n; });
-  if (found != order.end() && name_of_leaf(*found) == name) return {*data_, *found};
+  if (found != order.end() && name_of_leaf(*found) == name) return *found;
   std::string names;
-  for (std::uint32_t i = 0; i < size() && i < 20; ++i) names += (i ? ", " : "") + data_->optimiser.spec(i).name;
-  refuse("no leaf is called \"" + std::string(name) + "\"; leaves are " + names + (size() > 20 ? ", ..." : ""));
+  for (std::uint32_t i = 0; i < sizes.size() && i < 20; ++i) names += (i ? ", " : "") + optimiser.spec(i).name;
+  refuse("no leaf is called \"" + std::string(name) + "\"; leaves are " + names + (sizes.size() > 20 ? ", ..." : ""));
 }
+
+Leaf State::operator[](std::string_view name) { return {*data_, data_->find(name)}; }
+ConstLeaf State::operator[](std::string_view name) const { return {*data_, data_->find(name)}; }
+ConstLeaf State::leaf(std::size_t index) const { return const_cast<State&>(*this).leaf(index); }
 
 std::vector<Leaf> State::leaves(std::string_view part) {
   std::vector<Leaf> found;
@@ -231,10 +298,15 @@ std::vector<Leaf> State::leaves(std::string_view part) {
   return found;
 }
 
+std::vector<ConstLeaf> State::leaves(std::string_view part) const {
+  const std::vector<Leaf> found = const_cast<State&>(*this).leaves(part);
+  return {found.begin(), found.end()};
+}
+
 void State::adjust(double eta) { adjust(Fields{{"eta", eta}}); }
 void State::adjust(const Fields& fields) { data_->adjust(data_->all(), fields); }
 void State::adjust_rule(const AnyRule& rule) { data_->adjust(data_->all(), rule); }
 void State::freeze() { data_->freeze(data_->all(), true); }
 void State::thaw() { data_->freeze(data_->all(), false); }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

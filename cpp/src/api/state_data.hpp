@@ -5,7 +5,7 @@
 #include "optimisers/setup.hpp"
 #include "refuse.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Holds the state for the length of a call.
 class InUse {
@@ -34,7 +34,10 @@ struct State::Data {
   Data(std::vector<LeafSpec> specs, std::span<const ArrayView> x, std::pmr::memory_resource* memory)
       : optimiser(std::move(specs), x, memory) {}
   Data(const Data& o)
-      : optimiser(o.optimiser), has_rule(o.has_rule), by_name(o.by_name), sizes(o.sizes), elements(o.elements) {}
+      : optimiser(o.optimiser), has_rule(o.has_rule), by_name(o.by_name), sizes(o.sizes), elements(o.elements) {
+    make_call();
+  }
+  void make_call();
 
   static Data& of(State& state) { return *state.data_; }
   static std::unique_ptr<Data> make(const Chooser& choose, const Model& model, const SetupOptions& options);
@@ -48,13 +51,17 @@ struct State::Data {
     for (const auto leaf : leaves)
       if (has_rule[leaf]) optimiser.set_frozen({&leaf, 1}, frozen);
   }
-  void adjust(std::span<const Optimiser::Leaf> leaves, const Fields& fields) {
+  // stage -1: all of a leaf's.
+  void adjust(std::span<const Optimiser::Leaf> leaves, const Fields& fields, int stage = -1) {
     InUse in_use(busy);
-    optimiser.adjust(leaves, fields);
+    optimiser.adjust(leaves, fields, stage);
   }
-  void adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule);
-  void place(const Arrays& arrays, const char* what, ArrayView LeafUpdate::* where);
-  void place_parameters(const Arrays& x);
+  void adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule, int stage = -1);
+  std::uint32_t find(std::string_view name) const;  // throws naming the leaves there are
+  template <class Span>
+  void place(const ArrayList<Span>& arrays, const char* what, ArrayView LeafUpdate::* where);
+  void place_parameters(const MutableArrays& x);
+  bool update(const MutableArrays& x, const Arrays& dx, const UpdateOptions* options);
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

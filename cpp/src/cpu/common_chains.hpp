@@ -3,20 +3,31 @@
 #include "optimisers/kernel.hpp"
 #include "optimisers/rules/all.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 template <class... R>
 struct ChainOf {
   static constexpr int length = sizeof...(R);
 };
 
+// The chains whose rules this build of the library has.
+template <class R, class... All>
+constexpr bool is_built(std::tuple<All...>*) {
+  return (std::is_same_v<R, All> || ...);
+}
+template <class... R>
+std::conditional_t<(is_built<R>(static_cast<AllRules*>(nullptr)) && ...), std::tuple<ChainOf<R...>>, std::tuple<>>
+    if_built(ChainOf<R...>);
+template <class... C>
+using Chosen = decltype(std::tuple_cat(if_built(C{})...));
+
 // A program runs in as few passes as these allow. Those that only prepare dx are short of arithmetic: two of them cost
 // what one does. Complex leaves run stage by stage.
 using CommonChains =
-    std::tuple<ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
-               ChainOf<ClipGrad, WeightDecay, Adam>, ChainOf<ClipGrad, Adam>, ChainOf<ClipGrad, WeightDecay>,
-               ChainOf<ClipGrad, SignDecay>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>,
-               ChainOf<WeightDecay, Nesterov>, ChainOf<WeightDecay, Lion>, ChainOf<RMSProp, Momentum>>;
+    Chosen<ChainOf<ClipNorm, AdamW>, ChainOf<ClipNorm, Adam>, ChainOf<ClipNorm, Momentum>,
+           ChainOf<ClipGrad, WeightDecay, Adam>, ChainOf<ClipGrad, Adam>, ChainOf<ClipGrad, WeightDecay>,
+           ChainOf<ClipGrad, SignDecay>, ChainOf<WeightDecay, Adam>, ChainOf<WeightDecay, Momentum>,
+           ChainOf<WeightDecay, Nesterov>, ChainOf<WeightDecay, Lion>, ChainOf<RMSProp, Momentum>>;
 inline constexpr int common_chain_count = int(std::tuple_size_v<CommonChains>);
 
 // What also runs directly on bfloat16 parameters and gradients, where it is all of the program: others convert them
@@ -29,4 +40,4 @@ using ChainsOnBHalf = std::tuple<ChainOf<Descent>, ChainOf<Momentum>, ChainOf<Ne
 
 inline constexpr int real_compute_count = 2;  // float32, float64
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -6,7 +6,7 @@
 
 #include "optimisers/dtype.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 template <class T>
 inline constexpr bool is_narrow = std::is_same_v<T, Half> || std::is_same_v<T, BHalf>;
@@ -85,4 +85,4 @@ OPT_FN std::uint16_t bits_of(BHalf a) { return a.bits; }
 OPT_FN std::uint32_t bits_of(float a) { return std::bit_cast<std::uint32_t>(a); }
 OPT_FN std::uint64_t bits_of(double a) { return std::bit_cast<std::uint64_t>(a); }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -4,7 +4,7 @@
 
 #include "optimisers/dtype.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 // Compute types.
 template <class F>
@@ -61,4 +61,4 @@ OPT_FN void with_dtype(DType d, F&& f) {
   }
 }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

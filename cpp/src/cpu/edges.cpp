@@ -8,7 +8,7 @@
 #include "cpu/kernels.hpp"
 #include "memory/overlap.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 namespace {
 
 template <class To, class From>
@@ -77,4 +77,4 @@ void load(const ArrayView& array, std::int64_t begin, std::int64_t n, DType comp
   load(array, is_contiguous(array), begin, n, compute, to);
 }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/array.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 // Position of a real dtype in the kernel table; complex arrays go as twice as many reals.
 inline int real_index(DType d) { return static_cast<int>(real_dtype(d)); }
@@ -14,4 +14,4 @@ void load(const ArrayView& a, std::int64_t begin, std::int64_t n, DType compute,
 void store(const ArrayView& a, bool contiguous, std::int64_t begin, std::int64_t n, DType compute,
            const std::byte* from);
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -13,7 +13,7 @@
 #include "optimisers/threads.hpp"
 #include "plan/portions.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 namespace {
 
 constexpr std::int64_t block = 512;               // elements a chain carries through its stages at a time
@@ -123,7 +123,7 @@ class Range {
     const auto is_bhalf = [](const ArrayView& a, bool contiguous) {
       return contiguous && a.dtype == DType::bfloat16 && is_aligned(a);
     };
-    if (group_.passes.size() != 1 || !subtracts_ || job_.arrays->more >= 0) return begin;
+    if (group_.passes.size() != 1 || !subtracts_ || job_.arrays->more >= 0 || job_.scale != 1) return begin;
     const ArrayView &x = job_.arrays->x, &dx = job_.arrays->dx;
     if (!is_bhalf(x, job_.flags.x_contiguous) || !is_bhalf(dx, job_.flags.dx_contiguous)) return begin;
     const Pass& pass = group_.passes.front();
@@ -174,15 +174,18 @@ class Range {
     return buffers_.dx;
   }
 
-  // An empty chain is Descent(1): the subtraction lives in a kernel like any other.
-  void subtract(std::byte* x, const std::byte* dx, std::int64_t n) {
+  // Descent's kernels, of a rate: an empty chain is Descent(1), and what scales a gradient comes before all stages.
+  template <class F>
+  void descent(double eta, F&& run) {
     constexpr int descent = 0;
     static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
-    const Descent::Step<float> one{1};
-    const Descent::Step<double> one_double{1};
-    const std::byte* step =
-        group_.real == 0 ? reinterpret_cast<const std::byte*>(&one) : reinterpret_cast<const std::byte*>(&one_double);
-    kernels().stage[descent][0][compute_index(group_.compute)].last(step, x, dx, nullptr, nullptr, n);
+    const Descent::Step<float> single{float(eta)};
+    const Descent::Step<double> twice{eta};
+    run(kernels().stage[descent][0][compute_index(group_.compute)],
+        group_.real == 0 ? reinterpret_cast<const std::byte*>(&single) : reinterpret_cast<const std::byte*>(&twice));
+  }
+  void subtract(std::byte* x, const std::byte* dx, std::int64_t n) {
+    descent(1, [&](const StageKernels& k, const std::byte* step) { k.last(step, x, dx, nullptr, nullptr, n); });
   }
 
   const std::byte* gradient(std::int64_t b, std::int64_t n) {
@@ -198,6 +201,10 @@ class Range {
       load(more, is_contiguous(more), b, n, group_.compute, buffers_.more);
       kernels().add[group_.real](buffers_.dx, buffers_.more, n * reals(group_.compute));
     }
+    if (job_.scale != 1)
+      descent(job_.scale, [&](const StageKernels& k, const std::byte* step) {
+        k.middle(step, buffers_.dx, buffers_.dx, buffers_.dx, nullptr, n);
+      });
     return buffers_.dx;
   }
 
@@ -247,7 +254,8 @@ class Range {
 // ---- all leaves
 
 std::int64_t threads_for(std::int64_t work) {
-  return std::clamp<std::int64_t>(work / worth_a_thread, 1, get_num_threads());
+  const std::int64_t wanted = work / worth_a_thread;
+  return wanted < 2 ? 1 : std::min<std::int64_t>(wanted, get_num_threads());
 }
 
 // Splits items of the given sizes into parts of about equal work, inside an item at multiples of `grain`, and
@@ -383,4 +391,4 @@ void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f) 
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers&) { f(i, begin, end); });
 }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

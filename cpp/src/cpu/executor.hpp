@@ -8,7 +8,7 @@
 #include "optimisers/optimiser.hpp"
 #include "plan/group.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 // How the arrays of one leaf lie in memory. Direct: contiguous, aligned, of the compute type.
 struct ArrayFlags {
@@ -26,6 +26,7 @@ struct Job {
   std::byte* out = nullptr;  // write dx here, in the leaf's dtype, and leave x alone
   Course course = {};
   ArrayFlags flags = {};
+  double scale = 1;  // of the gradient, which is not direct then
 };
 
 // All stages of all jobs, with writes.
@@ -55,4 +56,4 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
 using OnRange = std::function<void(std::size_t leaf, std::int64_t begin, std::int64_t end)>;
 void on_sweeping_threads(std::span<const std::int64_t> sizes, const OnRange& f);
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -9,10 +9,18 @@
 #include "optimisers/error.hpp"
 #include "optimisers/made_once.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace cpu {
 #ifdef OPTIMISERS_X86_LEVELS
-extern const KernelTable kernels_v2, kernels_v3, kernels_v4;
+#ifdef OPTIMISERS_HAS_v2
+extern const KernelTable kernels_v2;
+#endif
+#ifdef OPTIMISERS_HAS_v3
+extern const KernelTable kernels_v3;
+#endif
+#ifdef OPTIMISERS_HAS_v4
+extern const KernelTable kernels_v4;
+#endif
 #else
 extern const KernelTable kernels_baseline;
 #endif
@@ -28,12 +36,22 @@ struct Level {
 std::vector<Level> levels() {
 #ifdef OPTIMISERS_X86_LEVELS
   __builtin_cpu_init();
-  const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && __builtin_cpu_supports("bmi") &&
-                  __builtin_cpu_supports("bmi2");
-  const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-                  __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
-                  __builtin_cpu_supports("avx512vl");
-  return {{&cpu::kernels_v2, true}, {&cpu::kernels_v3, v3}, {&cpu::kernels_v4, v4}};
+  [[maybe_unused]] const bool v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
+                                   __builtin_cpu_supports("bmi") && __builtin_cpu_supports("bmi2");
+  [[maybe_unused]] const bool v4 = v3 && __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
+                                   __builtin_cpu_supports("avx512cd") && __builtin_cpu_supports("avx512dq") &&
+                                   __builtin_cpu_supports("avx512vl");
+  std::vector<Level> built;
+#ifdef OPTIMISERS_HAS_v2
+  built.push_back({&cpu::kernels_v2, true});
+#endif
+#ifdef OPTIMISERS_HAS_v3
+  built.push_back({&cpu::kernels_v3, v3});
+#endif
+#ifdef OPTIMISERS_HAS_v4
+  built.push_back({&cpu::kernels_v4, v4});
+#endif
+  return built;
 #else
   return {{&cpu::kernels_baseline, true}};
 #endif
@@ -60,7 +78,7 @@ std::uintptr_t chosen_fetch_distance() {
 
 struct Choice {
   IsaChoice described;
-  const cpu::KernelTable* table;
+  const cpu::KernelTable* table = nullptr;
 
   Choice() {
     if (const std::uintptr_t distance = chosen_fetch_distance(); distance != fetch_distance) fetch_distance = distance;
@@ -78,6 +96,9 @@ struct Choice {
       table = level.table;
       if (wanted == level.table->level) break;
     }
+    if (table == nullptr)
+      throw Error(ErrorKind::value, "this build of the library has kernels for " + known +
+                                        " only, which this machine lacks; OPTIMISERS_LEVELS chooses others");
     described.chosen = table->level;
     if (!wanted.empty() && wanted != described.chosen)
       described.note = "OPTIMISERS_ISA asks for " + wanted + ", which this machine lacks";
@@ -102,4 +123,4 @@ std::vector<const cpu::KernelTable*> cpu::runnable_kernels() {
   return tables;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

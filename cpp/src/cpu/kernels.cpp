@@ -7,7 +7,7 @@
 
 #include "cpu/convert.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 namespace {
 
 // The master copy of x, or x where that was edited: where it is not the rounded master.
@@ -325,4 +325,4 @@ constexpr KernelTable make_table() {
 extern const KernelTable OPTIMISERS_JOIN(kernels_, OPTIMISERS_LEVEL);
 constinit const KernelTable OPTIMISERS_JOIN(kernels_, OPTIMISERS_LEVEL) = make_table();
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

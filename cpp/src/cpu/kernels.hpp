@@ -7,7 +7,7 @@
 #include "optimisers/kernel.hpp"
 #include "plan/norm_terms.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 // Adds n elements to the lanes of a row (norm_terms.hpp). Calls continue one another's lanes, each call but the last
 // with a multiple of the number of lanes.
@@ -21,7 +21,7 @@ inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; c
 struct KernelTable {
   const char* level;
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
-  StageKernels chain[common_chain_count][real_compute_count];
+  StageKernels chain[common_chain_count > 0 ? common_chain_count : 1][real_compute_count];
   MeasureFn measure[compute_count][norms::measure_count];
   ConvertFn widen[real_dtypes][2];   // from a real dtype to float32, float64
   ConvertFn narrow[2][real_dtypes];  // from float32, float64, rounding to nearest even
@@ -34,4 +34,4 @@ struct KernelTable {
 const KernelTable& kernels();                        // of the chosen level (isa.cpp)
 std::vector<const KernelTable*> runnable_kernels();  // of all levels this machine has, lowest first
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -1,7 +1,7 @@
 // norms.cpp: runs the measurements that a p-norm takes (norm_terms.hpp says which and in what order they add up).
 #include "cpu/norms.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 namespace {
 
 // Measures again with the largest element (the smallest, for p < 0) at about 1. An infinity or NaN stays as it is.
@@ -10,7 +10,7 @@ norms::Sum rescued(Measurement m, std::span<const FurtherGradient> further) {
   Measurement extreme = m;
   extreme.measure = m.args.p < 0 ? norms::Measure::min_abs : norms::Measure::max_abs;
   measure({&extreme, 1}, further);
-  const double scale = norms::rescue_scale(extreme.result);
+  const double scale = norms::rescue_scale(m.measure, extreme.result);
   if (scale == 1) return {plain, 1};
   m.args.inverse_scale = scale;
   measure({&m, 1}, further);
@@ -39,4 +39,4 @@ double combined_norm(double p, std::span<const norms::Sum> parts, std::span<cons
       [&](std::int64_t i) { return places[std::size_t(i)] % norms::sum_lanes; }, lanes);
 }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -5,7 +5,7 @@
 
 #include "cpu/executor.hpp"
 
-namespace optimisers::cpu {
+namespace optimisers::inline OPT_ABI::cpu {
 
 Measurement measurement(const Job* job, int stage, double p);
 // Runs the measurements, and again with scaled elements those whose sum left the safe range.
@@ -17,4 +17,4 @@ inline double norm_of(double p, const norms::Sum& part) {
   return part.empty ? 0 : norms::norm_of(p, part.total, part.scale);
 }
 
-}  // namespace optimisers::cpu
+}  // namespace optimisers::inline OPT_ABI::cpu

@@ -11,7 +11,7 @@
 #include "optimisers/threads.hpp"
 #include "plan/portions.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // Elements [i * step] for i = 0 .. n-1, steps in bytes, of any alignment.
@@ -137,4 +137,4 @@ void unpack_parts(const std::byte* flat, DType dtype, std::span<const FlatPart> 
   });
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

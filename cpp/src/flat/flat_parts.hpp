@@ -6,7 +6,7 @@
 
 #include "optimisers/array.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // An array on the host and its place. A list of them covers the flat array in order, without gaps.
 struct FlatPart {
@@ -20,4 +20,4 @@ struct FlatPart {
 void pack_parts(std::span<const FlatPart> parts, std::byte* flat, DType dtype);
 void unpack_parts(const std::byte* flat, DType dtype, std::span<const FlatPart> parts);
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -6,20 +6,24 @@
 
 #include "flat/flat_parts.hpp"
 #include "optimisers/array.hpp"
+#include "optimisers/sweeps.hpp"
 #include "refuse.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
-// `size` is what the view borrows as its shape.
-ArrayView view_of(const AnySpan& a, const std::int64_t& size) {
-  return {.data = a.data(), .shape = &size, .ndim = 1, .dtype = a.dtype(), .present = a.present()};
+// The view borrows the span's axes.
+ArrayView view_of(const AnySpan& a) {
+  return {.data = a.data(),
+          .shape = a.shape().data(),
+          .strides = a.steps().data(),
+          .stride_unit = size_of(a.dtype()),
+          .ndim = std::int32_t(a.shape().size()),
+          .dtype = a.dtype(),
+          .present = a.present()};
 }
 
-Extent extent_of(const AnySpan& a) {
-  const std::int64_t size = a.size();
-  return extent_of(view_of(a, size));
-}
+Extent extent_of(const AnySpan& a) { return extent_of(view_of(a)); }
 
 void check(const AnySpan& from, const AnySpan& to, const char* call) {
   if (!to.writable()) refuse(std::string(call) + ": the array written to is const");
@@ -37,7 +41,7 @@ void check_length(const char* call, std::int64_t arrays, std::int64_t flat) {
 }
 
 // Threads write them side by side.
-void check_apart(const Arrays& arrays) {
+void check_apart(const MutableArrays& arrays) {
   std::vector<Extent> written;
   for (const AnySpan& a : arrays.list())
     if (a.size() > 0) written.push_back(extent_of(a));
@@ -46,19 +50,20 @@ void check_apart(const Arrays& arrays) {
     if (written[i].lo < written[i - 1].hi) refuse("unpack: two of the arrays share memory");
 }
 
-// Each array's place in the flat one; `sizes` must live as long.
-std::vector<FlatPart> parts_of(const Arrays& arrays, const std::vector<std::int64_t>& sizes) {
+// Each array's place in the flat one.
+template <class Span>
+std::vector<FlatPart> parts_of(const ArrayList<Span>& arrays, const std::vector<std::int64_t>& sizes) {
   const auto list = arrays.list();
   std::vector<FlatPart> parts(list.size());
   std::int64_t begin = 0;
   for (std::size_t i = 0; i < list.size(); begin += sizes[i++])
-    parts[i] = {.array = view_of(list[i], sizes[i]), .begin = begin, .size = sizes[i]};
+    parts[i] = {.array = view_of(list[i]), .begin = begin, .size = sizes[i]};
   return parts;
 }
 
 }  // namespace
 
-void pack(const Arrays& arrays, AnySpan flat, std::span<const AnySpan> like) {
+void pack(const Arrays& arrays, MutableSpan flat, std::span<const AnySpan> like) {
   const auto list = arrays.list();
   std::vector<std::int64_t> sizes;
   std::int64_t total = 0;
@@ -71,11 +76,12 @@ void pack(const Arrays& arrays, AnySpan flat, std::span<const AnySpan> like) {
       refuse("pack: array " + std::to_string(i) + " is complex, the flat array is real");
     check(list[i], flat, "pack");
   }
+  if (!flat.contiguous()) refuse("pack: the flat array must lie in one piece");
   check_length("pack", total, flat.size());
   pack_parts(parts_of(arrays, sizes), flat.data(), flat.dtype());
 }
 
-void unpack(AnySpan flat, const Arrays& arrays) {
+void unpack(AnySpan flat, const MutableArrays& arrays) {
   std::vector<std::int64_t> sizes;
   std::int64_t total = 0;
   for (const AnySpan& a : arrays.list()) {
@@ -83,9 +89,19 @@ void unpack(AnySpan flat, const Arrays& arrays) {
     total += a.size();
     if (a.present()) check(flat, a, "unpack");
   }
+  if (!flat.contiguous()) refuse("unpack: the flat array must lie in one piece");
   check_length("unpack", total, flat.size());
   check_apart(arrays);
   unpack_parts(flat.data(), flat.dtype(), parts_of(arrays, sizes));
 }
 
-}  // namespace optimisers
+double norm(const Arrays& arrays, double p) {
+  std::vector<ArrayView> views;
+  for (const AnySpan& a : arrays.list()) {
+    if (a.device() != on_host) refuse("norm: arrays on a GPU are measured by cuda::norm");
+    if (a.present()) views.push_back(view_of(a));
+  }
+  return norm(views, p);
+}
+
+}  // namespace optimisers::inline OPT_ABI

@@ -15,7 +15,7 @@
 #include "optimisers/error.hpp"
 #include "refuse.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // The arrays of each device, in their order.
@@ -105,4 +105,4 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -10,7 +10,7 @@
 #define OPTIMISERS_MMAP
 #endif
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 constexpr std::size_t alignment = 64;
 constexpr std::size_t huge_page = std::size_t(2) << 20;
@@ -70,4 +70,4 @@ Arena::~Arena() {
   std::free(block_);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

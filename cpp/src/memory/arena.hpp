@@ -5,7 +5,9 @@
 #include <memory_resource>
 #include <utility>
 
-namespace optimisers {
+#include "optimisers/config.hpp"
+
+namespace optimisers::inline OPT_ABI {
 
 class Arena {
  public:
@@ -43,4 +45,4 @@ class Arena {
   Release release_ = nullptr;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -8,7 +8,7 @@
 #include "memory/overlap.hpp"
 #include "optimisers/error.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 Extent extent_of(const ArrayView& a) {
   auto lo = reinterpret_cast<std::uintptr_t>(a.data), hi = lo;
@@ -239,4 +239,4 @@ std::vector<Alias> find_aliases(std::span<const ArrayView> arrays, const NameOf&
   return result;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 
 #include "optimisers/array.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 bool share_memory(const ArrayView& a, const ArrayView& b);  // some byte belongs to elements of both
 bool same_view(const ArrayView& a, const ArrayView& b);     // the same elements at the same indices
@@ -61,4 +61,4 @@ void for_each_run(const ArrayView& a, std::int64_t begin, std::int64_t n, F&& f)
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -5,7 +5,7 @@
 
 #include "memory/overlap.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // The period that most arrays of a cluster step by. Which one it is decides how many arrays must be compared, not
@@ -39,7 +39,8 @@ PlacedArrays::PlacedArrays(std::vector<ArrayView> arrays) : arrays_(std::move(ar
       extent.hi = std::max(extent.hi, places_[end].extent.hi);
       members.push_back(&arrays_[places_[end].position]);
     }
-    const Cluster& cluster = clusters_.emplace_back(extent, common_period(members));
+    clusters_.push_back({extent, common_period(members)});  // clang before 16 makes no aggregate in place
+    const Cluster& cluster = clusters_.back();
     for (std::size_t i = begin; i < end; ++i) places_[i].folded = fold_into(cluster, arrays_[places_[i].position]);
   }
   std::sort(places_.begin(), places_.end(), [](auto& l, auto& r) { return l.folded.lo < r.folded.lo; });
@@ -81,4 +82,4 @@ std::size_t PlacedArrays::first_shared(const ArrayView& a, std::size_t own) cons
   return first;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/array.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Those whose extents overlap hang together as a cluster. Columns of one matrix are one: all of them folded to one row
 // can be sorted, while the extent of each meets all others. The views' shapes and strides must outlive this.
@@ -33,4 +33,4 @@ class PlacedArrays {
   std::vector<Place> places_;      // by where they begin, folded
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

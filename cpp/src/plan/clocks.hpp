@@ -4,7 +4,7 @@
 
 #include "optimisers/config.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // The stages of a leaf that run in a call.
 struct Course {
@@ -42,4 +42,4 @@ OPT_FN bool advance(Stages&& stages, int count, bool has_gradient, Course& cours
   return true;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

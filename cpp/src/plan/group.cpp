@@ -3,7 +3,7 @@
 
 #include <algorithm>
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 StageKernels kernels_of(const RuleInfo& info, int slot_count, DType compute) {
@@ -21,7 +21,7 @@ bool begins_with(const std::vector<Stage>& stages, std::size_t at, const FusedSt
   return at + own.of.size() <= stages.size() &&
          std::equal(own.of.begin(), own.of.end(), stages.begin() + std::ptrdiff_t(at),
                     [](const FusedStages::Of& of, const Stage& stage) {
-                      return of.info == stage.info && of.slots == stage.slot_count;
+                      return of.info->same_kernels(*stage.info) && of.slots == stage.slot_count;
                     });
 }
 
@@ -32,7 +32,7 @@ void each_pass_at(const std::vector<Stage>& stages, int s, std::size_t compute, 
   offer(pass_over(stages, s, s + 1, stages[std::size_t(s)].kernels));
   if (compute < std::size_t(cpu::real_compute_count)) {
     std::size_t chain = 0;
-    const auto common = [&]<class Chain>(Chain* c) {
+    [[maybe_unused]] const auto common = [&]<class Chain>(Chain* c) {
       if (begins_with(stages, std::size_t(s), c))
         offer(pass_over(stages, s, s + Chain::length, cpu::kernels().chain[chain][compute]));
       ++chain;
@@ -97,9 +97,10 @@ bool Group::holds(const Program& program, DType dtype, int on_device) const {
       program.has_master(dtype) != master || program.stages.size() != stages.size())
     return false;
   for (std::size_t i = 0; i < stages.size(); ++i)
-    if (&program.stages[i].info() != stages[i].info || program.stages[i].slot_count() != stages[i].slot_count)
+    if (!program.stages[i].info().same_kernels(*stages[i].info) ||
+        program.stages[i].slot_count() != stages[i].slot_count)
       return false;
   return true;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -9,7 +9,7 @@
 #include "optimisers/program.hpp"
 #include "plan/clocks.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // A stage as the group runs it: where its rule and clock lie in a row, its scalars among a step's, its slots.
 struct Stage {
@@ -36,7 +36,7 @@ bool are(const std::vector<Stage>& stages, std::size_t at) {
   if (at + sizeof...(U) > stages.size()) return false;
   const auto is = [&](const RuleInfo* info, int slots) {
     const Stage& stage = stages[at++];
-    return stage.info == info && stage.slot_count == slots;
+    return info != nullptr && stage.info->same_kernels(*info) && stage.slot_count == slots;
   };
   return (is(find_rule(U::Rule::text.name), U::slots) && ...);
 }
@@ -114,4 +114,4 @@ struct RowStages {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

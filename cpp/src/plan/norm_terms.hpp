@@ -11,7 +11,7 @@
 
 #include "optimisers/math.hpp"
 
-namespace optimisers::norms {
+namespace optimisers::inline OPT_ABI::norms {
 
 inline constexpr int lanes = 16, rows = 16;
 inline constexpr std::int64_t row = 2048, chunk = row * rows;  // elements
@@ -87,9 +87,11 @@ OPT_FN bool is_safe(Measure m, double total) {
   return !is_sum(m) || (total >= smallest_sum && total <= std::numeric_limits<double>::max());
 }
 // For a sum that is not safe: the power of two that brings the largest element (the smallest, for p < 0) to about 1;
-// 1 where nothing helps.
-OPT_FN double rescue_scale(double extreme) {
-  if (!(extreme > 0 && extreme <= std::numeric_limits<double>::max())) return 1;
+// 1 where nothing helps. Powers need it at 1 itself: 1.4 to the 3000th is out of range.
+OPT_FN double rescue_scale(Measure m, double extreme) {
+  constexpr double largest = std::numeric_limits<double>::max();
+  if (!(extreme > 0 && extreme <= largest)) return 1;
+  if (m == Measure::sum_power && 1 / extreme <= largest) return 1 / extreme;
   const int exponent = -std::ilogb(extreme);
   return std::ldexp(1.0, exponent < -1021 ? -1021 : exponent > 1021 ? 1021 : exponent);
 }
@@ -138,4 +140,4 @@ OPT_FN double combined_norm(double p, std::int64_t count, Part&& part, Lane&& la
   return dominant * norm_of(p, scaled, 1);
 }
 
-}  // namespace optimisers::norms
+}  // namespace optimisers::inline OPT_ABI::norms

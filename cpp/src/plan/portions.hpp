@@ -5,14 +5,16 @@
 
 #include "optimisers/threads.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 inline constexpr int parts_a_thread = 16;  // for others to take when it is late
 
 // How many portions are worth their while for work of some ten nanoseconds a leaf.
 inline std::size_t portion_count(std::size_t leaves) {
   constexpr std::size_t worth_a_thread = 2048;
-  const std::size_t threads = std::min(leaves / worth_a_thread, std::size_t(get_num_threads()));
+  const std::size_t wanted = leaves / worth_a_thread;
+  if (wanted < 2) return 1;  // not asked how many there are, which takes a lock
+  const std::size_t threads = std::min(wanted, std::size_t(get_num_threads()));
   return threads < 2 ? 1 : threads * parts_a_thread;
 }
 
@@ -27,4 +29,4 @@ void in_portions(std::size_t leaves, std::size_t portions, F&& f) {
   else parallel(int(portions), run);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -10,7 +10,7 @@
 #include "environment.hpp"
 #include "optimisers/chain.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 AnyRule::AnyRule(std::string_view name)
     : RuleValue([name]() -> const RuleInfo& {
@@ -241,4 +241,4 @@ class Reader {
 Program parse_program(std::string_view text) { return Reader(text).outermost(); }
 std::vector<std::pair<std::string, Value>> parse_fields(std::string_view text) { return Reader(text).fields(); }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,6 +1,7 @@
 // registry.cpp: derives the type-erased description of every rule from its header.
 #include "optimisers/registry.hpp"
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
 #include <cstring>
@@ -9,7 +10,7 @@
 #include "optimisers/describe.hpp"
 #include "optimisers/rules/all.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 template <class... R>
@@ -124,6 +125,31 @@ const RuleInfo* find_rule(std::string_view name) {
   return nullptr;
 }
 
+const RuleInfo& registered_rule(std::string_view name) {
+  if (const RuleInfo* info = find_rule(name)) return *info;
+  throw Error(ErrorKind::value, std::string(name) + " was left out when the library was built (OPTIMISERS_RULES)");
+}
+
+void detail::throw_contraction(const char* what) {
+  throw Error(ErrorKind::value, std::string(what) +
+                                    ": the file it is compiled in has flags that join products and sums into one "
+                                    "rounding (-ffp-contract=fast), which changes results; give it -ffp-contract=off");
+}
+
+bool RuleInfo::same_rule(const RuleInfo& o) const {
+  const auto same_field = [](const FieldInfo& a, const FieldInfo& b) {
+    return std::string_view(a.name) == b.name && a.kind == b.kind && a.range == b.range && a.offset == b.offset &&
+           a.structural == b.structural;
+  };
+  const auto same_slot = [](const SlotInfo& a, const SlotInfo& b) {
+    return std::string_view(a.name) == b.name && a.real == b.real && a.start == b.start;
+  };
+  return this == &o ||
+         (std::string_view(text.name) == o.text.name && (id < 0) == (o.id < 0) && size == o.size &&
+          clock_size == o.clock_size && min_slots == o.min_slots && step_size == o.step_size &&
+          std::ranges::equal(fields, o.fields, same_field) && std::ranges::equal(slots, o.slots, same_slot));
+}
+
 const FieldInfo* RuleInfo::field(std::string_view name) const {
   for (const FieldInfo& f : fields)
     if (name == f.name) return &f;
@@ -190,4 +216,4 @@ void RuleValue::check() const {
   for (const FieldInfo& f : info_->fields) RuleValue(*this).set(f, get(f));
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -7,7 +7,7 @@
 #include "environment.hpp"
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 using Leaf = Optimiser::Leaf;
@@ -139,12 +139,15 @@ class Adjusting {
 
   void make(Pieces& pieces, Leaf leaf) {
     pieces.made = true;
-    for (const Stage& stage : state_.group_of(leaf).stages)
+    const auto& stages = state_.group_of(leaf).stages;
+    for (const Stage& stage : stages)
       for (const FieldInfo& field : stage.info->fields) {
         known_.emplace_back(field.name);
         for (std::size_t i = 0; i < adjustments_.size(); ++i) {
           const Adjustment& a = adjustments_[i];
-          if (a.field != field.name || (a.rule != nullptr && a.rule != stage.info)) continue;
+          if (a.field != field.name || (a.rule != nullptr && !a.rule->same_rule(*stage.info)) ||
+              (a.stage >= 0 && a.stage != int(&stage - stages.data())))
+            continue;
           if (field.structural) refuse_structural(*stage.info, field, state_.specs[leaf].name);
           Piece piece{&stage, &field, &a, RuleValue(*stage.info)};
           if (!a.scales) piece.value.set(field, a.value);
@@ -195,9 +198,9 @@ Adjusted Optimiser::change(std::span<const Leaf> leaves, std::span<const Adjustm
   return adjusting.result();
 }
 
-void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields) {
+void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields, int stage) {
   std::vector<Adjustment> adjustments;
-  for (const auto& [field, value] : fields) adjustments.push_back({.field = field, .value = value});
+  for (const auto& [field, value] : fields) adjustments.push_back({.field = field, .value = value, .stage = stage});
   change(leaves, adjustments);
 }
 
@@ -205,7 +208,7 @@ void Optimiser::set_rules(std::span<const StageRule> rules) {
   std::vector<Leaf> leaves;
   for (const StageRule& r : rules) {
     const Stage& s = state_->group_of(r.leaf).stages[std::size_t(r.stage)];
-    if (&r.rule.info() != s.info || r.rule.slot_count() != s.slot_count)
+    if (!r.rule.info().same_rule(*s.info) || r.rule.slot_count() != s.slot_count)
       throw Error(ErrorKind::value,
                   std::string("adjust: ") + r.rule.info().text.name + " at \"" + spec(r.leaf).name +
                       "\" would need other state arrays than there are; call setup with a new rule",
@@ -226,4 +229,4 @@ void Optimiser::set_rule(Leaf leaf, int stage, const RuleValue& rule) {
   set_rules({&one, 1});
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

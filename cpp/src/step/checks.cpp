@@ -6,7 +6,7 @@
 #include "refuse.hpp"
 #include "step/written.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 struct Layout {
@@ -81,8 +81,11 @@ void refuse_misfit(const Optimiser::State& state, std::span<const LeafUpdate> le
     const LeafSpec& spec = state.specs[u.leaf];
     if (!parameter_fits(u, leaf, layout_of(u.x, leaf))) refuse_parameter(u.x, spec, state.call);
     if (writes_x && would_write_read_only(state, u))
-      refuse(std::string(state.call) + "_: parameter at " + quoted(spec.name) + " is read-only; use " + state.call +
-                 ", which returns new arrays",
+      refuse(state.language == Optimiser::Language::python
+                 ? std::string(state.call) + "_: parameter at " + quoted(spec.name) + " is read-only; use " +
+                       state.call + ", which returns new arrays"
+                 : std::string(state.call) + ": parameter at " + quoted(spec.name) +
+                       " is const, but is written; pass an array that may be",
              spec.name);
     const auto check = [&](const ArrayView& dx) {
       if (!gradient_fits(dx, leaf, layout_of(dx, leaf))) refuse_gradient(dx, spec, state.call);
@@ -124,7 +127,8 @@ Examined examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
       return layout.contiguous;
     };
     flags.dx_contiguous = u.dx.present && gradient(u.dx);
-    flags.dx_direct = flags.dx_contiguous && u.dx.dtype == compute && u.more < 0 && is_aligned(u.dx);
+    flags.dx_direct =
+        flags.dx_contiguous && state.scale == 1 && u.dx.dtype == compute && u.more < 0 && is_aligned(u.dx);
     for (int k = u.more; k >= 0; k = further[std::size_t(k)].more) gradient(further[std::size_t(k)].dx);
 
     if (!found.fits) break;
@@ -147,6 +151,9 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
                   bool writes_x) {
   if (state.flags.size() < leaves.size()) state.flags.resize(leaves.size());
   const std::size_t portions = portion_count(leaves.size());
+  if (portions == 1)
+    return refuse_what_was_found(state, leaves, further, writes_x,
+                                 examine(state, leaves, further, writes_x, 0, leaves.size()));
   Examined all;
   std::vector<Examined> others(portions - 1);
   in_portions(leaves.size(), portions, [&](std::size_t portion, std::size_t begin, std::size_t end) {
@@ -157,4 +164,4 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
   refuse_what_was_found(state, leaves, further, writes_x, all);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

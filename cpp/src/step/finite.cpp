@@ -9,7 +9,7 @@
 #include "refuse.hpp"
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 constexpr double infinity = std::numeric_limits<double>::infinity();
@@ -121,4 +121,4 @@ bool Optimiser::State::accepts(std::span<const LeafUpdate> checked, std::span<co
               name);
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,13 +2,14 @@
 #include "optimisers/optimiser.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 
 #include "device.hpp"
 #include "environment.hpp"
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // For the length of a call.
@@ -132,6 +133,26 @@ void Optimiser::flush(std::span<const LeafUpdate> leaves) {
   state_->update(leaves, {});
 }
 
+bool Optimiser::update(std::span<const LeafUpdate> leaves, double scale, const ReduceNorm& reduce_norm,
+                       NonFinite non_finite) {
+  if (!std::isfinite(float(scale)))
+    throw Error(ErrorKind::value, "update: scale must be a finite number, got " + std::to_string(scale));
+  if (!state_->devices.empty() && (scale != 1 || reduce_norm))
+    throw Error(ErrorKind::value, "update: scale and reduce_norm are for leaves on the host");
+  struct Options {  // for this call
+    State& state;
+    ~Options() {
+      state.scale = 1;
+      state.reduce_norm = nullptr;
+    }
+  } options{*state_};
+  state_->scale = scale;
+  if (reduce_norm) state_->reduce_norm = &reduce_norm;
+  return update(leaves, std::span<const FurtherGradient>(), non_finite);
+}
+
+void Optimiser::speak(Language language) { state_->language = language; }
+
 Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begin, std::size_t end) noexcept {
   return optimisers::examine(*state_, leaves, {}, true, begin, end);
 }
@@ -195,4 +216,4 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
     if (!written[i]) out[i] = nullptr;
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

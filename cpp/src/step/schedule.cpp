@@ -8,7 +8,7 @@
 #include "plan/portions.hpp"
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 using cpu::Job;
@@ -78,6 +78,7 @@ std::size_t tick(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     job->offset = leaf.offset;
     job->size = leaf.size;
     job->out = nullptr;
+    job->scale = state.scale;
     job->flags = state.flags[i];
     const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
     bool active;
@@ -147,7 +148,7 @@ class Reductions {
     while (!progress_.empty()) {
       measure_all();
       for (Progress& p : progress_)
-        if (norm(p).scope == Scope::leaf) finish(p, leaf_norm(p), p);
+        if (norm(p).scope == Scope::leaf) finish(p, reduced(p, leaf_norm(p), name(p)), p);
       finish_global();
       std::erase_if(progress_, [&](const Progress& p) { return !has_stage(p); });
     }
@@ -196,14 +197,20 @@ class Reductions {
 
   double leaf_norm(const Progress& p) const { return cpu::norm_of(norm(p).p, p.norm); }
 
+  const std::string& name(const Progress& p) const { return state_.specs[job(p).arrays->leaf].name; }
+  double reduced(const Progress& p, double norm_value, const std::string& leaf) const {
+    return state_.reduce_norm == nullptr ? norm_value : (*state_.reduce_norm)(norm_value, norm(p).p, leaf);
+  }
+
   void finish(Progress& p, double norm_value, const Progress& blamed) {
     const Stage& s = stage(p);
     if (s.info->rejects(rule_at(p, s), norm_value)) {
-      const std::string& name = state_.specs[job(blamed).arrays->leaf].name;
+      const std::string& name = this->name(blamed);
       throw Error(ErrorKind::non_finite,
                   std::string(state_.call) + ": " + s.info->text.name + " expects a finite norm of the gradient, got " +
                       (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
-                      "\"; nothing was written. Skip this step, or use throw=False",
+                      "\"; nothing was written. Skip this step, or use " +
+                      (state_.language == Optimiser::Language::cxx ? "ClipNorm{.throw_ = false}" : "throw=False"),
                   name);
     }
     std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
@@ -230,7 +237,7 @@ class Reductions {
         parts.push_back(q->norm);
         places.push_back(job(*q).arrays->leaf);
       }
-      const double shared = cpu::combined_norm(p, parts, places);
+      const double shared = reduced(lead, cpu::combined_norm(p, parts, places), {});
       if (k == 0 && (!shared_norm_ || lead.job < shared_by_)) {
         shared_norm_ = shared;
         shared_by_ = lead.job;
@@ -303,4 +310,4 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

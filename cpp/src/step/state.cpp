@@ -9,7 +9,7 @@
 #include "environment.hpp"
 #include "optimisers/threads.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 constexpr std::int64_t leaf_alignment = 64;          // bytes: every leaf's slots start on a cache line
@@ -168,6 +168,7 @@ Optimiser::Optimiser(std::vector<LeafSpec> leaves, std::span<const ArrayView> x,
   const Call here;
   (void)get_num_threads();  // a wrong OPTIMISERS_NUM_THREADS is found out here, and never in an update
   State& s = *state_;
+  (void)get_num_threads();  // what is wrong with it is said here, not in an update
   if (std::any_of(s.groups.begin(), s.groups.end(), starts_written))
     cpu::on_sweeping_threads(host_sizes(s), [&](std::size_t leaf, std::int64_t begin, std::int64_t end) {
       start(s, Leaf(leaf), x[leaf], begin, end);
@@ -192,4 +193,4 @@ Optimiser::Optimiser(const Optimiser& other)
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 #include "optimisers/optimiser.hpp"
 #include "plan/group.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // Hot: one per leaf, read by every update.
 struct LeafRecord {
@@ -49,10 +49,13 @@ struct Optimiser::State {
   double small_work = 0;                     // and so much is one on average, in elements
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
 
-  const char* call = "update";         // for messages
-  bool flushes = false;                // in this call gating stages open on what they hold
-  std::vector<cpu::ArrayFlags> flags;  // of the call's leaves
-  std::span<cpu::Job> jobs;            // in job_memory
+  const char* call = "update";  // for messages
+  Language language = Language::python;
+  bool flushes = false;                                // in this call gating stages open on what they hold
+  double scale = 1;                                    // of the call's gradients
+  const Optimiser::ReduceNorm* reduce_norm = nullptr;  // of the call
+  std::vector<cpu::ArrayFlags> flags;                  // of the call's leaves
+  std::span<cpu::Job> jobs;                            // in job_memory
   std::vector<cpu::Job> job_memory;
   std::vector<std::byte> steps, backup;
   std::vector<std::uint64_t> row_memory;
@@ -96,4 +99,4 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
 // Clocks and sweep in one, of leaves that are small and without norms.
 void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further);
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

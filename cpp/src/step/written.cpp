@@ -6,7 +6,7 @@
 #include "memory/placed_arrays.hpp"
 #include "refuse.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 namespace {
 
 // The optimiser's own arrays are nobody's parameter or gradient.
@@ -140,4 +140,4 @@ void check_overlaps(const Optimiser::State& state, std::span<const LeafUpdate> l
   }
 }
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

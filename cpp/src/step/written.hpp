@@ -4,7 +4,7 @@
 
 #include "step/state.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 // All arrays written in this call are disjoint, and no array of the optimiser's own: decided once, and again only
 // when one of them is another array. Throws otherwise. Fills state.written.
@@ -38,4 +38,4 @@ class Meetings {
   std::size_t hint_ = 0;
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -17,16 +17,16 @@
 #include "optimisers/any_span.hpp"
 #include "optimisers/array.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 /// What runs kernels and holds memory: the GPU library's, or an emulation on the host (tests).
 struct Driver;
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda
 
 extern "C" const optimisers::cuda::Driver* optimisers_cuda_driver();
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 /// The GPU library's, where the program links it (target optimisers::cuda).
 inline const Driver& driver() { return *optimisers_cuda_driver(); }
@@ -96,4 +96,4 @@ void follow(int device, void* stream, void* earlier);
 /// The device this memory belongs to; -1: none, or it is gone.
 int device_of(const void* memory);
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -8,7 +8,7 @@
 #include "cpu/dispatch.hpp"
 #include "tables.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 using cpu::bits_of;
 using cpu::convert;
@@ -186,4 +186,4 @@ struct Elements<Access::any, T> {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -9,7 +9,7 @@
 
 #include "optimisers/config.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // Counts callers up to n; true for the last, which sets the counter back. What the others wrote before is seen by it.
 OPT_FN bool last_of(std::uint32_t* counter, std::uint32_t n) {
@@ -58,4 +58,4 @@ OPT_FN void pick(int i, F&& f) {
   }
 }
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

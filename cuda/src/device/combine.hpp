@@ -2,7 +2,7 @@
 #pragma once
 #include "program.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 struct Combine {
   using Table = CombineTable;
@@ -111,4 +111,4 @@ struct Combine {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -2,7 +2,7 @@
 #pragma once
 #include "program.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 // Stages: whether others run before the stage that measures. Without, arrays are read as a sweep reads them; with, in
 // the one way that fits all.
@@ -82,7 +82,7 @@ struct MeasureSums {
     s.args = {1, stages.norm_order(s.stage)};
     s.measure = norms::measure_of(s.args.p);
     if (t.rescue) {
-      s.args.inverse_scale = norms::rescue_scale(before.extreme);
+      s.args.inverse_scale = norms::rescue_scale(s.measure, before.extreme);
       if (s.args.inverse_scale == 1) return;  // nothing helps: it stays as it is
     }
     s.active = true;
@@ -187,4 +187,4 @@ struct MeasureSums {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

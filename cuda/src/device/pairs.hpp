@@ -3,7 +3,7 @@
 #include "access.hpp"
 #include "block.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 struct Nothing {};
 
@@ -86,4 +86,4 @@ struct Send {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

@@ -7,7 +7,7 @@
 #include "optimisers/rules/all.hpp"
 #include "plan/clocks.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 template <class S, int V>
 struct Lanes {
@@ -269,4 +269,4 @@ struct Elementwise {
 template <Access A, class T>
 inline constexpr int elements_of = Elements<A, T>::per_piece;
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

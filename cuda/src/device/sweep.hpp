@@ -2,7 +2,7 @@
 #pragma once
 #include "program.hpp"
 
-namespace optimisers::cuda {
+namespace optimisers::inline OPT_ABI::cuda {
 
 template <class T_, Access A_, class Program_>
 struct Sweep {
@@ -69,4 +69,4 @@ struct Sweep {
   }
 };
 
-}  // namespace optimisers::cuda
+}  // namespace optimisers::inline OPT_ABI::cuda

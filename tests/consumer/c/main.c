@@ -17,7 +17,7 @@ int main(void) {
   optimisers_array dx[2] = {{&dslope, 1, OPTIMISERS_FLOAT64, 0, NULL, NULL},
                             {&doffset, 1, OPTIMISERS_FLOAT64, 0, NULL, NULL}};
   optimisers_state* state = NULL;
-  optimisers_slot m;
+  optimisers_slot m = {sizeof m, NULL, NULL, 0, 0};
   int32_t count;
   int i, k;
 

@@ -5,7 +5,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AccumGrad {
   std::int64_t n = 0;  // outside its range: the argument is required
@@ -78,4 +78,4 @@ struct AccumGrad {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AdaBelief {
   double eta = 1e-3;
@@ -51,4 +51,4 @@ struct AdaBelief {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AdaDelta {
   double rho = 0.9;
@@ -38,4 +38,4 @@ struct AdaDelta {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

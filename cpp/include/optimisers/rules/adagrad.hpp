@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AdaGrad {
   double eta = 0.1;
@@ -34,4 +34,4 @@ struct AdaGrad {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Adam {
   double eta = 1e-3;
@@ -62,4 +62,4 @@ struct Adam {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AdaMax {
   double eta = 1e-3;
@@ -51,4 +51,4 @@ struct AdaMax {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

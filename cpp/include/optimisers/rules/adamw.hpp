@@ -4,7 +4,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AdamW {
   double eta = 1e-3;
@@ -47,4 +47,4 @@ struct AdamW {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -24,8 +24,11 @@
 #include "optimisers/rules/sign_decay.hpp"
 #include "optimisers/rules/weight_decay.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
+#ifdef OPTIMISERS_RULES  // those a small build has chosen
+using AllRules = std::tuple<OPTIMISERS_RULES>;
+#else
 // clang-format off
 using AllRules = std::tuple<
     Descent, Momentum, Nesterov, Rprop, RMSProp,
@@ -33,8 +36,9 @@ using AllRules = std::tuple<
     AdaGrad, AdaDelta, Lion,
     WeightDecay, SignDecay, ClipGrad, ClipNorm, AccumGrad>;
 // clang-format on
+#endif
 inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
 
 static_assert([]<class... R>(std::tuple<R...>*) { return (check_rule<R>() && ...); }(static_cast<AllRules*>(nullptr)));
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

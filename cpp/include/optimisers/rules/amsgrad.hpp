@@ -4,7 +4,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct AMSGrad {
   double eta = 1e-3;
@@ -53,4 +53,4 @@ struct AMSGrad {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct ClipGrad {
   double delta = 10;
@@ -31,4 +31,4 @@ struct ClipGrad {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct ClipNorm {
   double omega = 10;
@@ -47,4 +47,4 @@ struct ClipNorm {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

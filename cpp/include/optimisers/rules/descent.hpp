@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Descent {
   double eta = 0.1;
@@ -30,4 +30,4 @@ struct Descent {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Lion {
   double eta = 1e-3;
@@ -38,4 +38,4 @@ struct Lion {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Momentum {
   double eta = 0.01;
@@ -35,4 +35,4 @@ struct Momentum {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct NAdam {
   double eta = 1e-3;
@@ -67,4 +67,4 @@ struct NAdam {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

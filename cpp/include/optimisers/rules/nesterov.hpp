@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Nesterov {
   double eta = 0.001;
@@ -35,4 +35,4 @@ struct Nesterov {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -3,7 +3,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct OAdam {
   double eta = 1e-3;
@@ -40,4 +40,4 @@ struct OAdam {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -4,7 +4,7 @@
 #include "optimisers/rule.hpp"
 #include "optimisers/rules/adam.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct RAdam {
   double eta = 1e-3;
@@ -65,4 +65,4 @@ struct RAdam {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

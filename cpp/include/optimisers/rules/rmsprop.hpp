@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct RMSProp {
   double eta = 1e-3;
@@ -51,4 +51,4 @@ struct RMSProp {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -3,7 +3,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct Rprop {
   double eta = 1e-3;
@@ -46,4 +46,4 @@ struct Rprop {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct SignDecay {
   double lambda = 1e-3;
@@ -31,4 +31,4 @@ struct SignDecay {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

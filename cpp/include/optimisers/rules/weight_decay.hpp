@@ -2,7 +2,7 @@
 #pragma once
 #include "optimisers/rule.hpp"
 
-namespace optimisers {
+namespace optimisers::inline OPT_ABI {
 
 struct WeightDecay {
   double lambda = 5e-4;
@@ -32,4 +32,4 @@ struct WeightDecay {
   }
 };
 
-}  // namespace optimisers
+}  // namespace optimisers::inline OPT_ABI

@@ -1,0 +1,150 @@
+"""Build the library for each platform in reach, run it there and compare its bits: `python tools/platforms.py`.
+
+Each row of ROWS is configured with CMake, built (the static library and `tests/cpp/print_bits.cpp`, whose chains are
+compiled with the row's flags) and run; a hash of what it prints is compared with the first row's. Rows whose tools are
+missing say so. `--only TEXT` takes the rows whose names contain it, `--write` puts the table into docs/platforms.md.
+"""
+
+import argparse
+import hashlib
+import os
+import platform
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = ROOT / "docs" / "platforms.md"
+BEGIN, END = "<!-- made by tools/platforms.py -->\n", "<!-- until here -->\n"
+
+
+@dataclass(frozen=True)
+class Row:
+    name: str
+    compiler: str = "g++"
+    flags: str = ""
+    options: tuple[str, ...] = ()
+    system: str = ""  # CMAKE_SYSTEM_NAME and _PROCESSOR of a cross build
+    runner: str = ""  # what runs its programs; "-": nothing can
+
+
+RELEASE = "-DCMAKE_BUILD_TYPE=Release"
+DEBUG = "-DCMAKE_BUILD_TYPE=Debug"
+NATIVE = (
+    Row("g++, C++20", options=(RELEASE,)),
+    Row("g++, C++23", options=(RELEASE, "-DCMAKE_CXX_STANDARD=23")),
+    Row("g++, Debug", options=(DEBUG,)),
+    Row("g++, _GLIBCXX_DEBUG", flags="-D_GLIBCXX_DEBUG -O1", options=(DEBUG,)),
+    Row("g++, MinSizeRel", options=("-DCMAKE_BUILD_TYPE=MinSizeRel",)),
+    Row("g++, LTO", options=(RELEASE, "-DCMAKE_INTERPROCEDURAL_OPTIMIZATION=ON")),
+    Row("g++, no RTTI", flags="-fno-rtti", options=(RELEASE,)),
+    Row("g++, -march=native -ffast-math for all", flags="-march=native -ffast-math", options=(RELEASE,)),
+    Row("g++, no threads", options=(RELEASE, "-DOPTIMISERS_THREADS=OFF")),
+    Row("g++, AddressSanitizer and UBSan", flags="-fsanitize=address,undefined -O1", options=(DEBUG,)),
+    Row("clang++, C++20", "clang++", options=(RELEASE,)),
+    Row("clang++, -march=native", "clang++", flags="-march=native", options=(RELEASE,)),
+)
+CROSS = (
+    Row("aarch64 Linux, g++", "aarch64-linux-gnu-g++", "-static", (RELEASE,), "Linux aarch64", "qemu-aarch64"),
+    Row("riscv64 Linux, g++", "riscv64-linux-gnu-g++", "-static", (RELEASE,), "Linux riscv64", "qemu-riscv64"),
+    Row("s390x Linux (big-endian), g++", "s390x-linux-gnu-g++", "-static", (RELEASE,), "Linux s390x", "qemu-s390x"),
+    Row("armhf Linux, g++", "arm-linux-gnueabihf-g++", "-static", (RELEASE,), "Linux arm", "qemu-arm"),
+    Row("i686 Linux, SSE2, g++", "i686-linux-gnu-g++", "-static -msse2 -mfpmath=sse", (RELEASE,), "Linux i686"),
+    Row("x86-64 Windows, mingw", "x86_64-w64-mingw32-g++-posix", "-static", (RELEASE,), "Windows AMD64", "wine"),
+)
+ROWS = NATIVE + CROSS
+
+
+def tool(name: str) -> str | None:
+    """Return the path of a tool; clang++ and qemu may carry a version or a suffix."""
+    names = [name, f"{name}-static", *(f"{name}-{v}" for v in range(22, 13, -1))]
+    return next((path for n in names if (path := shutil.which(n))), None)
+
+
+def build(row: Row, compiler: str, folder: Path, jobs: int) -> Path:
+    """Configure and build a row; return the program."""
+    source = folder / "source"
+    source.mkdir(parents=True, exist_ok=True)
+    (source / "CMakeLists.txt").write_text(
+        "cmake_minimum_required(VERSION 3.20)\nproject(bits LANGUAGES CXX)\n"
+        f'add_subdirectory("{ROOT}" optimisers)\n'
+        f'add_executable(bits "{ROOT}/tests/cpp/print_bits.cpp")\n'
+        "target_link_libraries(bits PRIVATE optimisers::optimisers optimisers::kernel_flags)\n"
+    )
+    options = [f"-DCMAKE_CXX_COMPILER={compiler}", f"-DCMAKE_CXX_FLAGS={row.flags}", *row.options]
+    if row.system:
+        name, processor = row.system.split()
+        options += [f"-DCMAKE_SYSTEM_NAME={name}", f"-DCMAKE_SYSTEM_PROCESSOR={processor}"]
+    cmake = shutil.which("cmake") or "cmake"
+    for command in (
+        [cmake, "-S", str(source), "-B", str(folder / "build"), *options],
+        [cmake, "--build", str(folder / "build"), "--parallel", str(jobs), "--target", "bits"],
+    ):
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        if done.returncode != 0:
+            raise RuntimeError((done.stdout + done.stderr)[-1500:])
+        warnings = done.stderr.count("warning:") + done.stdout.count("warning:")
+        if warnings:
+            print(f"{row.name}: {warnings} warnings", file=sys.stderr)
+    program = folder / "build" / "bits"
+    return program if program.exists() else program.with_suffix(".exe")
+
+
+def try_row(row: Row, work: Path, jobs: int) -> tuple[str, str, str]:
+    """Return what became of a row: built, run, and a hash of its bits."""
+    compiler = tool(row.compiler)
+    if compiler is None:
+        return f"{row.compiler} is not installed", "–", ""
+    folder = work / "".join(c if c.isalnum() else "_" for c in row.name)
+    try:
+        program = build(row, compiler, folder, jobs)
+    except RuntimeError as e:
+        print(f"{row.name}:\n{e}", file=sys.stderr)
+        return "**fails**", "–", ""
+    runner = [tool(row.runner)] if row.runner else []
+    if runner == [None]:
+        return "yes", f"{row.runner} is not installed", ""
+    done = subprocess.run([*filter(None, runner), str(program)], capture_output=True, text=True, check=False)
+    if done.returncode != 0:
+        print(f"{row.name}: {done.stderr[-500:]}", file=sys.stderr)
+        return "yes", "**fails**", ""
+    return "yes", "yes", hashlib.sha256(done.stdout.encode()).hexdigest()[:12]
+
+
+def version(command: str) -> str:
+    """Return the first line a compiler says of itself."""
+    path = tool(command)
+    if path is None:
+        return "absent"
+    return subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
+
+
+def main() -> int:
+    """Try the rows and write the table."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--only", default="")
+    parser.add_argument("--write", action="store_true")
+    parser.add_argument("--work", type=Path, default=ROOT / "build" / "platforms")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    given = parser.parse_args()
+    lines = ["| target and build | builds | runs | bits |", "|---|---|---|---|"]
+    reference, failed = "", False
+    for row in (r for r in ROWS if given.only in r.name or r is ROWS[0]):
+        built, run, bits = try_row(row, given.work, given.jobs)
+        reference = reference or bits
+        same = "–" if not bits else f"`{bits}`" if bits == reference else f"**`{bits}`**"
+        failed |= "**" in built + run + same
+        lines.append(f"| {row.name} | {built} | {run} | {same} |")
+        print(lines[-1], flush=True)
+    if given.write:
+        text = PAGE.read_text(encoding="utf-8")
+        head, tail = text.split(BEGIN)[0], text.split(END)[1]
+        machine = f"On {platform.machine()}, {version('g++')}; {version('clang++')}.\n\n"
+        PAGE.write_text(head + BEGIN + machine + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
