@@ -374,16 +374,17 @@ def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
         leaf.dx = np.zeros_like(leaf.x)
     waiting = True
     while waiting:
-        waiting = {}  # leaf at a global ClipNorm -> its p
+        waiting = {}  # leaf at a global ClipNorm -> which of its chain's that is, and its p
         for i, leaf in enumerate(leaves):
             value = leaf.begin()
             while at[i] < len(leaf.stages) and not leaf.stages[at[i]].is_global:
                 dxs[i] = leaf.stages[at[i]].apply(value, dxs[i])
                 at[i] = len(leaf.stages) if dxs[i] is None else at[i] + 1
             if at[i] < len(leaf.stages):
-                waiting[i] = leaf.stages[at[i]].h.p
-        for p in set(waiting.values()):
-            group = [i for i in waiting if waiting[i] == p]
+                waiting[i] = sum(stage.is_global for stage in leaf.stages[: at[i]]), leaf.stages[at[i]].h.p
+        first = min((k for k, _ in waiting.values()), default=0)  # the others wait for who is still before theirs
+        for p in {p for k, p in waiting.values() if k == first}:
+            group = [i for i in waiting if waiting[i] == (first, p)]
             size = norm([dxs[i] for i in group], p)
             for i in group:
                 dxs[i] = clip(leaves[i].stages[at[i]].h, dxs[i], size)

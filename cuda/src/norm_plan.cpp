@@ -11,10 +11,10 @@ struct Walker {
   bool measured = false;
 };
 
-// Which of the path's global stages the stage is.
+// Which of the leaf's global stages the stage is, those before it included that the leaf enters behind.
 int order_of(const NormPath& path, int reducer) {
-  return int(std::count_if(path.stages.begin() + path.first, path.stages.begin() + reducer,
-                           [](const NormStage& s) { return s.global; }));
+  return int(
+      std::count_if(path.stages.begin(), path.stages.begin() + reducer, [](const NormStage& s) { return s.global; }));
 }
 
 }  // namespace

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from following import follow_together, leaf_gradients
 from support import (
     NUMPY_DTYPES,
     REFUSES_COMPLEX,
@@ -198,75 +199,6 @@ def test_chunk_edges_follow_the_reference():
             sized((n,), "float32", 1, 0.5, 2.0),
             gradients((n,), "float32", 2),
         )
-
-
-# ---------------------------------------------------------------------------------------- several leaves
-
-TOGETHER = ("ClipNorm", {"omega": 2.0, "scope": "global"})
-
-
-def follow_together(specs: list, shapes: list, grads: list[list], dtype: str, frozen: tuple[int, ...] = ()) -> None:
-    """As `follow`, for leaves that share global norms."""
-    model = [sized(shape, dtype, 10 + i, 0.5, 2.0) for i, shape in enumerate(shapes)]
-    state = opt.setup([build(spec) for spec in specs], model)
-    followers = [Follower(spec, x) for spec, x in zip(specs, model, strict=True)]
-    for i in frozen:
-        opt.freeze_(state[i])
-    for g in grads:
-        for follower, x in zip(followers, model, strict=True):
-            follower.before(x)
-        moving = [i for i in range(len(model)) if i not in frozen]
-        reference.update(
-            [followers[i].leaf for i in moving],
-            [None if g[i] is None else wide(g[i]) for i in moving],
-        )
-        opt.update_(state, model, g)
-        for i, x in enumerate(model):
-            followers[i].check(x, state[i].state)
-
-
-def leaf_gradients(shapes: list, dtype: str, steps: int = STEPS) -> list[list]:
-    return [[sized(shape, dtype, 200 + 20 * step + i) for i, shape in enumerate(shapes)] for step in range(steps)]
-
-
-@pytest.mark.parametrize("p", [1.0, 2.0, 3.5, -2.0, float("inf"), float("-inf")])
-@pytest.mark.parametrize("dtype", NUMPY_DTYPES)
-def test_global_clip_shares_one_norm_each_leaf_with_its_omega(dtype, p):
-    shapes = [(3, 5), (), (0,), (513,), (7,)]
-    specs = [[("ClipNorm", {"omega": 0.01 * (1 + i), "scope": "global", "p": p}), ("Adam", {})] for i in range(5)]
-    follow_together(specs, shapes, leaf_gradients(shapes, dtype), dtype)
-
-
-def test_global_norm_is_of_dx_as_it_reaches_the_stage():
-    shapes = [(3, 5), (11,), (600,)]
-    specs = [[("Adam", {"eta": 0.1 * (1 + i)}), TOGETHER, ("Momentum", {"eta": 1.0})] for i in range(3)]
-    follow_together(specs, shapes, leaf_gradients(shapes, "float32"), "float32")
-
-
-def test_kth_global_clips_meet_whatever_stands_before_them():
-    shapes = [(3, 5), (11,), (20,), (6,)]
-    other = ("ClipNorm", {"omega": 0.3, "p": 1.0, "scope": "global"})
-    specs = [
-        [TOGETHER, ("Momentum", {}), other],
-        [("WeightDecay", {}), ("ClipNorm", {"omega": 1.5}), TOGETHER, other],
-        [other, ("Descent", {}), TOGETHER],
-        [("Adam", {})],
-    ]
-    follow_together(specs, shapes, leaf_gradients(shapes, "float64"), "float64")
-
-
-def test_leaves_frozen_missing_or_stopped_contribute_nothing_to_a_global_norm():
-    shapes = [(3, 5), (11,), (20,), (6,)]
-    specs = [
-        [TOGETHER, ("Adam", {})],
-        [TOGETHER],
-        [("AccumGrad", {"n": 2}), TOGETHER, ("Adam", {})],
-        [TOGETHER],
-    ]
-    grads = leaf_gradients(shapes, "float64")
-    for step in (1, 2):
-        grads[step][1] = None
-    follow_together(specs, shapes, grads, "float64", frozen=(3,))
 
 
 def test_accumulation_counts_a_missing_gradient_as_zero_and_skips_when_all_are_missing():
