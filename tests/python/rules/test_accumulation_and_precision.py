@@ -53,6 +53,21 @@ def test_accumulation_takes_a_missing_gradient_for_zero():
     assert run_with(rule, [g[0], None, g[2], None, g[4], None]) == run_with(rule, [g[0], zero, g[2], zero, g[4], zero])
 
 
+def test_a_read_only_leaf_is_refused_where_it_might_be_written_without_a_gradient():
+    """The accumulation would fire on what it has."""
+    x = sized((9,), "float64", 1)
+    model = {"x": x, "y": x.copy()}
+    state = opt.setup(accumulating(2, opt.Momentum()), model)
+    opt.update_(state, model, {"x": x.copy(), "y": x.copy()})
+    x.flags.writeable = False
+    before = fingerprint(model, state)
+    with pytest.raises(ValueError, match='"x" is read-only'):
+        opt.update_(state, model, {"y": sized((9,), "float64", 2)})
+    assert fingerprint(model, state) == before
+    opt.freeze_(state["x"])
+    opt.update_(state, model, {"y": sized((9,), "float64", 2)})
+
+
 def test_accumulation_of_missing_gradients_only_leaves_the_leaf_untouched():
     g = [sized((9,), "float64", i) for i in range(6)]
     rule = accumulating(3, opt.Adam())

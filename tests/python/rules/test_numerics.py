@@ -113,6 +113,25 @@ def test_zero_gradients_and_parameters_follow_the_reference(spec):
         follow(spec, zero.copy(), [*gradients(dtype, 5, 1), zero, zero])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "complex64"])
+def test_a_centred_variance_that_rounding_makes_negative_counts_as_zero(dtype):
+    """A constant gradient has no variance: q and |l|² come to the same number, and to either side of each other."""
+    real = np.zeros(0, dtype).real.dtype.type
+    rho, epsilon = 0.8, 0.5
+    x, g = np.zeros(200, dtype), sized((200,), dtype, 1)
+    state = opt.setup(opt.RMSProp(1.0, rho, epsilon, centred=True), x)
+    negative = np.zeros(200, bool)
+    for _ in range(300):
+        before = x.copy()
+        opt.update_(state, x, g)
+        q, mean = state.state
+        variance = q - (mean.real * mean.real + mean.imag * mean.imag)
+        negative |= variance < 0
+        flat = variance <= 0
+        assert np.array_equal(x[flat], before[flat] - g[flat] / real(epsilon))
+    assert np.isfinite(x).all() and negative.any(), "no variance was rounded below zero"
+
+
 def test_zero_is_added_to_no_sign_of_zero():
     """x - 0 keeps every bit of x, -0 included."""
     x = np.array([-0.0, 0.0, 1.5], np.float32)

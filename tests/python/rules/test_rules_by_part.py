@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from parts import Layer, ones
 
@@ -158,3 +159,19 @@ def test_a_function_chooses_rules_by_path_and_array():
     assert (state.enc.rule, state.bias.rule) == (opt.Adam(), opt.Descent(4))
     with pytest.raises(TypeError, match="bias"):
         opt.setup(lambda path, x: opt.Adam() if x.ndim == 2 else 3, model)
+
+
+def test_leaves_of_one_rule_with_different_switches_keep_their_own_slots_and_numbers():
+    """Side by side they are what each is alone."""
+    rules = [opt.RMSProp(centred=c) for c in (False, True, True, False, True)]
+    model, alone = ([np.full(70, 1.0 + i) for i in range(5)] for _ in range(2))
+    state = opt.setup(rules, model)
+    for step in range(3):
+        grads = [np.sin(np.arange(70.0) + i + step) for i in range(5)]
+        opt.update_(state, model, grads)
+    for i, rule in enumerate(rules):
+        lone = opt.setup(rule, alone[i])
+        for step in range(3):
+            opt.update_(lone, alone[i], np.sin(np.arange(70.0) + i + step))
+        assert model[i].tobytes() == alone[i].tobytes() and state[i].state._fields == lone.state._fields
+        assert all(a.tobytes() == b.tobytes() for a, b in zip(state[i].state, lone.state, strict=True))

@@ -63,6 +63,21 @@ def test_same_bits_for_any_number_of_threads_in_every_dtype(dtype, threads):
     assert len({bits_with_threads(n, ("Adam", {}), dtype, shapes) for n in (1, 2, 3, 7)}) == 1
 
 
+@pytest.mark.parametrize("spec", [("Adam", {}), [("WeightDecay", {}), ("Lion", {})], ("AdaGrad", {})], ids=spec_id)
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_same_bits_of_a_master_copy_for_any_number_of_threads(dtype, spec, threads):
+    """Each thread has a part of the leaf, and of its master, that begins in the middle."""
+    results = []
+    for count in (1, 2, 7):
+        opt.set_num_threads(count)
+        x = sized((300_001,), dtype, 1)
+        state = opt.setup(opt.MixedPrecision(build(spec), "float64" if dtype == "float32" else "float32"), x)
+        for seed in range(3):
+            opt.update_(state, x, sized((300_001,), dtype, 100 + seed))
+        results.append(bits(x, slots(state)))
+    assert len(set(results)) == 1
+
+
 @pytest.mark.parametrize("count", [1, 2, 7])
 def test_what_a_state_starts_from_and_its_copy_are_whole_for_any_number_of_threads(count, threads):
     opt.set_num_threads(count)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pytest
 import torch
+from user_rules import MyMomentum
 
 import optimisers as opt
 from optimisers import _saved
@@ -133,6 +134,28 @@ def test_pickled_layout_continues():
     opt.update_(state, flat, np.arange(6.0))
     opt.update_(twin, twin_flat, np.arange(6.0))
     assert np.array_equal(flat, twin_flat) and np.array_equal(twin["b"][0].state.v, state["b"][0].state.v)
+
+
+def test_pickled_layout_with_segments_that_no_rule_trains_continues_where_they_are():
+    flat, re = opt.destructure({"a": ones(2), "b": [ones(2, 2)], "c": ones(3)})
+    state = opt.setup({"a": None, "b": opt.Momentum(), "c": opt.Adam()}, flat, layout=re)
+    twin, twin_flat = pickle.loads(pickle.dumps(state)), flat.copy()
+    for s, x in ((state, flat), (twin, twin_flat)):
+        opt.update_(s, x, np.arange(9.0))
+    assert np.array_equal(flat, twin_flat) and np.array_equal(flat[:2], ones(2)) and (flat[3:] != 1).all()
+
+
+def test_copied_and_pickled_states_share_no_state_of_rules_in_python():
+    model = {"a": ones(3)}
+    state = opt.setup(MyMomentum(), model)
+    opt.update_(state, model, {"a": ones(3)})
+    twins = copy.deepcopy(state), pickle.loads(pickle.dumps(state)), opt.adjust(state, 0.5), opt.freeze(state)
+    for twin in twins:
+        assert twin["a"].state["steps"] == [1]
+    state["a"].state["steps"][0] = 9
+    state["a"].state["v"][...] = 9
+    for twin in twins:
+        assert twin["a"].state["steps"] == [1] and (twin["a"].state["v"] != 9).all()
 
 
 @pytest.mark.parametrize("layout", [False, True], ids=["tree", "layout"])

@@ -26,6 +26,15 @@ def test_flatten_sums_gradients_of_tied_arrays():
     assert np.array_equal(flat, [*(g.reshape(2, 3) + g.reshape(3, 2).T).ravel(), 0, 0])
 
 
+@pytest.mark.parametrize("first, second", [("float16", "float64"), ("float64", "float16"), ("int8", "float64")])
+@pytest.mark.parametrize("size", [3, 1000])
+def test_flatten_sums_tied_gradients_of_any_dtypes_in_the_vectors(size, first, second):
+    w = np.zeros(size)
+    _, re = opt.destructure([w, w])
+    g = np.full(size, 3).astype(first), np.full(size, 0.1).astype(second)
+    assert np.array_equal(re.flatten([g[0], g[1]]), g[0].astype(float) + g[1].astype(float))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float64", "int32", "bool", "float16", "bfloat16", "uint8"])
 @pytest.mark.parametrize("leaf", ["float16", "bfloat16", "float32", "float64", "complex64"])
 def test_flatten_converts_as_numpy_does(leaf, dtype):

@@ -5,9 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import ml_dtypes
 import numpy as np
 import pytest
 import torch
+from support import bits, slots
 
 import optimisers as opt
 
@@ -249,3 +251,19 @@ def test_tied_axes_of_three_dimensions():
 def test_empty_arrays_are_never_tied():
     x = ones(0)
     assert len(opt.trainables([x, x])) == 2
+
+
+@pytest.mark.parametrize("master", [False, True])
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32"])
+def test_gradients_of_tied_arrays_are_summed_in_the_type_that_is_computed_in(dtype, master):
+    """1 + 1/512 is no bfloat16. There are enough elements for a kernel that reads bfloat16 by whole cache lines."""
+    kind = np.dtype(ml_dtypes.bfloat16 if dtype == "bfloat16" else dtype)
+    rule = opt.MixedPrecision(opt.Momentum(1.0)) if master else opt.Momentum(1.0)
+    w, alone = np.zeros(100, kind), np.zeros(100, kind)
+    state, lone = opt.setup(rule, {"a": w, "b": w}), opt.setup(rule, {"a": alone})
+    one, small = np.ones(100, kind), np.full(100, 1 / 512, kind)
+    for _ in range(2):
+        opt.update_(state, {"a": w, "b": w}, {"a": one, "b": small})
+        opt.update_(lone, {"a": alone}, {"a": np.full(100, 1 + 1 / 512, np.float32)})
+    assert w.tobytes() == alone.tobytes()
+    assert bits(slots(state["a"])) == bits(slots(lone["a"]))

@@ -164,6 +164,21 @@ def test_lerp_moves_the_target(w):
     assert target["enc"].scale.tolist() == [1, 1, 1] and source["dec"][0].tolist() == [4, 5, 6]
 
 
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
+def test_lerp_takes_arrays_of_any_strides(dtype):
+    grid = np.arange(2400).reshape(40, 60).astype(dtype)
+    views = {
+        "steps": grid[::2, ::3],
+        "turned": grid[:20, :20].T,
+        "back": grid[::-1],
+        "thin": np.broadcast_to(grid[1], (9, 60)),
+    }
+    for name, source in views.items():
+        for target in (np.ones(source.shape, dtype), np.ones(source.shape, dtype, order="F")):
+            opt.lerp_(target, source, 0.5)
+            assert np.array_equal(target, (1 + source) / 2), name
+
+
 def test_lerp_writes_ties_once_and_wants_them_tied_in_the_source():
     a, b = np.zeros((2, 3)), np.ones((2, 3))
     target = {"x": a, "y": a.T}
