@@ -42,8 +42,8 @@ def adjust_(state: S, eta: Any = UNSET, /, *, scale: Any = UNSET, **fields: Any)
         The same state.
 
     Raises:
-        ValueError: no rule there has such a field, the value is out of range, the field decides which slots
-            exist, or the rule has another structure.
+        ValueError: no rule there has such a field, the value is out of range or more than the type of a leaf holds,
+            the field decides which slots exist, or the rule has another structure.
         TypeError: the value is of the wrong kind.
 
     Example:

@@ -42,11 +42,11 @@ State:
     {slots or "none"}{"; same shape as the leaf, float32 for 16-bit leaves" if slots else ""}.
 
 Raises:
-    ValueError: a hyperparameter is out of range.
+    ValueError: a hyperparameter is out of range; at setup, it is more than the type holds a leaf is computed in.
     TypeError: a hyperparameter is of the wrong kind.{refuses}
 
 Notes:
-    {d["notes"]}
+    {d["notes"]}{_vanishing(fields)}
 
 Reference:
     {d["reference"]}
@@ -59,6 +59,11 @@ Example:
     >>> state.state._fields
     {_fields_text(d, fields)}
 """
+
+
+def _vanishing(fields: tuple[Field, ...]) -> str:
+    least = "\n    An epsilon too small for the type a leaf is computed in counts as one that keeps 0/0 at 0."
+    return least if any(f.name == "epsilon" for f in fields) else ""
 
 
 def _fields_text(d: dict[str, Any], fields: tuple[Field, ...]) -> str:

@@ -53,7 +53,8 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
 
     Raises:
         ValueError: arrays overlap, the model contains itself, or has no trained array (one with nothing in it is
-            a warning), an array has no rule, a pattern or marker catches nothing, or the vector has the wrong length.
+            a warning), an array has no rule, a pattern or marker catches nothing, the vector has the wrong length,
+            or a hyperparameter is more than the type holds an array is computed in (float32 for 16-bit arrays).
         TypeError: `rule` is no rule, or the model holds what could be trained and is not read: a plain object with
             arrays, an iterator, arrays of other kinds.
 

@@ -124,6 +124,24 @@ TEST(Api, AdjustRefusesWhatDecidesSlots) {
   EXPECT_STREQ(error_of([&] { state.adjust("centred", true); }).leaf(), "w");
 }
 
+// By any way in, all or nothing: one leaf that cannot hold the value keeps the others as they are.
+TEST(Api, RefusesWhatOverflowsInALeafsType) {
+  Floats x(2, 1.f);
+  std::vector<double> y(2, 1.0);
+  const std::string message =
+      "Momentum at \"narrow\" cannot train float32: eta is 1e+39, more than float32 holds (at most 3.4028235e+38); "
+      "make it smaller";
+  EXPECT_EQ(error_of([&] { setup(Momentum{.eta = 1e39}, {{"wide", y}, {"narrow", x}}); }).what(), "setup: " + message);
+  State state = setup(Momentum{}, {{"wide", y}, {"narrow", x}});
+  EXPECT_EQ(error_of([&] { state.adjust(1e39); }).what(), "adjust: " + message);
+  EXPECT_EQ(error_of([&] { state.adjust(Momentum{.eta = 1e39}); }).what(), "adjust: " + message);
+  EXPECT_FALSE(state.try_adjust({{"eta", 1e39}}));
+  EXPECT_TRUE(state["wide"].rule() == AnyRule(Momentum{}) && state["narrow"].rule() == AnyRule(Momentum{}));
+  state["wide"].adjust(1e39);
+  EXPECT_FALSE(try_setup(Chain{WeightDecay{}, Nesterov{.eta = 3e38}}, x));  // a scalar of the step does
+  EXPECT_TRUE(try_setup(MixedPrecision{Nesterov{.eta = 3e38}, DType::float64}, x));
+}
+
 TEST(Api, SlotsClocksAndMasters) {
   std::vector<Half> x(3, Half{0x3c00});
   Floats g(3, 1.f);

@@ -127,6 +127,7 @@ TEST(CApi, EveryFailureHasAStatusAMessageAndTheLeaf) {
   EXPECT_EQ(optimisers_get_master(c, 0, &slot), OPTIMISERS_VALUE);
   EXPECT_EQ(optimisers_adjust(c, -2, "omega", 1), OPTIMISERS_VALUE);
   EXPECT_EQ(optimisers_adjust(c, 0, "omga", 1), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_adjust(c, 0, "omega", 1e39), OPTIMISERS_VALUE);  // of a float32 leaf
   EXPECT_EQ(optimisers_set_num_threads(0), OPTIMISERS_VALUE);
   optimisers_destroy(nullptr);
 }

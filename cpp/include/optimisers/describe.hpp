@@ -69,6 +69,20 @@ OPT_EXACT static void tick(const void* rule, double* clock, void* step) {
 }
 
 template <class R, class F>
+OPT_EXACT static bool first_step_is_finite(const void* rule) {
+  using Step = typename R::template Step<F>;
+  clock_type<R> clock{};
+  const Step step = as<R>(rule).template tick<F>(clock);
+  if constexpr (!std::is_empty_v<Step>) {
+    F scalars[sizeof(Step) / sizeof(F)];
+    std::memcpy(scalars, &step, sizeof step);
+    for (const F s : scalars)
+      if (!std::isfinite(s)) return false;
+  }
+  return true;
+}
+
+template <class R, class F>
 OPT_EXACT static bool miss(const void* rule, double* clock, void* step) {
   return as<R>(rule).template miss<F>(*reinterpret_cast<clock_type<R>*>(clock),
                                       *static_cast<typename R::template Step<F>*>(step));
@@ -109,6 +123,8 @@ static RuleInfo describe(int id) {
   info.step_size = {sizeof(typename R::template Step<float>), sizeof(typename R::template Step<double>)};
   info.tick[0] = tick<R, float>;
   info.tick[1] = tick<R, double>;
+  info.finite[0] = first_step_is_finite<R, float>;
+  info.finite[1] = first_step_is_finite<R, double>;
   if constexpr (GatingRule<R>) {
     info.open = [](const double* clock) { return R::open(*reinterpret_cast<const clock_type<R>*>(clock)); };
     info.miss[0] = miss<R, float>;

@@ -2,6 +2,7 @@
 // minimum, maximum, clamp and sign propagate NaN; sign(0) = 0. Nothing here depends on the instruction set.
 #pragma once
 #include <cmath>
+#include <limits>
 #include <type_traits>
 
 #include "optimisers/config.hpp"
@@ -45,8 +46,30 @@ OPT_FN constexpr T from_real(real_t<T> r) {
 }
 
 template <class R>
+OPT_FN constexpr R maximum(R a, R b) {
+  return ((a > b) | (a != a)) ? a : b;
+}
+
+template <class R>
+OPT_FN constexpr R minimum(R a, R b) {
+  return ((a < b) | (a != a)) ? a : b;
+}
+
+template <class R>
 OPT_FN R root(R a) {
   return std::sqrt(a);
+}
+
+// ε of a denominator as a scalar of type R, never so small that 0/0 were not 0: beside a root about the least root of a
+// number that is not 0, so that a root whose square has vanished is not much too small; under a root with squares,
+// less.
+template <class R>
+OPT_FN constexpr R root_epsilon(double epsilon) {
+  return maximum(R(epsilon), R(sizeof(R) == sizeof(float) ? 0x1p-75 : 0x1p-537));
+}
+template <class R>
+OPT_FN constexpr R square_epsilon(double epsilon) {
+  return maximum(R(epsilon), std::numeric_limits<R>::min());
 }
 
 template <class T>
@@ -59,16 +82,6 @@ template <class T>
 OPT_FN real_t<T> magnitude(T a) {
   if constexpr (is_complex<T>) return root(abs2(a));
   else return a < 0 ? -a : a;
-}
-
-template <class R>
-OPT_FN constexpr R maximum(R a, R b) {
-  return ((a > b) | (a != a)) ? a : b;
-}
-
-template <class R>
-OPT_FN constexpr R minimum(R a, R b) {
-  return ((a < b) | (a != a)) ? a : b;
 }
 
 // Each component into [-bound, bound].

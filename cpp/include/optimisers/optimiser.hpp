@@ -113,13 +113,14 @@ class Optimiser {
   // With `stage`, in that stage alone.
   void adjust(std::span<const Leaf> leaves, std::span<const std::pair<std::string, Value>> fields, int stage = -1);
 
-  // Replaces the hyperparameters of stages, all or nothing. Throws Error(value) for another rule or other state arrays.
+  // Replaces the hyperparameters of stages, all or nothing. Throws Error(value) for another rule, other state arrays,
+  // or what overflows in the leaf's compute type. `call` is what messages begin with.
   struct StageRule {
     Leaf leaf;
     int stage;
     RuleValue rule;
   };
-  void set_rules(std::span<const StageRule> rules);
+  void set_rules(std::span<const StageRule> rules, const char* call = "adjust");
   void set_rule(Leaf leaf, int stage, const RuleValue& rule);
 
   // x -= dx for the leaves of this call, in walk order (the order norms are summed in), each leaf at most once.

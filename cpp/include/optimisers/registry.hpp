@@ -54,6 +54,7 @@ struct RuleInfo {
   // Indexed by the real type of the step's scalars: 0 float, 1 double.
   std::array<int, 2> step_size;
   void (*tick[2])(const void* rule, double* clock, void* step);
+  bool (*finite[2])(const void* rule);  // are all scalars of the first step?
   // Gating rules, null otherwise.
   bool (*open)(const double* clock);
   bool (*miss[2])(const void* rule, double* clock, void* step);
@@ -99,6 +100,9 @@ class RuleValue {
   void load(const void* bytes);  // the bytes of a rule of this type
   // Throws for the first field out of range (a required one that was never set).
   void check() const;
+  // Which hyperparameter overflows where it is computed with (0 float, 1 double), itself or in what a step makes of it:
+  // "eta is 1e+39, float32 ends at 3.40282e+38". Empty: none.
+  std::string overflow(int real) const;
 
   friend bool operator==(const RuleValue& a, const RuleValue& b) {
     return a.info_->same_rule(*b.info_) && a.info_->equal(a.bytes_.data(), b.bytes_.data());

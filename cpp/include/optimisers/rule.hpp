@@ -6,13 +6,15 @@
 //     static constexpr Text text{.name = "Descent", ...};
 //     static constexpr std::tuple fields{Field{"eta", &Descent::eta, Range::nonnegative, "learning rate"}};
 //     static constexpr std::array<Slot<Descent>, 0> slots{};     // per-element state
-//     template <class R> struct Step { R eta; };                 // scalars of one step, derived in double
+//     template <class R> struct Step { R eta; };                 // scalars of one step, of type R, derived in double
 //     template <class R> Step<R> tick(NoClock&) const { return {R(eta)}; }
 //     template <class T> OPT_FN static void apply(const Step<real_t<T>>& k, T x, T& dx) { dx = k.eta * dx; }
 //   };
 //
 // apply() is one element: values and references, no pointers, no loops. dx comes in as the gradient and leaves as
-// what is to be subtracted; one reference per slot follows, of type T or, for Slot::real, real_t<T>.
+// what is to be subtracted; one reference per slot follows, of type T or, for Slot::real, real_t<T>. A hyperparameter
+// that overflows in R, or makes a scalar of the first step overflow, is refused where it is set. One that vanishes
+// counts as 0; an ε in a denominator goes through root_epsilon or square_epsilon (math.hpp), so that 0/0 is 0.
 // Optional members:  struct Clock (doubles only) with a constexpr array `clock` of their names;
 //   reducing rules:  Norm norm() const;  bool rejects(double) const;  finish(Step<R>&, double norm) const;
 //   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const;
@@ -181,6 +183,9 @@ constexpr bool check_rule() {
                 "every hyperparameter needs its line in `fields`");
   static_assert(sizeof(R) <= 64, "rules are small values: at most 64 bytes");
   static_assert(sizeof(typename R::template Step<double>) <= 96, "a step's scalars fit in 96 bytes");
+  static_assert(std::is_empty_v<typename R::template Step<float>> ||
+                    2 * sizeof(typename R::template Step<float>) == sizeof(typename R::template Step<double>),
+                "a step's scalars are all of type R");
   static_assert(max_slots<R> <= 4, "kernels carry at most four slots");
   static_assert(detail::conditional_slots_last<R>(), "conditional slots stand last");
   static_assert(max_slots<R> - min_slots<R> <= 1, "one conditional slot a rule: it has a kernel with and one without");

@@ -142,7 +142,7 @@ class State {
   /// Changes hyperparameters of all leaves, and nothing else: slots and clocks stay.
   ///   adjust(0.01)  the learning rate;  adjust("beta", Pair{0.9, 0.99});  adjust(Fields)  by name, in every stage
   ///   that has them;  adjust(Adam{.eta = 0.1})  by value, in every stage of that rule.
-  /// Throws Error(value): out of range; no rule has the field (lists those there are); it decides which slots exist.
+  /// Throws Error(value): out of range or more than a leaf's type holds; no rule has the field; it decides on slots.
   void adjust(double eta);
   void adjust(const Fields& fields);
   template <class V>
@@ -249,8 +249,8 @@ class Leaf : public ConstLeaf {
 };
 
 /// State for training `model` by `rule` (a Rule, Chain, RuntimeChain, MixedPrecision, AnyRule or Program).
-/// Throws Error(value): hyperparameter out of range, leaves that share memory, duplicate names; Error(type): a leaf
-/// that is not floating point; std::bad_alloc.
+/// Throws Error(value): hyperparameter out of range or more than the leaf's type holds (16 bits: float32), leaves that
+/// share memory, duplicate names; Error(type): a leaf that is not floating point; std::bad_alloc.
 template <Programmable R>
 OPT_HIDDEN State setup(const R& rule, const Model& model, const SetupOptions& options = {}) {
   return State(program_of(rule), model, options);

@@ -5,6 +5,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <limits>
 
 #include "environment.hpp"
 #include "optimisers/describe.hpp"
@@ -77,6 +78,15 @@ std::string expectation(const FieldInfo& f) {
       return "\"leaf\" or \"global\"";
   }
   return {};
+}
+
+// Whether a step is computed from the field's value: everything but counts, switches and the order of a norm.
+bool is_scalar(const FieldInfo& f) {
+  return (f.kind == FieldKind::number || f.kind == FieldKind::pair) && f.range != Range::norm_order;
+}
+double larger_of(const Value& value) {
+  if (const auto* pair = std::get_if<Pair>(&value)) return std::max(pair->first, pair->second);
+  return std::get<double>(value);
 }
 
 template <class T>
@@ -214,6 +224,28 @@ void RuleValue::load(const void* bytes) { std::memcpy(bytes_.data(), bytes, stat
 
 void RuleValue::check() const {
   for (const FieldInfo& f : info_->fields) RuleValue(*this).set(f, get(f));
+}
+
+std::string RuleValue::overflow(int real) const {
+  const DefaultFloats floats;
+  const double largest = real == 0 ? double(std::numeric_limits<float>::max()) : std::numeric_limits<double>::max();
+  const auto text = [&](const FieldInfo& f, const char* what) {
+    char end[32];
+    std::snprintf(end, sizeof end, "%.8g", largest);
+    return std::string(f.name) + " is " + value_text(get(f)) + what + (real == 0 ? "float32" : "float64") +
+           " holds (at most " + end + ")";
+  };
+  for (const FieldInfo& f : info_->fields)
+    if (is_scalar(f) && larger_of(get(f)) > largest) return text(f, ", more than ");
+  if (info_->finite[real](bytes_.data())) return {};
+  const auto to_blame = [&](const FieldInfo& f) {  // with its default nothing overflows
+    RuleValue other(*this);
+    std::copy_n(info_->defaults.data() + f.offset, f.kind == FieldKind::pair ? sizeof(Pair) : sizeof(double),
+                other.bytes_.data() + f.offset);
+    return is_scalar(f) && info_->finite[real](other.bytes_.data());
+  };
+  const auto found = std::find_if(info_->fields.begin(), info_->fields.end(), to_blame);
+  return text(found == info_->fields.end() ? info_->fields.front() : *found, ", which makes a scalar more than ");
 }
 
 }  // namespace optimisers::inline OPT_ABI

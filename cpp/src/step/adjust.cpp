@@ -77,9 +77,19 @@ struct Piece {
   RuleValue value;  // with the field set, unless it is scaled
   std::byte* at(std::byte* row) const { return row + stage->rule_offset + field->offset; }
 };
+// A stage that pieces change, and its rule in the leaf that was last looked at: most leaves of a group have the same.
+struct Touched {
+  const Stage* stage;
+  RuleValue rule;
+  bool known = false;
+  bool is_as(const std::byte* now) const {
+    return known && std::memcmp(rule.data(), now, std::size_t(stage->info->size)) == 0;
+  }
+};
 struct Pieces {
   bool made = false;
   std::vector<Piece> list;
+  std::vector<Touched> stages;
 };
 
 class Adjusting {
@@ -95,6 +105,10 @@ class Adjusting {
       const std::byte* at = piece.at(state_.row_of(leaf));
       if (piece.of->scales) piece.value.set(*piece.field, scaled(piece, at));
       else if (!piece.of->levels) note(number_at(at));
+    }
+    for (Touched& stage : pieces.stages) {
+      const std::byte* now = state_.row_of(leaf) + stage.stage->rule_offset;
+      if (!stage.is_as(now)) check_overflow(pieces, stage, now, state_.specs[leaf]);
     }
   }
 
@@ -128,6 +142,16 @@ class Adjusting {
   Adjusted result() const { return noted_; }
 
  private:
+  static void check_overflow(const Pieces& pieces, Touched& stage, const std::byte* now, const LeafSpec& spec) {
+    stage.rule.load(now);
+    stage.known = true;
+    RuleValue then = stage.rule;
+    for (const Piece& piece : pieces.list)
+      if (piece.stage == stage.stage)
+        then.set(*piece.field, piece.of->scales ? scaled(piece, now + piece.field->offset) : piece.of->value);
+    check_fits(spec, then, "adjust");
+  }
+
   static double scaled(const Piece& piece, const std::byte* at) {
     return number_at(at) * std::get<double>(piece.of->value);
   }
@@ -140,7 +164,8 @@ class Adjusting {
   void make(Pieces& pieces, Leaf leaf) {
     pieces.made = true;
     const auto& stages = state_.group_of(leaf).stages;
-    for (const Stage& stage : stages)
+    for (const Stage& stage : stages) {
+      const std::size_t before = pieces.list.size();
       for (const FieldInfo& field : stage.info->fields) {
         known_.emplace_back(field.name);
         for (std::size_t i = 0; i < adjustments_.size(); ++i) {
@@ -155,6 +180,8 @@ class Adjusting {
           found_[i] = true;
         }
       }
+      if (pieces.list.size() > before) pieces.stages.push_back({&stage, RuleValue(*stage.info)});
+    }
   }
 
   [[noreturn]] static void refuse_structural(const RuleInfo& info, const FieldInfo& field, const std::string& name) {
@@ -204,16 +231,17 @@ void Optimiser::adjust(std::span<const Leaf> leaves, std::span<const std::pair<s
   change(leaves, adjustments);
 }
 
-void Optimiser::set_rules(std::span<const StageRule> rules) {
+void Optimiser::set_rules(std::span<const StageRule> rules, const char* call) {
   std::vector<Leaf> leaves;
   for (const StageRule& r : rules) {
     const Stage& s = state_->group_of(r.leaf).stages[std::size_t(r.stage)];
     if (!r.rule.info().same_rule(*s.info) || r.rule.slot_count() != s.slot_count)
       throw Error(ErrorKind::value,
-                  std::string("adjust: ") + r.rule.info().text.name + " at \"" + spec(r.leaf).name +
+                  std::string(call) + ": " + r.rule.info().text.name + " at \"" + spec(r.leaf).name +
                       "\" would need other state arrays than there are; call setup with a new rule",
                   spec(r.leaf).name);
     r.rule.check();
+    check_fits(spec(r.leaf), r.rule, call);
     leaves.push_back(r.leaf);
   }
   Rows rows(*state_, leaves);

@@ -8,6 +8,7 @@
 #include "device.hpp"
 #include "environment.hpp"
 #include "optimisers/threads.hpp"
+#include "refuse.hpp"
 
 namespace optimisers::inline OPT_ABI {
 namespace {
@@ -23,6 +24,7 @@ void check_spec(const LeafSpec& spec) {
                 spec.name);
   for (const RuleValue& rule : spec.program.stages) {
     rule.check();
+    check_fits(spec, rule, "setup");
     if (rule.info().refuses_complex && is_complex_dtype(spec.dtype))
       throw Error(ErrorKind::value,
                   std::string("setup: ") + rule.info().text.name + " at \"" + spec.name + "\" cannot train " +
@@ -103,6 +105,14 @@ void copy_group(const Group& from, Group& to) {
 }
 
 }  // namespace
+
+void check_fits(const LeafSpec& spec, const RuleValue& rule, const char* call) {
+  const std::string found = rule.overflow(size_of(real_dtype(spec.program.compute(spec.dtype))) == 8 ? 1 : 0);
+  if (!found.empty())
+    refuse(std::string(call) + ": " + rule.info().text.name + " at " + quoted(spec.name) + " cannot train " +
+               std::string(name_of(spec.dtype)) + ": " + found + "; make it smaller",
+           spec.name);
+}
 
 Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where)
     : memory(where), specs(std::move(given)), leaves(specs.size()), flags(specs.size()) {

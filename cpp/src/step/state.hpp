@@ -79,6 +79,9 @@ struct Optimiser::State {
   bool accepts(std::span<const LeafUpdate> checked, std::span<const FurtherGradient> further, NonFinite non_finite);
 };
 
+// Throws for a hyperparameter that overflows in the type the leaf is computed in.
+void check_fits(const LeafSpec& spec, const RuleValue& rule, const char* call);
+
 // Whether the parameter may be written: a gate may let something through without a gradient.
 inline bool may_write(const Optimiser::State& state, const LeafUpdate& u) {
   const LeafRecord& leaf = state.leaves[u.leaf];

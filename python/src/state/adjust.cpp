@@ -21,7 +21,7 @@ Adjusted State::adjust(std::uint32_t node, std::span<const Adjustment> adjustmen
 void State::replace_rules(std::span<const std::uint32_t> leaves, const nb::list& rules) {
   const RuleValues values = values_of(rules);
   Use use(*this);
-  take(replaced_rules(leaves, rules, values));
+  take(replaced_rules(leaves, rules, values), "adjust");
 }
 
 State::RuleValues State::values_of(const nb::list& rules) {
@@ -58,8 +58,8 @@ State::Replaced State::rules_of_leaf(std::uint32_t leaf) {
   return now;
 }
 
-void State::take(Replaced&& replaced) {
-  core_.set_rules(replaced.stages);
+void State::take(Replaced&& replaced, const char* call) {
+  core_.set_rules(replaced.stages, call);
   std::swap(rules_, replaced.rules);
   ++revision_;
 }

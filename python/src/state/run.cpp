@@ -149,11 +149,11 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   if (rule == nullptr) return apply_stages(target, update, higher, call);
   constexpr std::uint32_t leaf = 0;
   Replaced before = rules_of_leaf(leaf);
-  take(replaced_rules({&leaf, 1}, rules, values));
+  take(replaced_rules({&leaf, 1}, rules, values), call);
   try {
     return apply_stages(target, update, higher, call);
   } catch (...) {
-    take(std::move(before));
+    take(std::move(before), call);
     throw;
   }
 }

@@ -152,7 +152,7 @@ class State {
   static RuleValues values_of(const nb::list& rules);  // asks Python code
   Replaced replaced_rules(std::span<const std::uint32_t> leaves, const nb::list& rules, const RuleValues& values);
   Replaced rules_of_leaf(std::uint32_t leaf);
-  void take(Replaced&& replaced);
+  void take(Replaced&& replaced, const char* call);
   bool apply_stages(const ArrayView& target, LeafUpdate& update, std::span<PyObject* const> higher, const char* call);
   nb::tuple rule_table();
 

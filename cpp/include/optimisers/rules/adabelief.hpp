@@ -41,7 +41,7 @@ struct AdaBelief {
             R(1 - beta.second),
             R(epsilon),
             R(eta * root_correction / (1 - c.beta1_t)),
-            R(epsilon * root_correction)};
+            optimisers::root_epsilon<R>(epsilon * root_correction)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& s) {

@@ -28,7 +28,7 @@ struct AdaDelta {
   };
   template <class R>
   OPT_FN Step<R> tick(NoClock&) const {
-    return {R(rho), R(1 - rho), R(epsilon)};
+    return {R(rho), R(1 - rho), square_epsilon<R>(epsilon)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, real_t<T>& a, real_t<T>& delta) {

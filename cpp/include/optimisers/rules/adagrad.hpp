@@ -25,7 +25,7 @@ struct AdaGrad {
   };
   template <class R>
   OPT_FN Step<R> tick(NoClock&) const {
-    return {R(eta), R(epsilon)};
+    return {R(eta), root_epsilon<R>(epsilon)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, real_t<T>& a) {

@@ -47,7 +47,7 @@ struct Adam {
             R(beta.second),
             R(1 - beta.second),
             R(eta * root_correction / (1 - c.beta1_t)),
-            R(epsilon * root_correction)};
+            root_epsilon<R>(epsilon * root_correction)};
   }
   // The two moments, for the rules that share them.
   template <class T, class K>

@@ -39,9 +39,12 @@ struct AdaMax {
   template <class R>
   OPT_FN Step<R> tick(Clock& c) const {
     c.beta1_t *= beta.first;
-    return {
-        R(beta.first),           R(1 - beta.first), R(beta.second), R(eta / (1 - c.beta1_t)), R(pytorch ? 0 : epsilon),
-        R(pytorch ? epsilon : 0)};
+    return {R(beta.first),
+            R(1 - beta.first),
+            R(beta.second),
+            R(eta / (1 - c.beta1_t)),
+            root_epsilon<R>(pytorch ? 0 : epsilon),
+            R(pytorch ? epsilon : 0)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& u) {

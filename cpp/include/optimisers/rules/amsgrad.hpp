@@ -42,7 +42,7 @@ struct AMSGrad {
     Step<R> k = Adam{eta, beta, epsilon}.tick<R>(c);
     if (pytorch) return k;
     k.scale = R(eta);
-    k.epsilon = R(epsilon);
+    k.epsilon = root_epsilon<R>(epsilon);
     return k;
   }
   template <class T>

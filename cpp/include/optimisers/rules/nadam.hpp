@@ -58,7 +58,7 @@ struct NAdam {
             R(eta * next_mu / (1 - c.beta1_t * next_mu)),
             R(eta * (1 - mu) / (1 - c.beta1_t)),
             R((pytorch ? 1 : beta.second) / (1 - c.beta2_t)),
-            R(epsilon)};
+            root_epsilon<R>(epsilon)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, T& m, real_t<T>& v) {

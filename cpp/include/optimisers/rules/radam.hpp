@@ -54,7 +54,7 @@ struct RAdam {
             R(beta.second),
             R(1 - beta.second),
             R(eta * r * root_correction / (1 - c.beta1_t)),
-            R(pytorch ? epsilon : epsilon * root_correction),
+            root_epsilon<R>(pytorch ? epsilon : epsilon * root_correction),
             R(rectify)};
   }
   template <class T>

@@ -36,7 +36,7 @@ struct RMSProp {
   };
   template <class R>
   OPT_FN Step<R> tick(NoClock&) const {
-    return {R(eta), R(rho), R(1 - rho), R(epsilon)};
+    return {R(eta), R(rho), R(1 - rho), root_epsilon<R>(epsilon)};
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& k, T /*x*/, T& dx, real_t<T>& q) {
