@@ -22,6 +22,7 @@ from ._core import (
 from ._core import version as __version__
 from ._destructure import Restructure, destructure, trainables
 from ._devices import to_device
+from ._extend import extend_
 from ._history import History, Step
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
@@ -66,6 +67,7 @@ __all__ = [
     "apply_",
     "destructure",
     "doctor",
+    "extend_",
     "flush",
     "flush_",
     "freeze",

@@ -140,7 +140,7 @@ class Restructure(Generic[M]):
             if axes:
                 array = array.permute(axes) if self._library == "torch" else array.transpose(axes)
             if tuple(array.shape) != self._shapes[leaf]:
-                path = KeyPath(*self._native.leaves()[leaf][0])
+                path = KeyPath(*self._native.leaves()[leaf][0]) or "the model"
                 raise InvalidValueError(
                     f'flatten: array at "{path}" has shape {tuple(array.shape)}, the model\'s has {self._shapes[leaf]}'
                 )
@@ -152,7 +152,8 @@ class Restructure(Generic[M]):
 
         Args:
             tree: arrays where the model has trained ones; `None` and missing keys become zeros,
-                gradients of tied arrays are summed, everything else is ignored.
+                gradients of tied arrays are summed. Where the model has a value that is not trained the tree may
+                have one as well, but no array of floats: that would be dropped.
             out: a contiguous vector like the one `destructure` returned, to be written and returned. A step that
                 packs into the same one each time takes no new memory, which costs more than the packing.
 
@@ -160,7 +161,8 @@ class Restructure(Generic[M]):
             `out`, or a new vector of the dtype `destructure` chose.
 
         Raises:
-            ValueError: structure or shapes do not fit; `out` is read-only, has gaps or shares memory with the tree;
+            ValueError: structure or shapes do not fit; there is an array of floats where the model has something
+                else that is not marked as not trained; `out` is read-only, has gaps or shares memory with the tree;
                 or gradients would be taken through it.
             TypeError: something that should be an array is none; `out` has another dtype or library.
 

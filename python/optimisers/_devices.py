@@ -72,6 +72,7 @@ def _moved_state(state: State, place: int) -> State:
     kinds = [(dtype, _library_there(library, place), frozen, place) for dtype, library, frozen, _ in kinds]
     user = {leaf: [_moved_tree(own, place) for own in states] for leaf, states in user.items()}
     core = _core.unpickled_state((spec, (kinds, *leaves), rules, layout, user, *memory))
+    core.setup_rule = state._core.setup_rule
     return handle(core, 0)  # type: ignore[no-any-return]
 
 

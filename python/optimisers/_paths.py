@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, MutableMapping, MutableSequence, Sequence
+from collections.abc import Iterable, Mapping, MutableMapping, MutableSequence, Sequence
+from itertools import islice
 from typing import Any, TypeVar
 
 from . import _core
@@ -78,6 +79,17 @@ def _step(node: Any, key: Any) -> Any:
     return getattr(node, key, _MISSING) if isinstance(key, str) else _MISSING
 
 
+def shown(path: tuple[Any, ...]) -> str:
+    """A path as messages have it."""
+    return f'"{KeyPath(*path)}"' if path else "the model's root"
+
+
+def listed(keys: Iterable[Any]) -> str:
+    """Keys as messages have them: all, or the first few."""
+    first = [repr(key) for key in islice(keys, 11)]
+    return ", ".join(first[:10]) + (", ..." if len(first) > 10 else "") if first else "none"
+
+
 def _walk(model: Any, path: tuple[Any, ...], call: str) -> tuple[Any, int]:
     """How far the path leads: what is there, and how many keys that took."""
     if not isinstance(path, tuple):
@@ -96,12 +108,9 @@ def _refuse(model: Any, path: tuple[Any, ...], call: str) -> Any:
     if depth == len(path):
         return node
     keys = [key for key, _, _ in _core.children(node) or ()]
-    known = ", ".join(map(repr, keys[:10])) + (", ..." if len(keys) > 10 else "")
-    place = f'"{KeyPath(*path[:depth])}"' if depth else "its top"
-    there = f"its keys are {known}" if keys else "it has no children"
-    raise InvalidValueError(
-        f"{call}: the model has no {path[depth]!r} at {place}, which is a {type(node).__name__}; {there}"
-    )
+    place = f'"{KeyPath(*path[:depth])}", which is a' if depth else "its root, a"
+    there = f"its keys are {listed(keys)}" if keys else "it has no children"
+    raise InvalidValueError(f"{call}: the model has no {path[depth]!r} at {place} {type(node).__name__}; {there}")
 
 
 def getkeypath(model: Any, path: KeyPath) -> Any:
@@ -170,6 +179,6 @@ def setkeypath_(model: M, path: KeyPath, value: Any) -> M:
             setattr(parent, key, value)
     except (AttributeError, TypeError, LookupError) as error:
         raise InvalidValueError(
-            f'setkeypath_: cannot set {key!r} of the {type(parent).__name__} at "{KeyPath(*path[:-1])}": {error}'
+            f"setkeypath_: cannot set {key!r} of the {type(parent).__name__} at {shown(path[:-1])}: {error}"
         ) from error
     return model

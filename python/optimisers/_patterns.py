@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from functools import lru_cache
 from itertools import islice
 from types import EllipsisType
@@ -30,10 +30,20 @@ class Part(NamedTuple):
         return ".".join(map(key_text, self.keys))
 
 
-def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> list[Rule | None]:
-    """The rule of each leaf from a tree of rules, a dict from patterns or markers, or any mixture."""
+def choose(
+    tree: Any,
+    paths: list[KeyPath],
+    marked: dict[Marker, set[int]],
+    only: Collection[int] | None = None,
+    again: bool = False,
+) -> list[Rule | None]:
+    """The rule of each leaf from a tree of rules, a dict from patterns or markers, or any mixture.
+
+    Of `only` some leaves where that is given. Again: an entry may catch nothing any more.
+    """
     rules: list[Any] = [_UNSET] * len(paths)
-    open_: list[Any] = [(tree, [Part(i, tuple(path)) for i, path in enumerate(paths)], KeyPath())]
+    wanted = range(len(paths)) if only is None else sorted(only)
+    open_: list[Any] = [(tree, [Part(i, tuple(paths[i])) for i in wanted], KeyPath())]
     entered: set[int] = set()  # the dicts and lists on the way to the entry at hand
     while open_:
         node, parts, at = open_.pop()
@@ -43,18 +53,17 @@ def choose(tree: Any, paths: list[KeyPath], marked: dict[Marker, set[int]]) -> l
             for part in parts:
                 rules[part.leaf] = node
         elif id(node) in entered:
-            raise InvalidValueError(f'setup: the tree of rules contains itself at "{at}"')
+            raise InvalidValueError(f'setup: the tree of rules contains itself at "{at or "its root"}"')
         else:
             entered.add(id(node))
             open_.append((_LEAVE, id(node), at))
             entries = _dict_entries if isinstance(node, Mapping) else _tree_entries
-            open_.extend(
-                (child, rest, KeyPath(*at, key)) for key, child, rest in entries(node, parts, at, paths, marked)
-            )
-    missing = [paths[i] for i, rule in enumerate(rules) if rule is _UNSET]
+            found = entries(node, parts, at, paths, marked, again)
+            open_.extend((child, rest, KeyPath(*at, key)) for key, child, rest in found)
+    missing = [paths[i] for i in wanted if rules[i] is _UNSET]
     if missing:
         raise InvalidValueError(
-            f'setup: no rule for "{missing[0]}"; the tree of rules has nothing for {listed(missing)}; '
+            f'setup: no rule for "{missing[0] or "the model"}"; the tree of rules has nothing for {listed(missing)}; '
             "give these a rule, or None to leave them alone, or add a default under the key ..."
         )
     return rules
@@ -66,12 +75,12 @@ _Entries = Iterator[tuple[Any, Any, list[Part]]]
 
 
 def listed(paths: list[KeyPath]) -> str:
-    text = ", ".join(str(path) or "x" for path in islice(paths, SHOWN_PATHS))
+    text = ", ".join(str(path) or "the model" for path in islice(paths, SHOWN_PATHS))
     return text + (f" and {len(paths) - SHOWN_PATHS} more" if len(paths) > SHOWN_PATHS else "")
 
 
 def _tree_entries(
-    node: Any, parts: list[Part], at: KeyPath, paths: list[KeyPath], marked: dict[Marker, set[int]]
+    node: Any, parts: list[Part], at: KeyPath, paths: list[KeyPath], marked: dict[Marker, set[int]], again: bool
 ) -> _Entries:
     """A list, tuple or object of rules: entry by entry as the model has children."""
     children = _core.children(node)
@@ -83,7 +92,7 @@ def _tree_entries(
     for key, rest in _grouped(parts).items():
         if key is _END:
             raise InvalidTypeError(
-                f'setup: expected a rule at "{at}" of the tree of rules, where the model has an array, '
+                f'setup: expected a rule at "{at or "the root"}" of the tree of rules, where the model has an array, '
                 f"got {type(node).__name__}"
             )
         if key in by_key:
@@ -102,7 +111,12 @@ def _grouped(parts: list[Part]) -> dict[Any, list[Part]]:
 
 
 def _dict_entries(
-    node: Mapping[Any, Any], parts: list[Part], at: KeyPath, paths: list[KeyPath], marked: dict[Marker, set[int]]
+    node: Mapping[Any, Any],
+    parts: list[Part],
+    at: KeyPath,
+    paths: list[KeyPath],
+    marked: dict[Marker, set[int]],
+    again: bool,
 ) -> _Entries:
     """A dict: keys of the model, patterns and markers, in order, then the default."""
     groups = _grouped(parts)
@@ -112,6 +126,8 @@ def _dict_entries(
             continue
         caught = _caught(key, parts, groups, marked)
         left = [part for part in caught if part.leaf not in taken]
+        if not left and again:
+            continue
         if not left:
             raise InvalidValueError(_catches_nothing(key, at, caught, [paths[part.leaf] for part in parts]))
         taken.update(part.leaf for part in left)

@@ -22,6 +22,21 @@ def resolve(rule: Any, model: Model) -> tuple[list[Rule | None], Marks]:
     return rules, marks_of(model, rules)
 
 
+def resolve_new(rule: Any, model: Model, new: set[int], again: bool) -> dict[int, Rule | None]:
+    """The rules of leaves that have come to be trained. Again: from a rule that was resolved before, for others too."""
+    if isinstance(rule, Rule):
+        return dict.fromkeys(new, rule)
+    if rule is not None and _core.children(rule) is not None:
+        paths = [KeyPath(*path) for path, _ in model.leaves()]
+        chosen = choose(rule, paths, _marked(model, rule), only=new, again=again)
+        return {leaf: chosen[leaf] for leaf in new}
+    if callable(rule) and not isinstance(rule, type):
+        leaves = model.leaves()
+        return {leaf: _from_function(rule, KeyPath(*leaves[leaf][0]), leaves[leaf][1]) for leaf in new}
+    check_rule(rule, "extend_")
+    raise AssertionError
+
+
 def _rules(rule: Any, model: Model) -> list[Rule | None]:
     if isinstance(rule, Rule):
         return [rule] * model.leaf_count()
@@ -60,5 +75,5 @@ def _marked(model: Model, rules: Any) -> dict[Marker, set[int]]:
 def _from_function(f: Any, path: KeyPath, leaf: Any) -> Rule | None:
     rule = f(path, leaf)
     if rule is not None:
-        check_rule(rule, f'setup: rule for "{path}"')
+        check_rule(rule, f'setup: rule for "{path or "the model"}"')
     return rule  # type: ignore[no-any-return]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from sys import intern
 from typing import Any
 
 import numpy as np
@@ -12,7 +14,8 @@ from ._core import InvalidTypeError, InvalidValueError
 from ._markers import Marker
 from ._rule import BuiltinRule, Rule
 
-FORMAT = 3  # of what `plain_data` returns; others are refused
+FORMAT = 4  # of what `plain_data` returns; others are refused
+PARTS = 8  # that the native state is made of; behind them what setup was given
 DEEPEST = 16  # how far down what a rule of one's own keeps is looked at
 
 
@@ -25,6 +28,7 @@ def plain_data(core: _core.State) -> tuple[Any, ...]:
 def reduced(core: _core.State) -> tuple[Any, ...]:
     """What pickle asks for."""
     data = plain_data(core)
+    data = *data, lasting(core.setup_rule, data[2][0])
     return restored, (FORMAT, checksum(data), *data)
 
 
@@ -43,7 +47,31 @@ def restored(version: Any = None, given: Any = None, *data: Any) -> _core.State:
             "damaged or changed on their way"
         )
     _check_rules(data)
-    return _core.unpickled_state(data)
+    core = _core.unpickled_state(data[:PARTS])
+    core.setup_rule = data[PARTS] if len(data) > PARTS else None
+    return core
+
+
+def lasting(rule: Any, now: Iterable[Rule], depth: int = 0) -> Any:
+    """What setup was given, if it can be pickled wherever the state can: no functions, no classes of the model's.
+
+    None where it cannot. Rules that leaves have `now` and keys of the model stand in it as the same objects.
+    """
+    if isinstance(rule, BuiltinRule):
+        return next((known for known in now if type(known) is type(rule) and known == rule), rule)
+    if rule is None or isinstance(rule, Rule):
+        return rule
+    if depth > DEEPEST or type(rule) not in (dict, list, tuple):
+        return None
+    if type(rule) is dict:
+        if not all(key is ... or type(key) in (str, int) or isinstance(key, Marker) for key in rule):
+            return None
+        parts = {intern(k) if type(k) is str else k: lasting(part, now, depth + 1) for k, part in rule.items()}
+        lost = any(part is None and rule[key] is not None for key, part in parts.items())
+    else:
+        parts = type(rule)(lasting(part, now, depth + 1) for part in rule)
+        lost = any(part is None and given is not None for part, given in zip(parts, rule, strict=True))
+    return None if lost else parts
 
 
 def crc32(data: bytes) -> int:

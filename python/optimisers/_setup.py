@@ -29,8 +29,8 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
             arrays, torch tensors and JAX arrays, or one array; or `Duplicated(model, grads)`. Every other
             `Mapping` or `Sequence` that is no text, classes of attrs and pydantic, and those in JAX's pytree
             registry are containers too; for classes of your own see `register_container`. Of a Module the
-            parameters that require a gradient now are trained, and no others later: what is to rest for a while
-            gets a state and `freeze_`. With `layout`, the flat vector.
+            parameters that require a gradient now are trained; others get a state later by `extend_`, or now and
+            rest by `freeze_`. With `layout`, the flat vector.
         layout: the second result of `destructure`. The leaves are then segments of the vector, and
             the state has the shape of the model.
 
@@ -78,6 +78,7 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         native = layout._native
         rules, marks = resolve(rule, native)
         core = native.segmented_state(rules, model, marks)
+        core.setup_rule = rule
         initialise(core, native, model)
         return handle(core, 0)  # type: ignore[no-any-return]
     if isinstance(model, (Rule, _core.Handle)):
@@ -90,5 +91,6 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
         warnings.warn(_STATE_DICT, stacklevel=2)
     rules, marks = resolve(rule, native)
     core = native.state(rules, marks)
+    core.setup_rule = rule
     initialise(core, native)
     return handle(core, 0)  # type: ignore[no-any-return]

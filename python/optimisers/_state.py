@@ -11,7 +11,7 @@ from . import _arrays, _core
 from ._chains import MixedPrecision, OptimiserChain
 from ._core import InvalidValueError
 from ._markers import Marker
-from ._paths import KeyPath
+from ._paths import KeyPath, listed
 from ._rule import BuiltinRule, Rule
 from ._saved import part_checksum, reduced
 from ._shown import Clocks, clock_tuple, count_text, leaf_rule, row_of, slots_tuple, tree_text
@@ -35,7 +35,7 @@ class State(_core.Handle):
             known = ", ".join(repr(mark) for mark, _ in marks) or "none"
             what = "names several markers" if found else "marked no array that has a state"
             raise InvalidValueError(f"marked: {marker!r} {what}; the markers of this state are {known}")
-        return Marked(self._core, self._core.node_count() + found[0])
+        return marked_handle(self._core, self._core.node_count() + found[0])
 
     @property
     def skipped(self) -> int:
@@ -59,6 +59,12 @@ class State(_core.Handle):
         raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
 
 
+class MissingKeyError(KeyError):
+    """A KeyError that shows its message as it is."""
+
+    __str__ = Exception.__str__
+
+
 class StateTree(State):
     """The state of a model: the model's shape, with a `Leaf` where the model has a trained array.
 
@@ -77,18 +83,22 @@ class StateTree(State):
         if child == 0 and self._core.kind(self._node) == "Module" and isinstance(key, int):
             child = self._core.child(self._node, str(key + len(self) if key < 0 else key))  # of a Sequential
         if child == 0:
-            error = IndexError if self._core.kind(self._node) in ("list", "tuple", "Sequence") else KeyError
-            raise error(key)
+            by_position = self._core.kind(self._node) in ("list", "tuple", "Sequence")
+            raise (IndexError if by_position else MissingKeyError)(self._has_no(key))
         return handle(self._core, child)
 
     def __getattr__(self, name: str) -> Any:
         child = self._core.child(self._node, name)
         if child == 0:
-            raise AttributeError(f'the model has no {name!r} at "{self._core.path_text(self._node)}"')
+            raise AttributeError(self._has_no(name))
         return handle(self._core, child)
 
     def _nodes(self) -> range:
         return range(*self._core.children(self._node))
+
+    def _has_no(self, key: Any) -> str:
+        place = f'at "{self._core.path_text(self._node)}"' if self._core.path(self._node) else "at its root"
+        return f"the model has no {key!r} {place}; there are {listed(children_of(self._core, self._node))}"
 
     def __len__(self) -> int:
         return len(self._nodes())
@@ -259,6 +269,34 @@ def handle(core: _core.State, node: int, checksum: int | None = None) -> Any:
     return known
 
 
+def marked_handle(core: _core.State, node: int) -> Marked:
+    """The handle of a marker's leaves."""
+    known = _alive.get((id(core), node))
+    if known is None:
+        known = _alive[id(core), node] = Marked(core, node)
+    return known  # type: ignore[return-value]
+
+
+def move_handles(old: _core.State, new: _core.State, leaves: list[tuple[int, int]], node_in_new: Any) -> None:
+    """Let `new` take over leaves (there, in `old`) and the handles: each to the node that is found for it, if any."""
+    alive = [(key, known) for key, known in list(_alive.items()) if known._core is old]
+    moved = [(known, node) for _, known in alive if (node := node_in_new(known)) is not None]
+    for key, _ in alive:
+        del _alive[key]
+    try:
+        new.take_over(old, leaves, [known for known, _ in moved], [node for _, node in moved])
+    except BaseException:
+        _alive.update(alive)
+        raise
+    for known, node in moved:
+        _alive.setdefault((id(new), node), known)
+
+
+def children_of(core: _core.State, node: int) -> Iterator[Any]:
+    """The keys of a node's children."""
+    return (core.key(child) for child in range(*core.children(node)))
+
+
 def check_state(state: object, call: str) -> None:
     if not isinstance(state, State):
         raise InvalidValueError(
@@ -268,7 +306,7 @@ def check_state(state: object, call: str) -> None:
 
 def _marked(core: _core.State, node: int, checksum: int) -> Marked:
     _check_part(core, node, checksum)
-    return Marked(core, node)
+    return marked_handle(core, node)
 
 
 def _check_part(core: _core.State, node: int, checksum: int) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Literal, NamedTuple
 
 from . import _core
+from ._backward import backward_if_needed, kept_before
 from ._batches import END, Batches
 from ._core import Duplicated, InvalidTypeError, InvalidValueError, NonFiniteError, update_
 from ._history import History, Step
@@ -74,8 +75,8 @@ def train_(
 
     Args:
         value_and_grad: called as `value_and_grad(model, *batch)`; returns `(loss, grads)`. One that
-            returns the loss alone has left the gradients with the arrays (`loss.backward()` in
-            torch): they are used and set to zero.
+            returns the loss alone leaves the gradients with the arrays (`loss.backward()` in
+            torch, which is called here if it has not been): they are used and set to zero.
         state: what `setup` returned for the model.
         model: what `value_and_grad` differentiates.
         data: batches; a tuple or list is passed as several arguments, anything else as one. With `steps` also a
@@ -218,6 +219,7 @@ class _LossError(NonFiniteError):
 
 def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batch: Any) -> tuple[float, Any]:
     """The loss, which is finite, and the gradients."""
+    before = kept_before(state, model)
     result = value_and_grad(model, *batch)
     has_grads = isinstance(result, tuple)
     if has_grads and len(result) != 2:
@@ -225,6 +227,8 @@ def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batc
     loss = _number(result[0] if has_grads else result)
     if not math.isfinite(loss):
         raise _LossError(loss)
+    if not has_grads:
+        backward_if_needed(result, before)
     return loss, result[1] if has_grads else _KEPT
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from typing import Any
 
 import numpy as np
@@ -11,8 +12,8 @@ from ._core import InvalidTypeError, InvalidValueError
 from ._rule import BuiltinRule, Rule
 
 
-def initialise(core: _core.State, model: _core.Model, flat: Any = None) -> None:
-    """Ask every user-defined stage for its first state. With `flat`, leaves are its segments."""
+def initialise(core: _core.State, model: _core.Model, flat: Any = None, but: Collection[int] = frozenset()) -> None:
+    """Ask every user-defined stage for its first state, `but` of some leaves. With `flat`, leaves are its segments."""
     if not any(rule._user_stages() for rule in {id(rule): rule for rule in core.rules}.values()):
         return
     check_global_norms(core)
@@ -23,7 +24,7 @@ def initialise(core: _core.State, model: _core.Model, flat: Any = None) -> None:
         begin += int(np.prod(array.shape, dtype=np.int64))
     for leaf, rule in enumerate(core.rules):
         stages = rule._user_stages()
-        if stages:
+        if stages and leaf not in but:
             x = read_only(arrays[core.path(core.leaf_node(leaf))])
             master = core.master(leaf)
             if master is not None:

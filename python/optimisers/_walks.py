@@ -8,7 +8,8 @@ from typing import Any, Literal, TypeVar
 
 from . import _core
 from ._core import InvalidTypeError, InvalidValueError
-from ._state import State, handle
+from ._paths import KeyPath, listed
+from ._state import State, children_of, handle
 from ._untrained import check_arrays, check_model
 
 M = TypeVar("M")
@@ -31,7 +32,10 @@ def _state_at(state: State, model: _core.Model, call: str) -> list[Any]:
         for key in path:
             child = state._core.child(node, key)
             if child == 0:
-                raise InvalidValueError(f"{call}: the state tree has nothing at {path}; it belongs to another model")
+                raise InvalidValueError(
+                    f'{call}: the state tree has nothing at "{KeyPath(*path)}", of another model; '
+                    f'at "{state._core.path_text(node)}" it has {listed(children_of(state._core, node))}'
+                )
             node = child
         found.append(handle(state._core, node))
     return found
@@ -91,7 +95,8 @@ def map_trainables(f: Callable[..., Any], model: M, *trees: Any, tied: Tied = "s
         f: called with the array and what the trees have in its place; returns what is to stand there.
         model: any model.
         *trees: trees of the model's shape, such as gradients, other models, or its state tree (f
-            then gets `Leaf`s); what they have where the model is not trained is ignored.
+            then gets `Leaf`s). Where the model has a value that is not trained they may have one as well, but no
+            array of floats: that would be dropped.
         tied: what a tree contributes where an array of the model stands at several places: "sum", as
             gradients do, or "first" for trees that hold no gradients, such as another model.
 

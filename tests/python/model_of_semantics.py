@@ -42,6 +42,15 @@ def places(node: Any, path: Path = ()) -> Iterator[tuple[Path, np.ndarray]]:
         yield from places(child, (*path, key))
 
 
+def values(node: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Everything that is not trained and not marked so, in walk order: no gradient may be given for it."""
+    inside = children(node)
+    if inside is None and not is_leaf(node):
+        yield path, node
+    for key, child in inside or ():
+        yield from values(child, (*path, key))
+
+
 def axes_between(leaf: np.ndarray, other: np.ndarray) -> tuple[int, ...] | None:
     """Axes such that leaf.transpose(axes) is other, element by element; None where it is not."""
     if leaf.size == 0 or (leaf.dtype, leaf.ndim, leaf.ctypes.data) != (other.dtype, other.ndim, other.ctypes.data):

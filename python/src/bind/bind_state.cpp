@@ -1,5 +1,6 @@
 // bind_state.cpp: State and the handles into it; update_, which has to be fast, is in bind_update.cpp.
 #include <nanobind/stl/optional.h>
+#include <nanobind/stl/pair.h>
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/unique_ptr.h>
 #include <nanobind/stl/vector.h>
@@ -223,6 +224,7 @@ nb::tuple update_copy(State& state, std::uint32_t node, nb::handle model, const 
                         .once = once,
                         .non_finite = non_finite_from(non_finite.ptr(), "update"),
                         .higher = higher};
+  source.depth = 2;
   if (gradients.size() > 0) source.tree = nb::handle(gradients[0]).ptr();
   return stepped_copies(state, node, model, source, "update");
 }
@@ -253,6 +255,42 @@ const Node& node_of(const State& state, std::uint32_t node) {
 std::uint32_t leaf_at(const State& state, std::uint32_t node) {
   if (!node_of(state, node).live()) value_error("there is no leaf at \"" + state.spec().text(node) + "\"");
   return state.spec().places[node_of(state, node).place_begin].leaf;
+}
+
+void take_over(nb::handle self, State& old, const std::vector<std::pair<std::uint32_t, std::uint32_t>>& leaves,
+               const nb::list& handles, const std::vector<std::uint32_t>& nodes) {
+  State& state = nb::cast<State&>(self);
+  std::vector<Handle*> moved;
+  for (nb::handle handle : handles) moved.push_back(&nb::cast<Handle&>(handle));
+  if (moved.size() != nodes.size()) value_error("there must be one node for each handle");
+  for (const std::uint32_t node : nodes) state.check_node(node);
+  for (const auto& [leaf, before] : leaves) {
+    state.check_leaf(leaf);
+    old.check_leaf(before);
+  }
+  state.take_over(old, leaves, moved, nodes, nb::borrow(self));
+}
+
+// (path, leaf, axes of the leaf there) of each place.
+nb::list paths_of(const State& state) {
+  state.check_node(0);
+  nb::list paths;
+  for (const Place& place : state.spec().places) {
+    nb::list axes;
+    for (int axis : place.axes) axes.append(axis);
+    paths.append(nb::make_tuple(state.spec().path(place.node), place.leaf, nb::tuple(axes)));
+  }
+  return paths;
+}
+
+// Paths of what is marked as not trained.
+nb::list left_alone(const State& state) {
+  state.check_node(0);
+  nb::list paths;
+  const TreeSpec& spec = state.spec();
+  for (std::uint32_t n = 0; n < spec.nodes.size(); ++n)
+    if (spec.nodes[n].kind == Kind::value && !spec.nodes[n].watched) paths.append(spec.path(n));
+  return paths;
 }
 
 // The nodes of the tree as the handles need them.
@@ -381,6 +419,12 @@ void bind_state(nb::module_& m) {
       .def_prop_ro("revision", &State::revision)
       .def("has_layout", &State::has_layout)
       .def("rule_object", &rule_object)
+      .def("take_over", &take_over)
+      .def("paths", &paths_of)
+      .def("left_alone", &left_alone)
+      .def_prop_rw(
+          "setup_rule", [](State& s) { return s.setup_rule(); },
+          [](State& s, nb::object rule) { s.setup_rule() = std::move(rule); }, nb::arg("rule").none())
       .def_prop_ro("rules", [](State& s) { return nb::list(s.rules()); })
       .def("__deepcopy__", [](State& s, nb::handle) { return copied(s); })
       .def("pickled", &State::pickled);

@@ -156,7 +156,7 @@ nb::object rebuilt(const Model& m, const nb::list& new_leaves) {
 nb::list companion(const Model& m, nb::handle tree, const std::string& call, const std::string& what) {
   const TreeSpec& spec = *m.flat.spec;
   Objects objects(spec);
-  walk_gradients(spec, 0, tree.ptr(), call.c_str(), objects, what.c_str());
+  walk_gradients(spec, 0, tree.ptr(), call.c_str(), objects, what.c_str(), Entries::arrays);
   nb::list found;
   for (const Place& place : spec.places)
     found.append(objects[place.node] ? nb::borrow(objects[place.node]) : nb::none());
@@ -165,7 +165,7 @@ nb::list companion(const Model& m, nb::handle tree, const std::string& call, con
 
 nb::object selected_part(const Model& m, nb::handle tree) {
   Objects objects(*m.flat.spec);
-  walk_gradients(*m.flat.spec, 0, tree.ptr(), "select_trainables", objects, "tree");
+  walk_gradients(*m.flat.spec, 0, tree.ptr(), "select_trainables", objects, "tree", Entries::any);
   return selected(*m.flat.spec, objects.all());
 }
 

@@ -18,9 +18,12 @@ Args:
     state: what `setup` returned, or a part of it.
     model: the model `setup` was given, or the part of it that belongs to `state`; or `Duplicated(model, grads)`.
     grads: gradients, a tree of the model's shape. `None` or a missing key leaves what is below untouched,
-        its clock too. With a layout, a flat vector is accepted as well. Not given at all: each array's own
-        gradient, `.grad` of torch parameters; an array without one is left untouched. Gradients of a tied array are
-        summed: in a tree at each place, kept ones once for each array object.
+        its clock too. With a layout, a flat vector is accepted as well. Where the model has something that is not
+        trained (a number, an array of integers, `None`), a gradient is an error, unless it says nothing (no elements,
+        JAX's float0) or that child is marked: by `trainable`, field metadata, a rule of `None`, `freeze_`, as a
+        buffer, by `requires_grad=False`. Not given at all: each array's own gradient, `.grad` of torch parameters; an
+        array without one is left untouched. Gradients of a tied array are summed: in a tree at each place, kept ones
+        once for each array object.
     *higher: gradients of higher order, for user-defined rules; built-in rules do not look at them.
     zero_grad: what becomes of the gradients after the step, where the arrays or `Duplicated` keep them: `True` sets
         each `.grad` to None, frozen leaves' too; `"zeros"` sets the arrays to zero, which to rules with moments is
@@ -145,6 +148,7 @@ PyObject* update_in_place(PyObject*, PyObject* const* args, Py_ssize_t n, PyObje
     const GradientSource source = source_of(arguments, model);
     result = nb::steal(PyTuple_Pack(2, arguments.state(), arguments.model()));
     if (!result.is_valid()) throw nb::python_error();
+    const nb::object core = handle->core;  // extend_ may give the handle another while this one waits
     handle->state->update(handle->node, model, source, "update");
   } catch (...) {
     set_python_error();

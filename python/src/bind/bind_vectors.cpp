@@ -136,7 +136,7 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::strin
   else check_written(vector.view, "flatten: the flat vector");
   const OnStreams on(streams_of(out, vector.view), {});
   Objects objects(spec);
-  walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
+  walk_gradients(spec, 0, tree.ptr(), "flatten", objects, "array", Entries::arrays);
   std::vector<FlatPart> segments = empty_segments(m);
   check_length(vector.view, vector_size(m), given_dtype.empty() ? "flatten: the flat vector" : "flatten: out");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
@@ -169,7 +169,7 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::strin
 nb::list gathered(const Model& m, nb::handle tree) {
   const TreeSpec& spec = *m.flat.spec;
   Objects objects(spec);
-  walk_gradients(spec, 0, tree.ptr(), "flatten", objects);
+  walk_gradients(spec, 0, tree.ptr(), "flatten", objects, "array", Entries::arrays);
   nb::list found;
   for (const Place& place : spec.places) {
     if (objects[place.node] == nullptr) continue;

@@ -8,7 +8,6 @@
 
 #include "arrays/array.hpp"
 #include "arrays/device_array.hpp"
-#include "arrays/jax_arrays.hpp"
 #include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
 #include "bind/bind.hpp"
@@ -95,7 +94,7 @@ double norm_of(nb::handle tree, nb::handle order, nb::handle stream) {
 class Sources {
  public:
   Sources(const Flattened& target, nb::handle source) : spec_(*target.spec), objects_(spec_) {
-    walk_gradients(spec_, 0, source.ptr(), "lerp_", objects_, "source");
+    walk_gradients(spec_, 0, source.ptr(), "lerp_", objects_, "source", Entries::arrays);
     views.resize(spec_.leaf_count());
     for (std::uint32_t p = 0; p < spec_.places.size(); ++p) {
       const Place& place = spec_.places[p];
@@ -118,8 +117,7 @@ class Sources {
  private:
   ArrayView read(std::uint32_t node) {
     PyObject* object = objects_[node];
-    if (object == nullptr)
-      value_error("lerp_: source has nothing at \"" + spec_.text(node) + "\", target has an array");
+    if (object == nullptr) refuse_missing(node);
     ArrayView view;
     Fault fault = read_array(object, view);
     if (fault == Fault::none) return view;
@@ -128,6 +126,18 @@ class Sources {
       type_error("lerp_: source at \"" + spec_.text(node) + "\" " + fault_text(object, fault));
     objects_.replace(node, std::move(other));
     return view;
+  }
+
+  // Says what the source has instead, where it has anything there at all.
+  [[noreturn]] void refuse_missing(std::uint32_t node) const {
+    std::string text = "lerp_: source has nothing at \"" + spec_.text(node) + "\", target has an array";
+    PyObject* parent = node == 0 ? nullptr : objects_[spec_.nodes[node].parent];
+    if (nb::object known = children_list(nb::handle(parent ? parent : Py_None), false); !known.is_none()) {
+      text += "; there are ";
+      for (std::size_t i = 0; i < nb::len(known) && i < 10; ++i)
+        text += (i ? ", " : "") + std::string(nb::repr(known[i][0]).c_str());
+    }
+    value_error(text);
   }
 
   const TreeSpec& spec_;
@@ -159,16 +169,6 @@ std::size_t lerp_trees(nb::handle target, nb::handle source, nb::handle weight, 
   return to.arrays.size();
 }
 
-bool is_numeric(nb::handle x) {
-  ArrayView view;
-  nb::object kept;
-  Fault fault = read_any(x.ptr(), view, kept);
-  if (fault == Fault::not_array && is_jax(x.ptr()) && !is_jax_extended(x.ptr())) {
-    kept = jax_outline(x.ptr());
-    fault = read_array(kept.ptr(), view);
-  }
-  return fault == Fault::none && is_trainable(view.dtype);
-}
 bool may_write(nb::handle x) {
   ArrayView view;
   nb::object kept;
@@ -179,7 +179,7 @@ bool may_write(nb::handle x) {
 
 void bind_walks(nb::module_& m) {
   m.def("children", &children_list, nb::arg("object").none(), nb::arg("overridden") = false);
-  m.def("is_numeric", &is_numeric, nb::arg("x").none());
+  m.def("is_numeric", [](nb::handle x) { return is_leaf_array(x.ptr()); }, nb::arg("x").none());
   m.def("may_write", &may_write, nb::arg("x").none());
   m.def("norm", &norm_of, nb::arg("tree").none(), nb::arg("p").none(), nb::arg("stream").none());
   m.def("lerp_", &lerp_trees, nb::arg("target").none(), nb::arg("source").none(), nb::arg("w").none(),

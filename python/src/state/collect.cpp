@@ -22,8 +22,8 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
                 " is a JAX array, which cannot be written; use " + call + ", which returns new arrays");
   const Kind kind = kind_of(object);
   const std::string what = is_container(kind) ? name_of(kind) : type_name(object);
-  value_error(std::string(call) + ": model at " + quoted(spec, node) + " is a " + what +
-              ", was an array at setup; call setup again for the new model");
+  value_error(std::string(call) + (node == 0 ? ": the model" : ": model at " + quoted(spec, node)) + " is a " + what +
+              ", was an array at setup; call extend_(state, model), which forgets it, or setup for another model");
 }
 
 }  // namespace
@@ -31,8 +31,8 @@ std::string quoted(const TreeSpec& spec, std::uint32_t node) { return "\"" + spe
 void refuse_untied(const TreeSpec& spec, const Place& place, const char* call) {
   value_error(std::string(call) + ": arrays at " + quoted(spec, spec.leaf_node(place.leaf)) + " and " +
               quoted(spec, place.node) +
-              " were one at setup, and are not now, or their axes have another order; call setup again for the new "
-              "model");
+              " were one at setup, and are not now, or their axes have another order; call extend_(state, model), or "
+              "setup for another model");
 }
 
 // Of a library whose arrays on devices are imported one by one.
@@ -155,6 +155,7 @@ void State::add_gradient(LeafUpdate& update, const ArrayView& dx) {
 void State::collect(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   begin_reading();
   borrow_model(*spec_, root, model, call, model_);
+  if (source.tree == nullptr) check_still_untrained(*spec_, root, model_, call, true);
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();

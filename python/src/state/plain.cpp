@@ -60,7 +60,7 @@ class PlainTree {
 
  private:
   void put(std::uint32_t n, PyObject* object) {
-    if (!spec_.nodes[n].live() || (!is_model_ && object == Py_None)) return;
+    if (!spec_.nodes[n].met() || (!is_model_ && object == Py_None)) return;
     prefetch_object(object);
     objects_.put(n, object);
   }
@@ -140,6 +140,7 @@ std::optional<Examined> State::walk_plain(PyObject* model, PyObject* tree) {
     if (!of[portion].read) return {};
     if (portion > 0) of[0].found.add(of[portion].found);
   }
+  if (!plainly_untrained(*spec_, model_, gradients_)) return {};
   return of[0].found;
 }
 

@@ -63,14 +63,22 @@ bool State::step(std::uint32_t root, PyObject* model, const GradientSource& sour
 }
 
 void State::update(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
+  if (!updated(root, model, source, call)) updated(root, model, source, call);
+}
+
+// False: nothing was done but a warning given, which may have run code that changed the arrays.
+bool State::updated(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
-  if (const auto examined = collect_plain(root, model, source)) {
+  const auto examined = collect_plain(root, model, source);
+  if (!examined) layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
+  if (nothing_came() && warned_of_nothing(source, call)) [[unlikely]]
+    return false;
+  if (examined) {
     const bool ran = core_.update({updates_.data(), used_}, *examined, source.non_finite);
     if (count_ != nullptr && ran) [[unlikely]]
       count_written();
-    return;
+    return true;
   }
-  layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero == ZeroGrad::to_none) prepare_none();
   if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
   list_tensors(root, layout_ ? model : nullptr);
@@ -82,6 +90,35 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
     count_written();
   if (ran) tell_torch(root, layout_ ? model : nullptr);
   if (source.zero != ZeroGrad::no) reset_gradients(source.zero);
+  return true;
+}
+
+bool State::nothing_came() const {
+  if (told_ || used_ == 0) return false;
+  for (std::size_t i = 0; i < used_; ++i)
+    if (updates_[i].dx.present) return false;
+  return true;
+}
+
+// Once a state; before anything is written, since warnings may be made to raise.
+bool State::warned_of_nothing(const GradientSource& source, const char* call) {
+  constexpr std::size_t most = 10;
+  std::string arrays;
+  std::size_t count = 0;
+  for (std::size_t i = 0; i < used_; ++i) {
+    if (core_.frozen(updates_[i].leaf)) continue;
+    if (count++ < most)
+      arrays += (arrays.empty() ? "\"" : ", \"") + spec_->text(spec_->leaf_node(updates_[i].leaf)) + "\"";
+  }
+  if (count == 0 || source.tree == Py_None) return false;  // nothing was expected
+  if (count > most) arrays += ", ...";
+  own_objects();
+  const std::string text =
+      std::string(call) + ": no array got a gradient, so that nothing moves: " +
+      (source.tree == nullptr ? "every .grad is None; call loss.backward() before, or pass the gradients"
+                              : "the gradients have nothing (None, or no key) for " + arrays);
+  if (PyErr_WarnEx(PyExc_UserWarning, text.c_str(), source.depth) != 0) throw nb::python_error();
+  return told_ = true;
 }
 
 Seen State::seen() {

@@ -89,6 +89,8 @@ State::State(const State& other)
     : spec_(other.spec_->copy()),
       leaves_(other.leaves_),
       rules_(nb::list(other.rules_)),
+      setup_rule_(other.setup_rule_),
+      told_(other.told_),
       layout_(other.layout_),
       user_stages_(copied_user_stages(other.user_stages_)),
       streams_(other.streams_),
@@ -133,6 +135,7 @@ void State::check_leaf(std::uint32_t leaf) const {
 
 int State::visit_objects(visitproc visit, void* arg) {
   Py_VISIT(rules_.ptr());
+  Py_VISIT(setup_rule_.ptr());
   for (const auto& [leaf, stages] : user_stages_)
     for (const nb::object& s : stages.states) Py_VISIT(s.ptr());
   for (const nb::object& array : held_) Py_VISIT(array.ptr());
@@ -146,6 +149,7 @@ void State::drop_objects() {
   dropped_ = true;
   plain_ = false;
   const nb::list rules = std::exchange(rules_, nb::list());
+  const nb::object setup_rule = std::exchange(setup_rule_, nb::none());
   std::vector<nb::object> states;
   for (auto& [leaf, stages] : user_stages_)
     for (nb::object& s : stages.states) states.push_back(std::exchange(s, nb::none()));

@@ -10,6 +10,7 @@
 #include "arrays/array.hpp"
 #include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
+#include "handle.hpp"
 #include "optimisers/optimiser.hpp"
 #include "tree/walk.hpp"
 
@@ -67,6 +68,7 @@ struct GradientSource {
   bool flushes = false;  // instead of gradients: gating stages open on what they hold
   std::span<PyObject* const> higher = {};
   std::optional<void*> stream = {};  // for work on devices; none: the array libraries' own
+  int depth = 1;                     // of the user's frame, for warnings
 };
 
 // What zero_grad does once the step has run, made ready before it.
@@ -103,6 +105,7 @@ class State {
   Optimiser& core() { return core_; }
   const LeafArray& leaf(std::uint32_t i) const { return leaves_[i]; }
   nb::list& rules() { return rules_; }
+  nb::object& setup_rule() { return setup_rule_; }
   void wait();  // for the work on devices; throws what it found out
   Seen seen();
   // From now on updates add one to the element of `counts` (float32, one a leaf) of each leaf they write.
@@ -126,6 +129,12 @@ class State {
   // Gives each of these leaves a rule of the structure it has.
   void replace_rules(std::span<const std::uint32_t> leaves, const nb::list& rules);
   std::uint64_t revision() const { return revision_; }  // of the hyperparameters: another number, other ones
+
+  // Slots, clocks and marks of leaves (here, in `old`), whose programs, shapes and dtypes are the same; then the
+  // handles are of this state, `self`, at these nodes, and `old` is not used any more. Throws before anything of `old`
+  // changes.
+  void take_over(State& old, std::span<const std::pair<std::uint32_t, std::uint32_t>> leaves,
+                 std::span<Handle* const> handles, std::span<const std::uint32_t> nodes, const nb::object& self);
 
   // Plain objects and bytes; the rules, each with its hyperparameters as they are now, are for who calls to put
   // together. `unpickled` takes them so, and believes nothing: see restore.cpp.
@@ -167,6 +176,9 @@ class State {
   void prepare_zeros(std::uint32_t root, const char* call);
   void reset_gradients(ZeroGrad how);
   bool lets_go() const;
+  bool nothing_came() const;
+  bool updated(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call);
+  bool warned_of_nothing(const GradientSource& source, const char* call);
   std::optional<Examined> collect_plain(std::uint32_t root, PyObject* model, const GradientSource& source);
   std::optional<Examined> walk_plain(PyObject* model, PyObject* gradients);
   bool read_plain(std::size_t begin, std::size_t end);
@@ -196,6 +208,9 @@ class State {
   std::unique_ptr<TreeSpec> spec_;
   std::vector<LeafArray> leaves_;
   nb::list rules_;
+  nb::object setup_rule_ = nb::none();  // what setup was given, for leaves to come; none: not known
+  bool replaced_ = false;               // by another, which took over
+  bool told_ = false;                   // that no leaf got a gradient
   std::optional<Layout> layout_;
   std::map<std::uint32_t, UserStages> user_stages_;  // by leaf; filled while the core is made
   Streams streams_;

@@ -69,6 +69,10 @@ Use::Use(State& state, std::optional<void*> stream) : state_(state) {
     return;
   try {
     if (state_.dropped_) throw Error(ErrorKind::busy, "this state has been let go by the garbage collector");
+    if (state_.replaced_)
+      value_error(
+          "this part of a state is no more: extend_ found nothing at its path in the new model; take it from the state "
+          "again");
     if (!state_.held_.empty()) {
       Unlocked unlocked;  // what is waited for may be waiting for a callback written in Python
       state_.streams_.wait();

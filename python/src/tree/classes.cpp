@@ -150,14 +150,19 @@ bool mark_trained(PyObject* object, Kind kind, std::vector<Child>& children, con
     if (present < 0) throw nb::python_error();
     found += present;
     children[i].trained = present == 1;
+    children[i].asleep = false;
   }
   if (found == PyDict_GET_SIZE(chosen.ptr())) return true;
+  std::string known;
+  for (std::size_t i = 0; i < children.size() && i < 10; ++i)
+    known += (i ? ", " : "") + repr_text(children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i)));
   nb::dict unknown = nb::steal<nb::dict>(checked(PyDict_Copy(chosen.ptr())).release());
   for (std::size_t i = 0; i < children.size(); ++i) {
     nb::object key = children[i].key.is_valid() ? children[i].key : nb::object(nb::int_(i));
     if (unknown.contains(key)) nb::del(unknown[key]);
   }
-  value_error(place + "names the child " + repr_text(nb::list(unknown.keys())[0]) + ", which the object lacks");
+  value_error(place + "names the child " + repr_text(nb::list(unknown.keys())[0]) +
+              ", which the object lacks; its children are " + (known.empty() ? "none" : known));
 }
 
 }  // namespace optimisers::python

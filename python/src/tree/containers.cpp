@@ -26,6 +26,14 @@ void read_named_tuple(PyObject* type, Fields& out) {
   }
 }
 
+// By our own word, or as jax, equinox ("static") and flax ("pytree_node") mark what gradients pass by.
+bool marked_as_not_trained(const nb::object& metadata) {
+  const auto says = [&](const char* key, bool value) {
+    return metadata.attr("get")(key, nb::none()).equal(nb::bool_(value));
+  };
+  return says("trainable", false) || says("static", true) || says("pytree_node", false);
+}
+
 // attrs' classes are dataclasses in all that matters here; their fields have the same attributes.
 void read_dataclass(PyObject* type, Fields& out) {
   nb::object fields = nb::getattr(type, "__attrs_attrs__", nb::handle());
@@ -35,13 +43,36 @@ void read_dataclass(PyObject* type, Fields& out) {
   out.kind = Kind::dataclass;
   for (nb::handle field : fields) {
     out.names.push_back(interned(field.attr("name")));
-    out.trained.push_back(!field.attr("metadata").attr("get")("trainable", true).equal(nb::bool_(false)));
+    out.trained.push_back(!marked_as_not_trained(field.attr("metadata")));
   }
 }
 
 std::unordered_map<PyTypeObject*, Fields>& known_classes() {
   static auto& known = *new std::unordered_map<PyTypeObject*, Fields>;
   return known;
+}
+
+// Whether a class computes the attribute: one that raises AttributeError then exists nevertheless. What a class keeps
+// (a slot that was not set yet) or does not know is missing.
+bool computes(PyTypeObject* type, PyObject* name) {
+  nb::handle cls(reinterpret_cast<PyObject*>(type));
+  for (nb::handle base : nb::tuple(cls.attr("__mro__"))) {
+    nb::object attributes = base.attr("__dict__");
+    if (!nb::cast<bool>(attributes.attr("__contains__")(nb::handle(name)))) continue;
+    nb::object found = attributes[nb::handle(name)];
+    return Py_TYPE(found.ptr())->tp_descr_get != nullptr && !Py_IS_TYPE(found.ptr(), &PyMemberDescr_Type);
+  }
+  return false;
+}
+
+constexpr unsigned long containers = Py_TPFLAGS_DICT_SUBCLASS | Py_TPFLAGS_LIST_SUBCLASS | Py_TPFLAGS_TUPLE_SUBCLASS;
+
+bool is_like_an_array(PyTypeObject* type) {
+  PyObject* object = reinterpret_cast<PyObject*>(type);
+  if (type->tp_as_buffer != nullptr && type->tp_as_buffer->bf_getbuffer != nullptr) return true;
+  for (const char* name : {"__dlpack__", "__array__", "__array_interface__", "shape"})
+    if (nb::hasattr(nb::handle(object), name)) return true;
+  return false;
 }
 
 // Called when a class dies; `address` is where it was.
@@ -88,6 +119,18 @@ Kind kind_named(std::string_view name) {
   return static_cast<Kind>(kind);
 }
 
+bool is_opaque(PyTypeObject* type) {
+  const auto& known = known_classes();
+  const auto found = known.find(type);
+  return found != known.end() && found->second.opaque;
+}
+
+bool is_known_container(PyTypeObject* type) {
+  const auto& known = known_classes();
+  const auto found = known.find(type);
+  return found != known.end() && is_container(found->second.kind);
+}
+
 const Fields* fields_of(PyTypeObject* type) {
   auto& known = known_classes();
   auto found = known.find(type);
@@ -96,6 +139,7 @@ const Fields* fields_of(PyTypeObject* type) {
     Fields fields{};
     if (PyType_FastSubclass(type, Py_TPFLAGS_TUPLE_SUBCLASS)) read_named_tuple(object, fields);
     else read_dataclass(object, fields);
+    fields.opaque = fields.kind == Kind::value && !PyType_FastSubclass(type, containers) && !is_like_an_array(type);
     fields.class_reference = reference_that_calls(forgetting, type);
     found = known.emplace(type, std::move(fields)).first;
   }
@@ -151,8 +195,9 @@ nb::object field_value(PyObject* object, PyObject* name) {
   nb::object value = nb::steal(PyObject_GetAttr(object, name));
   if (value.is_valid()) return value;
   if (!PyErr_ExceptionMatches(PyExc_AttributeError)) throw nb::python_error();
-  PyErr_Clear();
-  return value;
+  nb::python_error failed;  // takes the error
+  if (computes(Py_TYPE(object), name)) throw failed;
+  return {};
 }
 
 void children_of(PyObject* object, Kind kind, std::vector<Child>& out, const PlaceText& place) {

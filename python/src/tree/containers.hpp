@@ -38,10 +38,15 @@ struct Fields {
   Kind kind = Kind::value;       // of any other class, which is not looked at again
   std::vector<PyObject*> names;  // interned, so that most comparisons end at the pointer
   std::vector<bool> trained;
+  bool opaque = false;                  // neither a container nor anything like an array
   PyObject* class_reference = nullptr;  // weak; its callback forgets these fields
 };
 // Null for classes that are neither named tuples nor dataclasses, attrs' included.
 const Fields* fields_of(PyTypeObject* type);
+
+// Whether objects of a class are known to be neither containers nor anything like arrays. Runs nobody's code.
+bool is_opaque(PyTypeObject* type);
+bool is_known_container(PyTypeObject* type);  // of fields; as quiet
 
 // By class alone: arrays are `value` here.
 Kind kind_of(PyObject* object);
@@ -51,6 +56,7 @@ struct Child {
   nb::object key;  // not valid by position
   nb::object value;
   bool trained = true;
+  bool asleep = false;  // not trained, as long as it requires no gradient
 };
 // `place`: the beginning of what is said where functions in Python fail; empty: their own error is let through.
 using PlaceText = std::function<std::string()>;

@@ -10,7 +10,8 @@
 #include "handle.hpp"
 #include "text.hpp"
 #include "tree/classes.hpp"
-#include "tree/tree.hpp"
+#include "tree/torch_module.hpp"
+#include "tree/untrained.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -23,6 +24,7 @@ class Flattener {
     spec_.nodes.push_back({});
     objects_.push_back(nb::borrow(model));
     classify(0, true);
+    note_untrained(0, true, false);
     std::vector<std::uint32_t> open;
     if (is_container(spec_.nodes[0].kind)) open.push_back(0);
     while (!open.empty()) {
@@ -78,10 +80,29 @@ class Flattener {
       if (node.key != nullptr && PyUnicode_CheckExact(node.key)) PyUnicode_InternInPlace(&node.key);
       spec_.nodes.push_back(node);
       objects_.push_back(std::move(child.value));
-      classify(static_cast<std::uint32_t>(spec_.nodes.size() - 1), child.trained);
+      const auto added = static_cast<std::uint32_t>(spec_.nodes.size() - 1);
+      classify(added, child.trained);
+      note_untrained(added, child.trained, child.asleep);
     }
     const Kind kind = spec_.nodes[n].kind;
+    if (kind == Kind::module) note_buffers(n);
     if (by_functions(kind) || (kind == Kind::dataclass && call_ == std::string_view("setup"))) check_kept(n);
+  }
+
+  void note_untrained(std::uint32_t n, bool trained, bool asleep) {
+    Node& node = spec_.nodes[n];
+    node.watched = node.kind == Kind::value && (trained || asleep);
+    if (!node.watched) return;
+    const nb::object& object = objects_[n];
+    const bool compared =
+        PyLong_CheckExact(object.ptr()) || PyBool_Check(object.ptr()) || PyUnicode_CheckExact(object.ptr());
+    spec_.untrained.push_back({n, asleep, asleep ? "" : what_is(object.ptr()), compared ? object : nb::object()});
+  }
+  void note_buffers(std::uint32_t n) {
+    PyObject *key, *value;
+    PyObject* buffers = module_dicts(objects_[n].ptr()).buffers;
+    for (Py_ssize_t pos = 0; buffers != nullptr && PyDict_Next(buffers, &pos, &key, &value);)
+      spec_.buffers.emplace_back(n, nb::borrow(key));
   }
 
   PlaceText place_of(std::uint32_t n) const {

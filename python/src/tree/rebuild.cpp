@@ -78,9 +78,13 @@ nb::object replaced_fields(const TreeSpec& spec, PyObject* object, const Childre
 // Whether a gradient tree has an entry for a child; by position it has all.
 bool has_child(PyObject* object, Kind kind, PyObject* key) {
   if (key == nullptr) return true;
-  if (kind == Kind::dict) return PyDict_Contains(object, key) == 1;
-  if (by_functions(kind)) return PyDict_Contains(registered_children(object).ptr(), key) == 1;
-  return PyObject_HasAttr(object, key);
+  if (kind == Kind::dict || by_functions(kind)) {
+    nb::object dict = kind == Kind::dict ? nb::borrow(object) : registered_children(object);
+    const int has = PyDict_Contains(dict.ptr(), key);
+    if (has < 0) throw nb::python_error();
+    return has == 1;
+  }
+  return field_value(object, key).is_valid();
 }
 
 // The leaf's new array with the axes of one of its places.
@@ -179,8 +183,12 @@ class Rebuilder {
   // those returned.
   nb::object child_at(std::uint32_t n, std::uint32_t c, PyObject* object) const {
     const Node& node = spec_.nodes[n];
-    if (node.kind == Kind::dict || (by_functions(node.kind) && PyDict_CheckExact(object)))
-      return nb::borrow(PyDict_CheckExact(object) ? PyDict_GetItem(object, spec_.nodes[c].key) : nullptr);
+    if (node.kind == Kind::dict || (by_functions(node.kind) && PyDict_CheckExact(object))) {
+      if (!PyDict_CheckExact(object)) return {};
+      nb::object child = nb::borrow(PyDict_GetItemWithError(object, spec_.nodes[c].key));
+      if (!child.is_valid() && PyErr_Occurred()) throw nb::python_error();
+      return child;
+    }
     if (node.kind == Kind::dataclass) return field_value(object, spec_.nodes[c].key);
     return nb::borrow(PySequence_Fast_GET_ITEM(object, static_cast<Py_ssize_t>(c - node.first)));
   }

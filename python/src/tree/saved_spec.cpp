@@ -8,8 +8,10 @@
 namespace optimisers::python {
 namespace {
 
-constexpr std::uint32_t keyed =
-    1 << 8;  // in a node's word: it has a key; the kind is below, the count is the next word
+// In a node's word, above its kind: it has a key; it is a value that is not marked as not trained; it is a parameter
+// that required no gradient. The count is the next word.
+constexpr std::uint32_t keyed = 1 << 8, untrained_value = 1 << 9, asleep = 1 << 10,
+                        flags = keyed | untrained_value | asleep;
 
 // Parents, first children and ends, as setup numbered them.
 void lay_out(std::vector<Node>& nodes) {
@@ -46,12 +48,14 @@ void read_nodes(nb::handle words_object, nb::handle keys_object, std::vector<Nod
   nodes.resize(words.size() / 2);
   std::size_t next_key = 0;
   for (std::size_t n = 0; n < nodes.size(); ++n) {
-    const std::uint32_t kind = words[2 * n] & ~keyed;
+    const std::uint32_t kind = words[2 * n] & ~flags;
     const std::string name = "node " + std::to_string(n);
     if (kind > static_cast<std::uint32_t>(last_kind))
       saved::refuse(name + " is of the unknown kind " + std::to_string(kind));
     nodes[n].kind = static_cast<Kind>(kind);
     nodes[n].count = words[2 * n + 1];
+    nodes[n].watched = (words[2 * n] & untrained_value) != 0;
+    if (nodes[n].watched && nodes[n].kind != Kind::value) saved::refuse(name + " is no value, and is noted as one");
     if (nodes[n].count != 0 && !is_container(nodes[n].kind)) saved::refuse(name + " has children and is no container");
     if ((words[2 * n] & keyed) == 0) continue;
     if (next_key == keys.size())
@@ -100,6 +104,32 @@ void read_axes(nb::handle object, TreeSpec& spec) {
   }
 }
 
+// [(what it was at setup, an int, bool or str or None)] of the values that are not marked, and [(node, name)] of
+// buffers.
+void read_untrained(nb::handle words_object, nb::handle values, nb::handle buffers, TreeSpec& spec) {
+  const auto words = saved::numbers<std::uint32_t>(words_object, "the nodes");
+  const nb::tuple items = saved::items(values, "the untrained values");
+  std::size_t next = 0;
+  for (std::uint32_t n = 0; n < spec.nodes.size(); ++n) {
+    if ((words[2 * n] & untrained_value) == 0) continue;
+    if (next == items.size()) saved::refuse("there are fewer untrained values than nodes that are some");
+    const nb::tuple item = saved::items(items[next++], 2, "an untrained value");
+    const nb::object value = item[1];
+    if (!value.is_none() && !PyLong_Check(value.ptr()) && !PyUnicode_CheckExact(value.ptr()))
+      saved::refuse("an untrained value is neither an integer nor text");
+    spec.untrained.push_back({n, (words[2 * n] & asleep) != 0, saved::text(item[0], "what an untrained value is"),
+                              value.is_none() ? nb::object() : value});
+  }
+  if (next != items.size()) saved::refuse("there are more untrained values than nodes that are some");
+  for (nb::handle item : saved::items(buffers, "the buffers")) {
+    const nb::tuple pair = saved::items(item, 2, "a buffer");
+    const auto last = static_cast<std::int64_t>(spec.nodes.size()) - 1;
+    const auto node = static_cast<std::uint32_t>(saved::integer(pair[0], 0, last, "a buffer's node"));
+    if (!PyUnicode_CheckExact(nb::handle(pair[1]).ptr())) saved::refuse("a buffer's name is no text");
+    spec.buffers.emplace_back(node, pair[1]);
+  }
+}
+
 }  // namespace
 
 nb::tuple TreeSpec::state() const {
@@ -107,6 +137,7 @@ nb::tuple TreeSpec::state() const {
   nb::list keys, axes_states;
   for (const Node& node : nodes) {
     words.push_back(static_cast<std::uint32_t>(node.kind) | (node.key != nullptr ? keyed : 0));
+    if (node.kind == Kind::value && node.watched) words.back() |= untrained_value;
     words.push_back(node.count);
     if (node.key != nullptr) keys.append(nb::borrow(node.key));
   }
@@ -117,13 +148,21 @@ nb::tuple TreeSpec::state() const {
     for (int axis : places[p].axes) axes.append(axis);
     axes_states.append(nb::make_tuple(p, axes));
   }
-  return nb::make_tuple(saved::bytes_from(words), keys, saved::bytes_from(leaves), axes_states, mark_states());
+  nb::list values, names;
+  for (const UntrainedValue& u : untrained) {
+    if (u.asleep) words[2 * u.node] |= asleep;
+    values.append(nb::make_tuple(nb::str(u.what.c_str()), u.value.is_valid() ? u.value : nb::none()));
+  }
+  for (const auto& [node, name] : buffers) names.append(nb::make_tuple(node, name));
+  return nb::make_tuple(saved::bytes_from(words), keys, saved::bytes_from(leaves), axes_states, mark_states(), values,
+                        names);
 }
 
 std::unique_ptr<TreeSpec> TreeSpec::from_state(nb::handle state) {
-  const nb::tuple parts = saved::items(state, 5, "the tree");
+  const nb::tuple parts = saved::items(state, 7, "the tree");
   auto spec = std::make_unique<TreeSpec>();
   read_nodes(parts[0], parts[1], spec->nodes);
+  read_untrained(parts[0], parts[5], parts[6], *spec);
   spec->number_places();
   read_leaves(parts[2], *spec);
   read_axes(parts[3], *spec);

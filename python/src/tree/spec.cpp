@@ -25,12 +25,16 @@ int TreeSpec::visit_objects(visitproc visit, void* arg) const {
   for (const Node& node : nodes) Py_VISIT(node.key);
   for (const Mark& mark : marks) Py_VISIT(mark.marker.ptr());
   for (const auto& [node, index] : index_) Py_VISIT(index.ptr());
+  for (const UntrainedValue& u : untrained) Py_VISIT(u.value.ptr());
+  for (const auto& [node, name] : buffers) Py_VISIT(name.ptr());
   return 0;
 }
 
 void TreeSpec::drop_objects() {
   const std::map<std::uint32_t, nb::object> indices = std::move(index_);
   const std::vector<Mark> gone = std::move(marks);
+  const std::vector<UntrainedValue> values = std::move(untrained);
+  const auto names = std::move(buffers);
   std::vector<PyObject*> keys;
   for (Node& node : nodes)
     if (node.key != nullptr) keys.push_back(std::exchange(node.key, nullptr));
@@ -46,6 +50,9 @@ std::unique_ptr<TreeSpec> TreeSpec::copy() const {
   spec->containers = containers;
   spec->runs = runs;
   spec->marks = marks;
+  spec->untrained = untrained;
+  spec->idle = idle;
+  spec->buffers = buffers;
   return spec;
 }
 
@@ -53,6 +60,8 @@ std::unique_ptr<TreeSpec> TreeSpec::without(const std::vector<bool>& leaves) con
   auto spec = std::make_unique<TreeSpec>();
   spec->nodes = nodes;
   for (Node& node : spec->nodes) Py_XINCREF(node.key);
+  spec->untrained = untrained;
+  spec->buffers = buffers;
   for (const Place& place : places)
     if (leaves[place.leaf]) spec->nodes[place.node].kind = Kind::value;
   spec->number_places();

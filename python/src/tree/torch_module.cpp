@@ -15,15 +15,15 @@ PyObject* dict_in(PyObject* attributes, const char* name, PyObject*& interned) {
   return dict != nullptr && PyDict_Check(dict) ? dict : nullptr;
 }
 
+}  // namespace
+
 bool requires_grad(PyObject* parameter) {
-  nb::object flag = nb::steal(PyObject_GetAttrString(parameter, "requires_grad"));
-  if (!flag.is_valid()) throw nb::python_error();
-  const int truth = PyObject_IsTrue(flag.ptr());
+  static PyObject* name = PyUnicode_InternFromString("requires_grad");
+  nb::object flag = nb::steal(PyObject_GetAttr(parameter, name));
+  const int truth = flag.is_valid() ? PyObject_IsTrue(flag.ptr()) : -1;
   if (truth < 0) throw nb::python_error();
   return truth == 1;
 }
-
-}  // namespace
 
 bool is_torch_module(PyTypeObject* type) {
   static PyTypeObject* base = nullptr;
@@ -57,21 +57,24 @@ PyObject* wrapped(PyObject* module, const ModuleDicts& dicts) {
 }  // namespace
 
 ModuleDicts module_dicts(PyObject* module) {
-  static PyObject *parameters = nullptr, *modules = nullptr;
+  static PyObject *parameters = nullptr, *modules = nullptr, *buffers = nullptr;
   nb::object attributes = nb::steal(PyObject_GenericGetDict(module, nullptr));
   if (!attributes.is_valid()) throw nb::python_error();
   const ModuleDicts dicts{dict_in(attributes.ptr(), "_parameters", parameters),
-                          dict_in(attributes.ptr(), "_modules", modules)};
+                          dict_in(attributes.ptr(), "_modules", modules),
+                          dict_in(attributes.ptr(), "_buffers", buffers)};
   PyObject* inside = wrapped(module, dicts);
   return inside == nullptr ? dicts : module_dicts(inside);
 }
 
 void module_children(PyObject* module, std::vector<Child>& out) {
   PyObject *key, *value;
-  const auto [parameters, modules] = module_dicts(module);
+  const auto [parameters, modules, buffers] = module_dicts(module);
   if (parameters != nullptr)
-    for (Py_ssize_t pos = 0; PyDict_Next(parameters, &pos, &key, &value);)
-      out.push_back({nb::borrow(key), nb::borrow(value), value != Py_None && requires_grad(value)});
+    for (Py_ssize_t pos = 0; PyDict_Next(parameters, &pos, &key, &value);) {
+      const bool trained = value == Py_None || requires_grad(value);
+      out.push_back({nb::borrow(key), nb::borrow(value), trained, !trained});
+    }
   if (modules != nullptr)
     for (Py_ssize_t pos = 0; PyDict_Next(modules, &pos, &key, &value);)
       out.push_back({nb::borrow(key), nb::borrow(value)});

@@ -5,11 +5,12 @@
 namespace optimisers::python {
 
 bool is_torch_module(PyTypeObject* type);
+bool requires_grad(PyObject* parameter);
 // A parameter that requires no gradient is not trained.
 void module_children(PyObject* module, std::vector<Child>& out);
 // Its own dicts, borrowed; null before Module.__init__ has run.
 struct ModuleDicts {
-  PyObject *parameters, *modules;
+  PyObject *parameters, *modules, *buffers;
 
   Py_ssize_t size() const {
     return (parameters ? PyDict_GET_SIZE(parameters) : 0) + (modules ? PyDict_GET_SIZE(modules) : 0);

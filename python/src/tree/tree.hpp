@@ -21,8 +21,18 @@ struct Node {
   std::uint32_t end = 0;                         // one past the last node below; those are [first, end)
   std::uint32_t place_begin = 0, place_end = 0;  // places at and below, in walk order
   Kind kind = Kind::value;
+  bool watched = false;  // nothing here or below is trained, and it is not marked so
 
   bool live() const { return place_begin != place_end; }  // something below is trained
+  bool met() const { return live() || watched; }          // by walks
+};
+
+// A value that is not marked as not trained: a gradient for it is a mistake.
+struct UntrainedValue {
+  std::uint32_t node;
+  bool asleep;       // a Module's parameter that requires no gradient: marked, until it does
+  std::string what;  // it was at setup: "a float"
+  nb::object value;  // of an int, bool or str; else not valid
 };
 
 // Where a leaf stands. Tied arrays are one leaf with several places.
@@ -53,6 +63,9 @@ class TreeSpec {
   std::vector<std::uint32_t> containers;   // the live ones below the root, in their order
   std::vector<Run> runs;  // all children that are no live containers; empty: not all are dicts, lists and tuples
   std::vector<Mark> marks;
+  std::vector<UntrainedValue> untrained;  // in the order of their nodes
+  std::vector<std::uint32_t> idle;        // containers without anything trained whose parent has something
+  std::vector<std::pair<std::uint32_t, nb::object>> buffers;  // of Modules: names that are no children
 
   TreeSpec() = default;
   TreeSpec(const TreeSpec&) = delete;
@@ -64,10 +77,13 @@ class TreeSpec {
   bool tied() const { return first_place.size() != places.size(); }
   std::vector<std::uint32_t> leaves_below(std::uint32_t node) const;  // each once, in walk order
   std::uint32_t child(std::uint32_t node, PyObject* key) const;       // 0: there is none
+  const UntrainedValue* untrained_at(std::uint32_t node) const;
+  bool is_buffer(std::uint32_t node, PyObject* key) const;
+  std::string listed_children(std::uint32_t node) const;  // "'w', 'b'"; the first ten
 
   nb::object key(std::uint32_t node) const;  // an int by position
   nb::tuple path(std::uint32_t node) const;
-  std::string text(std::uint32_t node) const;  // "layers.3.weight"; "x" for a bare array; very deep ones abridged
+  std::string text(std::uint32_t node) const;  // "layers.3.weight"; "the model"; very deep ones abridged
 
   bool is_mark(std::uint32_t node) const { return node >= nodes.size(); }
   void check_part(std::uint32_t node, const char* call) const;  // throws for marks

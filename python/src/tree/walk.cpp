@@ -38,7 +38,7 @@ class Walk {
  protected:
   const Node& node(std::uint32_t n) const { return spec_.nodes[n]; }
   void give(std::uint32_t n, PyObject* object) {
-    if (node(n).live()) out_.put(n, object);
+    if (node(n).met()) out_.put(n, object);
   }
   // Stands before everything that may run code of others, which may let go of any object.
   void own() {
@@ -98,8 +98,6 @@ class Walk {
   const TreeSpec& spec_;
   const char* call_;
   Objects& out_;
-
- private:
   Objects* model_;
 };
 
@@ -110,11 +108,40 @@ class ModelWalk : Walk {
     out_.begin(root);
     out_.put(root, model);
     each_container(root, [this](std::uint32_t n) { expand(n); });
+    check_still_untrained(spec_, root, out_, call_, false);
   }
 
  private:
   [[noreturn]] void differs(std::uint32_t n, const std::string& what) const {
-    value_error(std::string(call_) + ": model at " + quoted(n) + " " + what + "; call setup again for the new model");
+    const std::string_view call = call_;
+    const char* remedy =
+        call == "update" || call == "flush"
+            ? "call extend_(state, model), which keeps the state of the rest, or setup for another model"
+        : call == "destructure" ? "call destructure again for the new model"
+                                : "it must not change meanwhile";
+    value_error(std::string(call_) + (n == 0 ? ": the model " : ": model at " + quoted(n) + " ") + what + "; " +
+                remedy);
+  }
+  [[noreturn]] void lost(std::uint32_t n, const char* what, PyObject* key, const nb::list& keys) const {
+    differs(n, std::string("has lost its ") + what + " " + key_text(key) + " (there are " + listed(keys) + ")");
+  }
+  static std::string listed(const nb::list& keys) {
+    constexpr std::size_t most = 10;
+    std::string text;
+    for (std::size_t i = 0; i < keys.size() && i < most; ++i)
+      text += (i ? ", " : "") + key_text(nb::handle(keys[i]).ptr());
+    return keys.size() > most ? text + ", ..." : keys.size() == 0 ? "none" : text;
+  }
+  // Which keys are new, or have gone. `keys` the object has now, behind what else there is to say.
+  [[noreturn]] void differs_in_keys(std::uint32_t n, const nb::list& keys, const std::string& what) {
+    std::string changes;
+    for (nb::handle key : keys)
+      if (spec_.child(n, key.ptr()) == 0) changes += (changes.empty() ? "" : ", ") + key_text(key.ptr()) + " is new";
+    nb::object now = nb::steal(PySet_New(keys.ptr()));
+    for (std::uint32_t c = node(n).first; c < node(n).first + node(n).count; ++c)
+      if (PySet_Contains(now.ptr(), node(c).key) == 0)
+        changes += (changes.empty() ? "" : ", ") + key_text(node(c).key) + " has gone";
+    differs(n, what + (changes.empty() ? "" : ": " + changes));
   }
   void expand(std::uint32_t n) {
     const Node& parent = node(n);
@@ -141,13 +168,16 @@ class ModelWalk : Walk {
   }
   void expand_dict(std::uint32_t n, PyObject* dict) {
     const Node& parent = node(n);
-    if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(parent.count))
-      differs(n, "has " + std::to_string(PyDict_GET_SIZE(dict)) + " keys, had " + std::to_string(parent.count));
+    if (PyDict_GET_SIZE(dict) != static_cast<Py_ssize_t>(parent.count)) {
+      own();
+      differs_in_keys(n, nb::list(nb::borrow(dict)),
+                      "has " + std::to_string(PyDict_GET_SIZE(dict)) + " keys, had " + std::to_string(parent.count));
+    }
     auto receive = [this](std::uint32_t child, PyObject* value) { give(child, value); };
     for (std::uint32_t child = each_in_order(parent, parent.first, dict, receive); child < parent.first + parent.count;
          ++child) {
       PyObject* value = look_up(dict, node(child).key);
-      if (value == nullptr) differs(n, "has lost its key " + key_text(node(child).key));
+      if (value == nullptr) lost(n, "key", node(child).key, nb::list(nb::borrow(dict)));
       give(child, value);
     }
   }
@@ -169,26 +199,34 @@ class ModelWalk : Walk {
     const Node& parent = node(n);
     const ModuleDicts dicts = module_dicts(module);
     if (dicts.size() != static_cast<Py_ssize_t>(parent.count))
-      differs(n, "has " + std::to_string(dicts.size()) + " parameters and child modules, had " +
-                     std::to_string(parent.count));
+      differs_in_keys(
+          n, keys_of(dicts),
+          "has " + std::to_string(dicts.size()) + " parameters and child modules, had " + std::to_string(parent.count));
     std::uint32_t child = parent.first;
     for (PyObject* dict : {dicts.parameters, dicts.modules})
       if (dict != nullptr)
         child = each_in_order(parent, child, dict, [this](std::uint32_t c, PyObject* value) { give(c, value); });
     for (; child < parent.first + parent.count; ++child) {
-      if (!node(child).live()) continue;
+      if (!node(child).met()) continue;
       nb::object value = module_child(dicts, node(child).key);
-      if (!value.is_valid()) differs(n, "has lost its child " + key_text(node(child).key));
+      if (!value.is_valid()) lost(n, "child", node(child).key, keys_of(dicts));
       give(child, value.ptr());
     }
+  }
+  static nb::list keys_of(const ModuleDicts& dicts) {
+    nb::list keys;
+    for (PyObject* dict : {dicts.parameters, dicts.modules})
+      if (dict != nullptr)
+        for (nb::handle key : nb::list(nb::borrow(dict))) keys.append(key);
+    return keys;
   }
   void expand_dataclass(std::uint32_t n, PyObject* object) {
     const Node& parent = node(n);
     for (std::uint32_t child = parent.first; child < parent.first + parent.count; ++child) {
-      if (!node(child).live()) continue;
+      if (!node(child).met()) continue;
       nb::object value = field_value(object, node(child).key);
-      if (!value.is_valid()) differs(n, "has lost its field " + key_text(node(child).key));
-      give(child, value.ptr());
+      if (value.is_valid()) give(child, value.ptr());
+      else if (node(child).live()) differs(n, "has lost its field " + key_text(node(child).key));
     }
   }
 };
@@ -197,10 +235,13 @@ class GradientWalk : Walk {
  public:
   GradientWalk(const TreeSpec& spec, const char* call, Objects& out, const char* what, Objects* model = nullptr)
       : Walk(spec, call, out, model), what_(what) {}
-  void run(std::uint32_t root, PyObject* gradients) {
+  void run(std::uint32_t root, PyObject* gradients, Entries refused) {
     out_.begin(root);
     receive(root, gradients);
     if (out_[root] != nullptr) each_container(root, [this](std::uint32_t n) { expand(n); });
+    if (!has_entries(spec_, root, out_)) return;
+    own();
+    check_entries(spec_, root, out_, model_, refused, call_, what_);
   }
 
  private:
@@ -211,11 +252,11 @@ class GradientWalk : Walk {
     value_error(std::string(call_) + ": " + what_ + " at " + quoted(n) + " " + what + "; " + remedy);
   }
   [[noreturn]] void extra_key(std::uint32_t n, PyObject* key) const {
-    std::string known;
-    for (std::uint32_t i = 0; i < node(n).count && i < 10; ++i)
-      known += (i ? ", " : "") + key_text(node(node(n).first + i).key);
-    if (node(n).count > 10) known += ", ...";
-    differs(n, "has the key " + key_text(key) + ", which the model lacks", "its keys there are " + known);
+    differs(n, "has the key " + key_text(key) + ", which the model lacks",
+            "its keys there are " + spec_.listed_children(n));
+  }
+  void check_key(std::uint32_t n, std::uint32_t child, PyObject* key) const {
+    if (child == 0 && !spec_.is_buffer(n, key)) extra_key(n, key);
   }
   void expand(std::uint32_t n) {
     const Node& parent = node(n);
@@ -239,8 +280,8 @@ class GradientWalk : Walk {
     module_children(module, children);
     for (std::uint32_t i = 0; i < children.size(); ++i) {
       const std::uint32_t child = child_named(node(n), children[i].key.ptr(), i);
-      if (child == 0) extra_key(n, children[i].key.ptr());
-      receive(child, children[i].value.ptr());
+      check_key(n, child, children[i].key.ptr());
+      if (child != 0) receive(child, children[i].value.ptr());
     }
   }
   void expand_sequence(std::uint32_t n, PyObject* object) {
@@ -267,18 +308,18 @@ class GradientWalk : Walk {
   }
   void find_extra_key(std::uint32_t n, PyObject* dict) {
     own();
-    for (nb::handle key : nb::list(nb::borrow(dict).attr("keys")()))
-      if (spec_.child(n, key.ptr()) == 0) extra_key(n, key.ptr());
+    for (nb::handle key : nb::list(nb::borrow(dict).attr("keys")())) check_key(n, spec_.child(n, key.ptr()), key.ptr());
   }
   void expand_fields(std::uint32_t n, PyObject* object, Kind kind) {
     const Fields* fields = fields_of(Py_TYPE(object));
     for (std::uint32_t i = 0; i < fields->names.size(); ++i) {
       const std::uint32_t child = child_named(node(n), fields->names[i], i);
-      if (child == 0) extra_key(n, fields->names[i]);
+      check_key(n, child, fields->names[i]);
+      if (child == 0) continue;
       if (kind == Kind::named_tuple) {
         if (static_cast<Py_ssize_t>(i) >= PyTuple_GET_SIZE(object)) break;
         receive(child, PyTuple_GET_ITEM(object, static_cast<Py_ssize_t>(i)));
-      } else if (node(child).live()) {
+      } else if (node(child).met()) {
         nb::object value = field_value(object, fields->names[i]);
         if (value.is_valid()) receive(child, value.ptr());
       }
@@ -288,32 +329,7 @@ class GradientWalk : Walk {
   const char* what_;
 };
 
-[[noreturn]] void refuse_gradient(const TreeSpec& spec, std::uint32_t node, PyObject* object, Fault fault,
-                                  const char* call) {
-  const std::string place = std::string(call) + ": gradient at " + "\"" + spec.text(node) + "\"" + " ";
-  const Kind kind = kind_of(object);
-  if (is_container(kind))
-    value_error(place + "is a " + name_of(kind) + ", the model there is an array; pass an array of its shape, or None");
-  const std::string message = place + fault_text(object, fault);
-  const bool of_value =
-      fault == Fault::byte_order || fault == Fault::axes || fault == Fault::layout || fault == Fault::gone;
-  of_value ? value_error(message) : type_error(message);
-}
-
 }  // namespace
-
-bool read_gradient(const TreeSpec& spec, std::uint32_t node, Objects& gradients, const char* call, ArrayView& out) {
-  PyObject* object = gradients[node];
-  if (object == nullptr) return false;
-  Fault fault = read_array(object, out);
-  if (fault == Fault::none) [[likely]]
-    return true;
-  nb::object other = materialised(object, fault);
-  if (!other.is_valid() || read_array(other.ptr(), out) != Fault::none)
-    refuse_gradient(spec, node, object, fault, call);
-  gradients.replace(node, std::move(other));
-  return true;
-}
 
 void borrow_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
   spec.check_part(root, call);
@@ -322,7 +338,7 @@ void borrow_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, con
 
 void borrow_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& model,
                       Objects& out) {
-  GradientWalk(spec, call, out, "gradient", &model).run(root, gradients);
+  GradientWalk(spec, call, out, "gradient", &model).run(root, gradients, Entries::gradients);
 }
 
 void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out) {
@@ -331,8 +347,8 @@ void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const
 }
 
 void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
-                    const char* what) {
-  GradientWalk(spec, call, out, what).run(root, gradients);
+                    const char* what, Entries refused) {
+  GradientWalk(spec, call, out, what).run(root, gradients, refused);
   out.own();
 }
 

@@ -1,7 +1,7 @@
 // walk.hpp: finding the objects of a model, or of a gradient tree, at the nodes of a spec. Part of the hot path.
 #pragma once
 #include "optimisers/config.hpp"
-#include "tree/objects.hpp"
+#include "tree/untrained.hpp"
 
 namespace optimisers::python {
 
@@ -24,10 +24,10 @@ inline void prefetch_children(PyObject* object, std::ptrdiff_t first = 0) {
 // Throws, naming the path, where the model is not of the spec's shape.
 void walk_model(const TreeSpec& spec, std::uint32_t root, PyObject* model, const char* call, Objects& out);
 
-// Throws for keys the model lacks, wrong lengths and other kinds of containers; None and missing keys leave null.
-// `what` the tree holds is for messages.
+// Throws for keys the model lacks, wrong lengths and other kinds of containers, and for entries where nothing is
+// trained that are `refused`; None and missing keys leave null. `what` the tree holds is for messages.
 void walk_gradients(const TreeSpec& spec, std::uint32_t root, PyObject* gradients, const char* call, Objects& out,
-                    const char* what = "gradient");
+                    const char* what = "gradient", Entries refused = Entries::gradients);
 
 // The same, with the objects left borrowed where that can be; see objects.hpp. `model`: walked before, and owned with
 // the gradients.

@@ -159,14 +159,6 @@ def test_tensor_gradient_of_wrong_shape_names_both_shapes():
     assert x.equal(before) and not state["w"].state.m.any()
 
 
-def test_gradient_entry_at_an_untrained_child_is_ignored():
-    model = {"w": sized((3,), "float32", 1), "name": "layer", "size": 3, "index": np.arange(3)}
-    state = opt.setup(opt.Descent(1.0), model)
-    before = model["w"].copy()
-    opt.update_(state, model, {"w": np.ones(3, np.float32), "name": 1.0, "size": object(), "index": np.ones(7)})
-    assert np.array_equal(model["w"], before - 1) and np.array_equal(model["index"], np.arange(3))
-
-
 # ------------------------------------------------------------------------------------- models changed since setup
 
 

@@ -25,7 +25,7 @@ def state_and_array():
 def test_wait_tells_of_a_norm_that_is_not_finite():
     state, x = state_and_array()
     opt.update_(state, x, CudaArray(NAN))
-    with pytest.raises(FloatingPointError, match=r'finite norm.*"x"'):
+    with pytest.raises(FloatingPointError, match=r'finite norm.*"the model"'):
         opt.wait(state)
     assert bits(x.host) == bits(X) and not host(state.state[0].v).any()
     assert opt.wait(state) is state
@@ -170,7 +170,10 @@ def report(library: str) -> str:
 def test_without_a_library_everything_but_devices_works(tmp_path):
     text = report(str(tmp_path / "_cuda.so"))
     assert f"CUDA            off: this installation has no CUDA library ({tmp_path / '_cuda.so'})" in text
-    assert 'setup: array at "x" is on a CUDA device, and CUDA is off: this installation has no CUDA library' in text
+    assert (
+        'setup: array at "the model" is on a CUDA device, and CUDA is off: this installation has no CUDA library'
+        in text
+    )
     assert "to_device: CUDA is off: this installation has no CUDA library" in text
 
 

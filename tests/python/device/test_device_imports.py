@@ -45,7 +45,7 @@ def test_what_is_trained_and_writable_is_told_of_device_arrays():
 def test_read_only_arrays_are_refused_as_parameters_and_fine_as_gradients():
     x = CudaArray(X.copy(), read_only=True)
     state = opt.setup(opt.Adam(), x)
-    with pytest.raises(ValueError, match='"x" is read-only'):
+    with pytest.raises(ValueError, match='"the model" is read-only'):
         opt.update_(state, x, CudaArray(G))
     y = CudaArray(X.copy())
     opt.update_(opt.setup(opt.Adam(), y), y, CudaArray(G, read_only=True))
@@ -82,7 +82,7 @@ def test_other_accelerators_are_a_wrong_kind_of_object():
     with pytest.raises(TypeError, match="CUDA device"):
         opt.setup(opt.Adam(), DLPackArray(X, kind=10))
     x = CudaArray(X.copy())
-    with pytest.raises(TypeError, match=r'gradient at "x" is .* CUDA device'):
+    with pytest.raises(TypeError, match=r'gradient at "the model" is .* CUDA device'):
         opt.update_(opt.setup(opt.Adam(), x), x, DLPackArray(G, kind=10))
 
 
@@ -103,10 +103,12 @@ def test_a_gradient_on_another_device_is_an_error_that_changes_nothing(at):
 
 def test_a_host_parameter_takes_no_device_gradient_and_no_device_state():
     x = X.copy()
-    with pytest.raises(ValueError, match='gradient at "x" is on device 0, its parameter is on the host'):
+    with pytest.raises(ValueError, match='gradient at "the model" is on device 0, its parameter is on the host'):
         opt.update_(opt.setup(opt.Adam(), x), x, CudaArray(G))
     state = opt.setup(opt.Adam(), CudaArray(x))
-    with pytest.raises(ValueError, match='parameter at "x" is on the host, but its state was set up on device 0'):
+    with pytest.raises(
+        ValueError, match='parameter at "the model" is on the host, but its state was set up on device 0'
+    ):
         opt.update_(state, x, G)
     assert bits(x) == bits(X)
 

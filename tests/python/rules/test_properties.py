@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
-from model_of_semantics import Twin, children, gradients, is_leaf, leaves, names, places
+from model_of_semantics import Twin, children, gradients, is_leaf, leaves, names, places, values
 from support import RULES, bits, build, close, is_complex, reference, sized, slots
 
 import optimisers as opt
@@ -152,12 +152,12 @@ def gradient(draw, x, exact):
 
 
 def gradient_tree(draw, node, exact=True):
-    """Gradients of a model: holes, missing keys, other containers of the same shape, anything at what is no leaf."""
+    """Gradients of a model: holes, missing keys, other containers of the same shape, what says nothing elsewhere."""
     if is_leaf(node):
         return None if draw(st.integers(0, 4)) == 0 else gradient(draw, node, exact)
     inside = children(node)
     if inside is None:
-        return draw(st.sampled_from([None, "ignored", 1.0, object, np.ones(7)]))
+        return draw(st.sampled_from([None, (), np.ones(0), node if isinstance(node, (int, str)) else None]))
     if draw(st.integers(0, 9)) == 0:
         return None
     entries = [(key, gradient_tree(draw, child, exact)) for key, child in inside]
@@ -238,8 +238,9 @@ class Run:
         assert seen(*old) == before and type(self.model) is type(old[0])
 
     def own_gradient(self):
-        """The parameters themselves, where no ties make a sum of them."""
-        if all(len(spot.at) == 1 for spot in leaves(self.model)):
+        """The parameters themselves, where no ties make a sum of them and no float would be a gradient."""
+        floats = any(type(value) is float for _, value in values(self.model))
+        if not floats and all(len(spot.at) == 1 for spot in leaves(self.model)):
             self.twin.update([x.copy() for x in self.twin.xs])
             opt.update_(self.state, self.model, self.model)
 
@@ -293,19 +294,33 @@ class Run:
                 call(self.state, self.model, bad)
         assert seen(self.model, self.state) == before
 
+    def fails_for_a_value(self):
+        """A gradient for something that is not trained, and not marked so."""
+        found = list(values(self.model))
+        if not found:
+            return
+        path, _ = self.draw(st.sampled_from(found))
+        entry = self.draw(st.sampled_from([0.5, np.float32(0.5), np.ones(3), np.array(1)]))
+        bad = wrong_at(self.model, path, entry)
+        before = seen(self.model, self.state)
+        for call in (opt.update_, opt.update):
+            with pytest.raises(ValueError, match="there is a gradient"):
+                call(self.state, self.model, bad)
+        assert seen(self.model, self.state) == before
 
-def wrong_at(node, path):
-    """A gradient tree with nothing but an array of an impossible shape at a path."""
+
+def wrong_at(node, path, entry=None):
+    """A gradient tree with nothing but one entry at a path: an array of an impossible shape, if it is not given."""
     if not path:
-        return np.ones((2, 9, 9))
-    inside = {key: wrong_at(child, path[1:]) if key == path[0] else None for key, child in children(node)}
+        return np.ones((2, 9, 9)) if entry is None else entry
+    inside = {key: wrong_at(child, path[1:], entry) if key == path[0] else None for key, child in children(node)}
     by_position = isinstance(node, (list, tuple)) and not hasattr(node, "_fields")
     return list(inside.values()) if by_position else inside
 
 
 CALLS = [
     Run.update_, Run.update_, Run.update, Run.own_gradient, Run.adjust_, Run.freeze_or_thaw, Run.pickled, Run.copied,
-    Run.destructured, Run.fails,
+    Run.destructured, Run.fails, Run.fails_for_a_value,
 ]  # fmt: skip
 
 

@@ -70,7 +70,7 @@ def test_what_apply_returns_is_checked(message: str) -> None:
     assert str(raised.value).startswith('update: Returning.apply at "w"')
     assert everything(x, state) == before
     rule = Returning(result)
-    with pytest.raises(error, match=f'^apply_: Returning.apply at "x".*{message}'):
+    with pytest.raises(error, match=f'^apply_: Returning.apply at "the model".*{message}'):
         opt.apply_(rule, opt.init(rule, x["w"]), x["w"], np.ones((2, 2)))
 
 

@@ -45,11 +45,13 @@ def test_streams_are_handles(stream):
 
 def test_each_walk_names_itself():
     model = {"a": np.ones(2)}
-    with pytest.raises(ValueError, match=r"^map_trainables: model at"):
+    with pytest.raises(
+        ValueError, match=r"^map_trainables: the model has 0 keys, had 1: 'a' has gone; it must not change"
+    ):
         opt.map_trainables(lambda x: (model.clear(), x)[1], model)
     flat, re = opt.destructure(model := {"a": np.ones(2)})
     model.clear()
-    with pytest.raises(ValueError, match=r"^destructure: model at"):
+    with pytest.raises(ValueError, match=r"^destructure: the model has 0 keys.*call destructure again"):
         re(flat)
 
 
