@@ -72,6 +72,7 @@ nb::list clock_list(State& state, std::uint32_t leaf) {
 
 // All scalars of a leaf's clocks, stage by stage.
 void set_leaf_clocks(State& state, std::uint32_t leaf, const std::vector<double>& values) {
+  state.check_leaf(leaf);
   Use use(state);
   std::size_t known = 0;
   each_stage(state, leaf, [&](std::uint32_t part, int stage) { known += clock_of(state.core(), part, stage).size(); });
@@ -88,6 +89,7 @@ void set_leaf_clocks(State& state, std::uint32_t leaf, const std::vector<double>
 
 // One scalar of the clocks of all leaves below a node: `values` has a float64 for each leaf of the state.
 void set_clock_scalar(State& state, std::uint32_t node, const std::string& name, nb::handle values) {
+  state.check_node(node);
   Use use(state);
   ArrayView view;
   if (read_array(values.ptr(), view) != Fault::none || view.dtype != DType::float64 || view.device != on_host ||
