@@ -70,6 +70,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
       count_written();
     return;
   }
+  if (source.zero != ZeroGrad::no) resets_.emplace();
   layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (source.zero == ZeroGrad::to_none) prepare_none();
   if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
