@@ -210,7 +210,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
   if (source.tree == nullptr) {
     if (!keeps_gradient(source.kept_by)) refuse_without_gradient(source.kept_by, "the flat vector", call);
     kept = kept_gradient(source.kept_by);
-    if (!kept.is_none() && source.zero == ZeroGrad::to_none) resets_.keepers.push_back(nb::borrow(source.kept_by));
+    if (!kept.is_none() && source.zero == ZeroGrad::to_none) resets_->keepers.push_back(nb::borrow(source.kept_by));
   }
   PyObject* gradients = kept.is_valid() ? kept.ptr() : source.tree;
   const bool of_bare_array =  // whose whole tree is one gradient
@@ -221,7 +221,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     gradients_.begin(root);
     gradients_.put(root, gradients);
     gradients_.own();
-    if (source.zero == ZeroGrad::to_zeros) resets_.found.push_back(nb::borrow(gradients));
+    if (source.zero == ZeroGrad::to_zeros) resets_->found.push_back(nb::borrow(gradients));
     python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
     read_vector(gradients_[root], g, "the flat gradient");
     note_imported(gradients_[root]);

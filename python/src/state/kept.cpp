@@ -44,7 +44,7 @@ void State::find_gradients(std::uint32_t root, const GradientSource& source, con
       const bool is_view = spec_->tied() && !nb::cast<bool>(nb::borrow(array).attr("is_leaf"));
       nb::object gradient = is_view ? nb::none() : kept_gradient(array);
       if (gradient.is_none()) gradient = {};
-      else if (source.zero == ZeroGrad::to_none) resets_.keepers.push_back(nb::borrow(array));
+      else if (source.zero == ZeroGrad::to_none) resets_->keepers.push_back(nb::borrow(array));
       gradients_.replace(place.node, std::move(gradient));
     }
   }
@@ -56,7 +56,7 @@ void State::find_gradients(std::uint32_t root, const GradientSource& source, con
 void State::note_found(std::uint32_t root) {
   const Node& top = spec_->nodes[root];
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p)
-    resets_.found.push_back(nb::borrow(gradients_[spec_->places[p].node]));
+    resets_->found.push_back(nb::borrow(gradients_[spec_->places[p].node]));
 }
 
 namespace {

@@ -235,7 +235,7 @@ class State {
   std::vector<nb::object> imported_;  // what views of this call are of
   Pins pins_;
   bool pins_arrays_ = false;  // in this call: other code may run before it has run
-  Resets resets_;
+  std::optional<Resets> resets_;  // of a call with zero_grad
   std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
 
   bool plain_ = true;  // nothing to be done as a call begins: all on the host, and nothing dropped

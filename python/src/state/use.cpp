@@ -93,7 +93,7 @@ void Use::release() {
   state_.imported_.clear();
   state_.pins_.clear();
   state_.tensors_ = nb::object();
-  state_.resets_ = {};
+  state_.resets_.reset();
   state_.streams_.reset();
   if (state_.used_ != 0 && !state_.update_of_leaf_.empty())
     std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);

@@ -72,7 +72,7 @@ void set_zero(const ArrayView& g) {
 void State::prepare_none() {
   const PyTypeObject* known = nullptr;
   bool all_own = true;
-  for (const nb::object& keeper : resets_.keepers) {
+  for (const nb::object& keeper : resets_->keepers) {
     if (Py_TYPE(keeper.ptr()) == known) continue;
     if (is_own_grad(Py_TYPE(keeper.ptr()))) {
       known = Py_TYPE(keeper.ptr());
@@ -83,10 +83,10 @@ void State::prepare_none() {
     if (!set_none(keeper.ptr())) throw nb::python_error();
     keeper.attr("grad") = gradient;
   }
-  if (!all_own || resets_.keepers.empty()) return;
+  if (!all_own || resets_->keepers.empty()) return;
   const nb::object guard = TorchGrad::get().without_overrides();
-  resets_.enter = guard.attr("__enter__");
-  resets_.exit = guard.attr("__exit__");
+  resets_->enter = guard.attr("__enter__");
+  resets_->exit = guard.attr("__exit__");
 }
 
 // Leaves whose memory no check of the step keeps clear of the gradients.
@@ -121,38 +121,38 @@ void State::prepare_zeros(std::uint32_t root, const char* call) {
     if (!g.writable) refuse("read-only");
     if (share_memory(g, x) || placed.first_shared(g, PlacedArrays::none) != PlacedArrays::none)
       refuse("memory of a parameter");
-    (g.device == on_host ? resets_.zeroed : resets_.on_devices).push_back(g);
+    (g.device == on_host ? resets_->zeroed : resets_->on_devices).push_back(g);
     if (!is_numpy(found) && is_tensor(found)) tensors.append(nb::borrow(found));
   };
   if (layout_ && gradients_[root] != nullptr && !is_container(kind_of(gradients_[root]))) {
-    add(resets_.found[0].ptr(), gradients_[root], root, {});
+    add(resets_->found[0].ptr(), gradients_[root], root, {});
   } else {
     for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
       const Place& place = spec_->places[p];
       const std::size_t u = spec_->tied() ? static_cast<std::size_t>(update_of_leaf_[place.leaf]) : p - top.place_begin;
-      add(resets_.found[p - top.place_begin].ptr(), gradients_[place.node], place.node, updates_[u].x);
+      add(resets_->found[p - top.place_begin].ptr(), gradients_[place.node], place.node, updates_[u].x);
     }
   }
-  resets_.tensors = tensors;
-  device_zero_memory(resets_.on_devices);
+  resets_->tensors = tensors;
+  device_zero_memory(resets_->on_devices);
 }
 
 void State::reset_gradients(ZeroGrad how) {
   if (how == ZeroGrad::to_zeros) {
-    for (const ArrayView& g : resets_.zeroed) set_zero(g);
-    if (!resets_.on_devices.empty()) device_zero(resets_.on_devices);
-    const nb::list tensors = nb::borrow<nb::list>(resets_.tensors);
+    for (const ArrayView& g : resets_->zeroed) set_zero(g);
+    if (!resets_->on_devices.empty()) device_zero(resets_->on_devices);
+    const nb::list tensors = nb::borrow<nb::list>(resets_->tensors);
     if (nb::len(tensors) > 0) bump_versions(tensors);
     return;
   }
-  if (resets_.enter.is_valid()) resets_.enter();
+  if (resets_->enter.is_valid()) resets_->enter();
   nb::object first;  // of the exceptions; the other gradients are reset all the same
-  for (const nb::object& keeper : resets_.keepers)
+  for (const nb::object& keeper : resets_->keepers)
     if (!set_none(keeper.ptr())) {
       nb::python_error error;
       if (!first.is_valid()) first = nb::borrow(error.value());
     }
-  if (resets_.exit.is_valid()) resets_.exit(nb::none(), nb::none(), nb::none());
+  if (resets_->exit.is_valid()) resets_->exit(nb::none(), nb::none(), nb::none());
   if (!first.is_valid()) return;
   PyErr_SetObject(reinterpret_cast<PyObject*>(Py_TYPE(first.ptr())), first.ptr());
   throw nb::python_error();
