@@ -234,7 +234,7 @@ class State {
   std::size_t permuted_used_ = 0;
   std::vector<nb::object> imported_;  // what views of this call are of
   Pins pins_;
-  bool pins_arrays_ = false;  // in this call: other code may run before it has run
+  bool pins_arrays_ = false;      // in this call: other code may run before it has run
   std::optional<Resets> resets_;  // of a call with zero_grad
   std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
 
