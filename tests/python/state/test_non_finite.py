@@ -133,7 +133,7 @@ def test_frozen_and_missing_gradients_do_not_count() -> None:
     opt.thaw_(state)
     assert skips(state, model, g)
     before = everything(model, state)
-    opt.update_(state, model, {}, non_finite="raise")
+    opt.update_(state, model, None, non_finite="raise")
     assert everything(model, state) == before
 
 
