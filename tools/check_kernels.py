@@ -99,7 +99,7 @@ def demangled(symbols: list[str]) -> dict[str, str]:
     names = {}
     for symbol, line in zip(symbols, lines, strict=True):
         found = re.search(r"kernel<(.*?) ?>\(", line)
-        name = (found[1] if found else line).replace("optimisers::", "").replace("cuda::", "").replace(" >", ">")
+        name = re.sub(r"optimisers::(v\d+_\d+::)?|cuda::", "", found[1] if found else line).replace(" >", ">")
         names[symbol] = re.sub(r"\(Access\)(\d)", lambda m: ACCESS[m[1]], name)
     return names
 
