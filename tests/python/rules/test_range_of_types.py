@@ -91,7 +91,7 @@ def test_what_a_step_makes_of_them_is_held_to_the_type_too(rule, dtype, field):
         assert np.isfinite(x).all()
         return
     with pytest.raises(ValueError, match=f'at "x" cannot train {dtype}: {field} is .* makes a scalar more than'):
-        opt.setup(rule, x)
+        opt.setup(rule, {"x": x})
 
 
 TINY = {"float64": 1e-320, "complex128": 1e-320}

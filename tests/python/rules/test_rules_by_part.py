@@ -128,7 +128,7 @@ def test_a_tied_array_gets_the_rule_of_its_first_place():
 
 def test_a_bare_array_may_have_patterns():
     assert opt.setup({...: opt.Descent(1)}, ones(1)).rule.eta == opt.setup({"**": opt.Descent(1)}, ones(1)).rule.eta
-    with pytest.raises(ValueError, match="the paths are x"):
+    with pytest.raises(ValueError, match="the paths are the model"):
         opt.setup({"w": opt.Adam()}, ones(1))
 
 
