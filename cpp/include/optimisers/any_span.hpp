@@ -193,7 +193,7 @@ class ArrayList {
   ArrayList(const ArrayList&) = delete;  // an argument, not a value: its list may be a temporary
   ArrayList& operator=(const ArrayList&) = delete;
 
-  std::span<const Span> list() const { return is_list_ ? list_ : std::span<const Span>(&*flat_, 1); }
+  std::span<const Span> list() const { return is_list_ ? list_ : std::span<const Span>(&flat_.value(), 1); }
   std::span<const NamedSpan<Span>> named() const { return named_; }  // empty: they go by their places
 
  private:
