@@ -2,6 +2,7 @@
 #include <cmath>
 #include <cstdio>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "environment.hpp"
@@ -19,7 +20,7 @@ std::string text_of_number(double a) {
     std::snprintf(s, sizeof s, "%.*e", decimals, a);
     if (std::strtod(s, nullptr) == a) break;
   }
-  const int exponent = a == 0 ? 0 : std::atoi(std::string(s).substr(std::string(s).find('e') + 1).c_str());
+  const int exponent = a == 0 ? 0 : int(std::strtol(std::strchr(s, 'e') + 1, nullptr, 10));
   if (exponent < -4 || exponent >= 16) return s;
   std::snprintf(s, sizeof s, "%.*f", decimals - exponent > 1 ? decimals - exponent : 1, a);
   return s;
@@ -52,7 +53,7 @@ std::string to_text(const RuleValue& rule) {
 }
 
 std::string to_text(const Program& program) {
-  const std::string stages = text_of_stages(program);
+  std::string stages = text_of_stages(program);
   if (!program.master) return stages;
   return "MixedPrecision(" + stages + ", dtype=\"" + std::string(name_of(*program.master)) + "\")";
 }

@@ -48,7 +48,7 @@ std::size_t first_on_host(Optimiser::State& state, std::span<const LeafUpdate> l
 }
 
 // Complex numbers as twice as many reals.
-ArrayView as_reals(const ArrayView& a, std::array<std::int64_t, 2 * (max_ndim + 1)>& memory) {
+ArrayView as_reals(const ArrayView& a, std::array<std::int64_t, 2 * (std::size_t(max_ndim) + 1)>& memory) {
   if (!is_complex_dtype(a.dtype) || a.ndim == max_ndim) return a;
   ArrayView reals = a;
   const auto n = std::size_t(a.ndim);
@@ -78,7 +78,7 @@ std::size_t first_on_device(Optimiser::State& state, int device, std::span<const
                             std::span<const FurtherGradient> further) {
   std::vector<ArrayView> arrays;
   std::vector<std::size_t> of;
-  std::deque<std::array<std::int64_t, 2 * (max_ndim + 1)>> memory;
+  std::deque<std::array<std::int64_t, 2 * (std::size_t(max_ndim) + 1)>> memory;
   for (std::size_t i = 0; i < leaves.size(); ++i) {
     const LeafUpdate& u = leaves[i];
     if (state.leaves[u.leaf].device != device || !counts(state, u)) continue;

@@ -12,6 +12,9 @@
 namespace optimisers::inline OPT_ABI {
 namespace {
 
+constexpr int host = -1;
+static_assert(host == on_host);
+
 // For the length of a call.
 class Flushing {
  public:
@@ -53,7 +56,7 @@ void Optimiser::State::take_norm() {
     if (device->shares_norm()) norm_device = index;
   if (!shared_norm) return;
   last_seen.norm = shared_norm;
-  norm_device = on_host;
+  norm_device = host;
 }
 
 Seen Optimiser::State::seen() const {
@@ -169,7 +172,7 @@ bool Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found
 Seen Optimiser::seen() const { return state_->seen(); }
 void Optimiser::set_seen(const Seen& seen) {
   state_->last_seen = seen;
-  state_->norm_device = on_host;
+  state_->norm_device = host;
 }
 
 bool Optimiser::wrote(const LeafUpdate& u) const {

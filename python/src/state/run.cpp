@@ -69,7 +69,7 @@ void State::update(std::uint32_t root, PyObject* model, const GradientSource& so
 // False: nothing was done but a warning given, which may have run code that changed the arrays.
 bool State::updated(std::uint32_t root, PyObject* model, const GradientSource& source, const char* call) {
   Use use(*this, source.stream);
-  if (source.zero != ZeroGrad::no) resets_.emplace();
+  if (source.zero != ZeroGrad::no) resets_ = std::make_unique<Resets>();
   const auto examined = collect_plain(root, model, source);
   if (!examined) layout_ ? collect_segments(root, model, source, call) : collect(root, model, source, call);
   if (nothing_came() && warned_of_nothing(source, call)) [[unlikely]]

@@ -90,13 +90,13 @@ State::State(const State& other)
       leaves_(other.leaves_),
       rules_(nb::list(other.rules_)),
       setup_rule_(other.setup_rule_),
-      told_(other.told_),
       layout_(other.layout_),
       user_stages_(copied_user_stages(other.user_stages_)),
       streams_(other.streams_),
       core_(other.core_),
       model_(*spec_),
-      gradients_(*spec_) {
+      gradients_(*spec_),
+      told_(other.told_) {
   size_scratch();
 }
 

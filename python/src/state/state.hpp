@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 #include <map>
+#include <memory>
 #include <mutex>
 #include <optional>
 #include <thread>
@@ -209,8 +210,6 @@ class State {
   std::vector<LeafArray> leaves_;
   nb::list rules_;
   nb::object setup_rule_ = nb::none();  // what setup was given, for leaves to come; none: not known
-  bool replaced_ = false;               // by another, which took over
-  bool told_ = false;                   // that no leaf got a gradient
   std::optional<Layout> layout_;
   std::map<std::uint32_t, UserStages> user_stages_;  // by leaf; filled while the core is made
   Streams streams_;
@@ -221,28 +220,32 @@ class State {
   // Scratch that calls reuse.
   Objects model_, gradients_;
   std::vector<LeafUpdate> updates_;
-  int calls_to_skip_ = 0;  // before collect_plain is worth another try
   std::size_t used_ = 0;
   nb::object counts_;  // of updates, where somebody counts them, and its memory
   float* count_ = nullptr;
-  bool has_tensors_ = false;                  // among the parameters of this call
   nb::object tensors_;                        // a list of them, which torch is told of
-  bool has_imported_ = false;                 // arrays on devices, of other libraries, among its arrays
   std::vector<std::int32_t> update_of_leaf_;  // tied specs: position in this call, or -1
   std::vector<FurtherGradient> further_;
   std::vector<std::int64_t> permuted_;  // shapes and strides of transposed places
   std::size_t permuted_used_ = 0;
   std::vector<nb::object> imported_;  // what views of this call are of
   Pins pins_;
-  bool pins_arrays_ = false;      // in this call: other code may run before it has run
-  std::optional<Resets> resets_;  // of a call with zero_grad
-  std::vector<nb::object> held_;  // JAX's, which must not free what the last call may still be reading
+  std::unique_ptr<Resets> resets_;  // of a call with zero_grad
+  std::vector<nb::object> held_;    // JAX's, which must not free what the last call may still be reading
 
-  bool plain_ = true;  // nothing to be done as a call begins: all on the host, and nothing dropped
-  bool dropped_ = false;
   std::timed_mutex mutex_;
   std::atomic<std::thread::id> user_{};
   std::atomic<unsigned> forks_{0};
+
+  // What is small, together.
+  int calls_to_skip_ = 0;      // before collect_plain is worth another try
+  bool replaced_ = false;      // by another, which took over
+  bool told_ = false;          // that no leaf got a gradient
+  bool has_tensors_ = false;   // among the parameters of this call
+  bool has_imported_ = false;  // arrays on devices, of other libraries, among its arrays
+  bool pins_arrays_ = false;   // in this call: other code may run before it has run
+  bool plain_ = true;          // nothing to be done as a call begins: all on the host, and nothing dropped
+  bool dropped_ = false;
 };
 
 // Holds a state for one call: waits for other threads without the GIL, refuses a call from inside a call, or one that

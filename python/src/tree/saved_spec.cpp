@@ -54,7 +54,7 @@ void read_nodes(nb::handle words_object, nb::handle keys_object, std::vector<Nod
       saved::refuse(name + " is of the unknown kind " + std::to_string(kind));
     nodes[n].kind = static_cast<Kind>(kind);
     nodes[n].count = words[2 * n + 1];
-    nodes[n].watched = (words[2 * n] & untrained_value) != 0;
+    nodes[n].watched = (words[2 * std::size_t{n}] & untrained_value) != 0;
     if (nodes[n].watched && nodes[n].kind != Kind::value) saved::refuse(name + " is no value, and is noted as one");
     if (nodes[n].count != 0 && !is_container(nodes[n].kind)) saved::refuse(name + " has children and is no container");
     if ((words[2 * n] & keyed) == 0) continue;
@@ -117,7 +117,8 @@ void read_untrained(nb::handle words_object, nb::handle values, nb::handle buffe
     const nb::object value = item[1];
     if (!value.is_none() && !PyLong_Check(value.ptr()) && !PyUnicode_CheckExact(value.ptr()))
       saved::refuse("an untrained value is neither an integer nor text");
-    spec.untrained.push_back({n, (words[2 * n] & asleep) != 0, saved::text(item[0], "what an untrained value is"),
+    spec.untrained.push_back({n, (words[2 * std::size_t{n}] & asleep) != 0,
+                              saved::text(item[0], "what an untrained value is"),
                               value.is_none() ? nb::object() : value});
   }
   if (next != items.size()) saved::refuse("there are more untrained values than nodes that are some");
@@ -150,7 +151,7 @@ nb::tuple TreeSpec::state() const {
   }
   nb::list values, names;
   for (const UntrainedValue& u : untrained) {
-    if (u.asleep) words[2 * u.node] |= asleep;
+    if (u.asleep) words[2 * std::size_t{u.node}] |= asleep;
     values.append(nb::make_tuple(nb::str(u.what.c_str()), u.value.is_valid() ? u.value : nb::none()));
   }
   for (const auto& [node, name] : buffers) names.append(nb::make_tuple(node, name));

@@ -160,8 +160,6 @@ class ModelWalk : Walk {
         return expand_dict(n, children_at(n, object, "model").ptr());
       case Kind::sequence:
         return expand_sequence(n, children_at(n, object, "model").ptr());
-      case Kind::list:
-        return expand_sequence(n, object);
       default:
         return expand_sequence(n, object);
     }
