@@ -111,7 +111,7 @@ void read_untrained(nb::handle words_object, nb::handle values, nb::handle buffe
   const nb::tuple items = saved::items(values, "the untrained values");
   std::size_t next = 0;
   for (std::uint32_t n = 0; n < spec.nodes.size(); ++n) {
-    if ((words[2 * n] & untrained_value) == 0) continue;
+    if ((words[2 * std::size_t{n}] & untrained_value) == 0) continue;
     if (next == items.size()) saved::refuse("there are fewer untrained values than nodes that are some");
     const nb::tuple item = saved::items(items[next++], 2, "an untrained value");
     const nb::object value = item[1];
