@@ -153,6 +153,44 @@ TEST(Calls, NormsOfAnyOrderAreFinite) {
   EXPECT_NEAR(y[0], 0, 1e-6);
 }
 
+// What comes as it came before is not checked again: each thing that could make a difference is.
+TEST(Calls, WhatChangesIsCheckedAgain) {
+  Floats w(8, 1.f), b(8, 1.f), g(8, 1.f);
+  State state = setup(Descent{.eta = 1}, {{"w", w}, {"b", b}});
+  const auto refused = [&](auto&&... arguments) { return !state.try_update(arguments...); };
+  const auto step = [&] { return bool(state.try_update({w, b}, {g, g})); };
+  ASSERT_TRUE(step() && step());
+  EXPECT_TRUE(refused(MutableArrays{w, b}, Arrays{g, Floats(7)}));  // size
+  EXPECT_TRUE(refused(MutableArrays{w, w}, Arrays{g, g}));          // one array twice
+  EXPECT_TRUE(refused(MutableArrays{w, AnySpan(std::as_const(b))}, Arrays{g, g}));
+  std::vector<double> wide(8, 1);
+  EXPECT_TRUE(refused(MutableArrays{wide, b}, Arrays{g, g}));  // type
+  EXPECT_TRUE(refused(MutableArrays{w, b}, Arrays{b, g}));     // a gradient that is written
+  EXPECT_EQ(w, Floats(8, -1.f));
+  ASSERT_TRUE(step());
+  state["b"].freeze();
+  ASSERT_TRUE(bool(state.try_update({w, b}, {b, g})));  // b is not written now
+  ASSERT_TRUE(bool(state.try_update({w, b}, {b, g})));
+  state["b"].thaw();
+  EXPECT_TRUE(refused(MutableArrays{w, b}, Arrays{b, g}));
+  ASSERT_TRUE(bool(state.try_update({w, b}, {g, {}})));
+  ASSERT_TRUE(bool(state.try_update({w, b}, {g, {}})));
+  const Floats before = b;
+  ASSERT_TRUE(step());  // and b has a gradient again
+  EXPECT_EQ(b[0], before[0] - 1);
+  state.update({w, b}, {g, g}, {.scale = 0.5});
+  state.update({w, b}, {g, g});
+  EXPECT_EQ(b[0], before[0] - 2.5f);
+  const State copy = state;  // has arrays of its own to check
+  State other = copy;
+  EXPECT_TRUE(bool(other.try_update({w, b}, {g, g})));
+  EXPECT_EQ(b[0], before[0] - 3.5f);
+  std::vector<double> double_gradient(8, 1);
+  ASSERT_TRUE(step());
+  ASSERT_TRUE(bool(state.try_update({w, b}, {double_gradient, g})));  // converted
+  EXPECT_EQ(b[0], before[0] - 5.5f);
+}
+
 TEST(Calls, ReduceNormHasTheLastWord) {
   // Two processes with one leaf each, as one process with both.
   const auto global = [](double omega) { return Chain{ClipNorm{.omega = omega, .scope = Scope::global}}; };

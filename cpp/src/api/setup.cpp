@@ -153,6 +153,8 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
     if (a.present() && (a.size() != sizes[i] || !contiguous)) [[unlikely]]
       misfit(i, a);
     ArrayView& view = call[i].*where;
+    accepted &= contiguous && view.strides == nullptr && view.data == a.data() && view.dtype == a.dtype() &&
+                view.writable == a.writable() && view.present == a.present() && view.device == a.device();
     view.data = a.data();
     view.strides = contiguous ? nullptr : a.steps().data();
     view.stride_unit = size_of(a.dtype());
@@ -162,6 +164,7 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
     view.device = a.device();
   };
   if (!arrays.named().empty()) {
+    accepted = false;
     for (LeafUpdate& u : call) (u.*where).present = false;
     for (const auto& [name, a] : arrays.named()) {
       const std::uint32_t i = find(name);
@@ -215,8 +218,14 @@ bool State::Data::update(const MutableArrays& x, const Arrays& dx, const UpdateO
   InUse in_use(busy);
   place_parameters(x);
   place(dx, "gradient", &LeafUpdate::dx);
-  if (options == nullptr) return optimiser.update(call);
-  return optimiser.update(call, options->scale, options->reduce_norm, options->non_finite);
+  if (options != nullptr) {
+    accepted = false;
+    return optimiser.update(call, options->scale, options->reduce_norm, options->non_finite);
+  }
+  if (accepted) return optimiser.update(call, Examined{});
+  optimiser.update(call);
+  accepted = true;
+  return true;
 }
 
 bool State::update(const MutableArrays& x, const Arrays& dx) { return data_->update(x, dx, nullptr); }
@@ -227,6 +236,7 @@ bool State::update(const MutableArrays& x, const Arrays& dx, const UpdateOptions
 void State::flush(const MutableArrays& x) {
   InUse in_use(data_->busy);
   data_->place_parameters(x);
+  data_->accepted = false;
   for (LeafUpdate& u : data_->call) u.dx.present = false;
   data_->optimiser.flush(data_->call);
 }

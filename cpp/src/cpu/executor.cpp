@@ -92,8 +92,15 @@ class Range {
     if (!job_.flags.x_direct || !job_.flags.dx_direct || passes == 0 || passes > most_direct ||
         slot_count > most_direct)
       return false;
-    const std::int64_t length = passes == 1 ? end - begin : block;
     void* slots[most_direct];
+    if (passes == 1) {
+      const Pass& all = group_.passes.front();
+      slot_pointers(group_, 0, int(slot_count), job_.offset + begin, slots);
+      all.kernels.last(job_.steps, job_.arrays->x.data + begin * size_, job_.arrays->dx.data + begin * size_,
+                       buffers_.dx, slots, end - begin);
+      return true;
+    }
+    const std::int64_t length = block;
     std::int64_t slot_bytes[most_direct];  // of a block
     slot_pointers(group_, 0, int(slot_count), job_.offset + begin, slots);
     for (std::size_t k = 0; k < slot_count; ++k) slot_bytes[k] = length * size_of(group_.slots[k].dtype);

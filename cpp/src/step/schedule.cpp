@@ -80,9 +80,15 @@ std::size_t tick(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     job->out = nullptr;
     job->scale = state.scale;
     job->flags = state.flags[i];
-    const bool shares = group.reducers.empty();  // a norm makes a step the leaf's own
+    const bool alone = end - begin == 1 || !group.reducers.empty();  // a norm makes a step the leaf's own
     bool active;
-    if (!shares || !cache.serve(*job, row, u.dx.present, active)) {
+    if (alone) {
+      job->steps = steps;
+      job->course = {};
+      active = advance(RowStages{group, reinterpret_cast<std::byte*>(row), steps}, int(group.stages.size()),
+                       u.dx.present, job->course, state.flushes);
+      steps += state.step_size;
+    } else if (!cache.serve(*job, row, u.dx.present, active)) {
       active = cache.tick(*job, row, u.dx.present, state.flushes, steps);
       steps += state.step_size;
     }
@@ -274,7 +280,7 @@ class Reductions {
 
 void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
   constexpr std::size_t together = 128;  // leaves that are ticked and then swept, while their jobs are in the cache
-  const std::size_t portions = cpu::small_portions(leaves.size(), state.small_work);
+  const std::size_t portions = leaves.size() == 1 ? 1 : cpu::small_portions(leaves.size(), state.small_work);
   make_room(state, portions * together, portions);
   in_portions(leaves.size(), portions, [&](std::size_t p, std::size_t begin, std::size_t end) {
     const Scratch scratch = scratch_of(state, p, p * together);
