@@ -19,7 +19,7 @@ namespace optimisers::inline OPT_ABI {
 class DefaultFloats {
  public:
   DefaultFloats() noexcept : callers_(read()) {
-    if (!is_default(callers_)) write(start);
+    if (!is_default(callers_)) set_default();
   }
   ~DefaultFloats() {
     if (read() != callers_) write(callers_);
@@ -33,13 +33,13 @@ class DefaultFloats {
   static constexpr Control start = 0x1f80, flags = 0x3f;
   static Control read() noexcept { return _mm_getcsr(); }
   static void write(Control control) noexcept { _mm_setcsr(control); }
+  static void set_default() noexcept { write(start); }
   static bool is_default(Control control) noexcept { return (control & ~flags) == start; }
 #elif defined(__aarch64__) && defined(__GNUC__)
   struct Control {
     std::uint64_t control, status;
     bool operator==(const Control&) const = default;
   };
-  static constexpr Control start{0, 0};
   static Control read() noexcept {
     Control c;
     asm volatile("mrs %0, fpcr\n\tmrs %1, fpsr" : "=r"(c.control), "=r"(c.status));
@@ -48,19 +48,20 @@ class DefaultFloats {
   static void write(Control c) noexcept {
     asm volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(c.control), "r"(c.status) : "memory");
   }
+  static void set_default() noexcept { write({0, 0}); }
   static bool is_default(Control c) noexcept { return c.control == 0; }
 #else
   struct Control {
     std::fenv_t environment;
     bool operator==(const Control&) const { return false; }
   };
-  static inline const Control start{*FE_DFL_ENV};
   static Control read() noexcept {
     Control c;
     std::fegetenv(&c.environment);
     return c;
   }
   static void write(const Control& c) noexcept { std::fesetenv(&c.environment); }
+  static void set_default() noexcept { std::fesetenv(FE_DFL_ENV); }  // not everywhere the address of one
   static bool is_default(const Control&) noexcept { return false; }
 #endif
   const Control callers_;
