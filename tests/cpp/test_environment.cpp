@@ -19,7 +19,7 @@
 #include "optimisers/threads.hpp"
 #include "support.hpp"
 
-#if defined(__x86_64__)
+#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
 #include <xmmintrin.h>
 #endif
 
@@ -121,7 +121,7 @@ struct Odd {
 };
 
 std::vector<Odd> odd_environments() {
-  std::vector<Odd> all;
+  std::vector<Odd> all = {{"as programs start", [] {}}};
   for (const int mode : {FE_UPWARD, FE_DOWNWARD, FE_TOWARDZERO})
     all.push_back({"rounding", [=] { std::fesetround(mode); }});
   all.push_back({"flags", [] { std::feraiseexcept(FE_DIVBYZERO | FE_INVALID); }});
@@ -135,6 +135,30 @@ std::vector<Odd> odd_environments() {
   return all;
 }
 
+// All of it but where x87's last instruction lies: no promise is about that, the C library's own code moves it, and on
+// AMD's processors it is lost whenever the system lets another thread run.
+Bytes environment() {
+  std::fenv_t all;
+  std::memset(&all, 0, sizeof all);
+  std::fegetenv(&all);
+  Bytes bytes(reinterpret_cast<const char*>(&all), sizeof all);
+#if defined(__linux__) && (defined(__x86_64__) || defined(__i386__))
+  constexpr std::size_t control_status_and_tags = 12, up_to_places = 28;
+  bytes.replace(control_status_and_tags, up_to_places - control_status_and_tags, up_to_places - control_status_and_tags,
+                0);
+#endif
+#if defined(__i386__) && defined(__SSE__)
+  append(bytes, std::vector<unsigned>{_mm_getcsr()});
+#endif
+  return bytes;
+}
+
+// Exact, so that it raises nothing.
+void move_the_last_x87_instruction() {
+  volatile long double one = 1;
+  one = one + one;
+}
+
 // Where `work` is done in an odd environment, with a pool that was made there.
 void expect_the_same(const std::function<Bytes()>& work) {
   const int before = get_num_threads();
@@ -142,16 +166,18 @@ void expect_the_same(const std::function<Bytes()>& work) {
   const Bytes expected = work();
   for (const Odd& odd : odd_environments()) {
     shutdown_threads();
-    std::fenv_t usual, set, left;
+    std::fenv_t usual;
     std::fegetenv(&usual);
+    std::fesetenv(FE_DFL_ENV);  // no flag of what was done before: it would hide one that is raised now
     odd.make();
-    std::fegetenv(&set);
+    const Bytes set = environment();
     const Bytes got = work();
-    std::fegetenv(&left);
+    move_the_last_x87_instruction();
+    const Bytes left = environment();
     std::fesetenv(&usual);
     ASSERT_FALSE(got.empty());
     EXPECT_TRUE(got == expected) << odd.name;
-    EXPECT_EQ(std::memcmp(&set, &left, sizeof set), 0) << odd.name;
+    EXPECT_TRUE(set == left) << odd.name;
   }
   set_num_threads(before);
 }
