@@ -41,10 +41,18 @@ void* operator new(std::size_t bytes, std::align_val_t alignment) {
   if (block == nullptr) throw std::bad_alloc();
   return block;
 }
+// Those that do not throw, too (stable_sort takes its buffer from them): memory must not come from one allocator and go
+// to another.
+void* operator new(std::size_t bytes, const std::nothrow_t&) noexcept {
+  return optimisers::test::failing::fails() ? nullptr : std::malloc(bytes == 0 ? 1 : bytes);
+}
+void* operator new[](std::size_t bytes, const std::nothrow_t& nothrow) noexcept { return operator new(bytes, nothrow); }
 void* operator new[](std::size_t bytes) { return operator new(bytes); }
 void* operator new[](std::size_t bytes, std::align_val_t alignment) { return operator new(bytes, alignment); }
 void operator delete(void* block) noexcept { std::free(block); }
 void operator delete(void* block, std::size_t) noexcept { std::free(block); }
+void operator delete(void* block, const std::nothrow_t&) noexcept { std::free(block); }
+void operator delete[](void* block, const std::nothrow_t&) noexcept { std::free(block); }
 void operator delete(void* block, std::align_val_t) noexcept { std::free(block); }
 void operator delete(void* block, std::size_t, std::align_val_t) noexcept { std::free(block); }
 void operator delete[](void* block) noexcept { std::free(block); }
