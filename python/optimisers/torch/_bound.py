@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 import warnings
 from collections.abc import Mapping
 from copy import deepcopy
@@ -13,18 +14,34 @@ import torch
 
 import optimisers as opt
 
-from .._core import InvalidValueError
+from .._core import InvalidTypeError, InvalidValueError
 from .._fields import structure
 from .._rule import Rule
 from ._entries import CLOCK, PYTHON, Entries, States, StepCounts, check_given, clocks_of, entries_of, put
 from ._groups import refuse_sparse
-from ._local import as_native, check_placements, gradient_of, needs_explicit, norm_over_ranks, sharded
+from ._local import (
+    as_native,
+    check_placements,
+    gradient_of,
+    is_shapeless,
+    needs_explicit,
+    norm_over_ranks,
+    sharded,
+)
 from ._rules import clock_after, in_front
+
+_NUMBERS = frozenset((float, int, bool, type(None)))
 
 
 def numbers(group: Mapping[str, Any], names: tuple[str, ...]) -> list[Any]:
-    """These entries of a group, tensors and NumPy's scalars as numbers."""
-    return [value.item() if hasattr(value, "item") else value for value in [group[name] for name in names]]
+    """These entries of a group, tensors and NumPy's scalars as numbers, in pairs too."""
+    return [v if type(v) in _NUMBERS else number(v) for v in [group[name] for name in names]]
+
+
+def number(value: Any) -> Any:
+    if type(value) is tuple:
+        return tuple(map(number, value))
+    return value.item() if hasattr(value, "item") else value
 
 
 class Bound(torch.optim.Optimizer):
@@ -66,11 +83,18 @@ class Bound(torch.optim.Optimizer):
             raise type(error)(words) from None
 
     def _rule(self, group: Mapping[str, Any]) -> Rule:
-        plain = {k: v.item() if torch.is_tensor(v) and v.numel() == 1 else v for k, v in group.items() if k != "params"}
+        plain = {
+            k: v if torch.is_tensor(v) and v.numel() != 1 else number(v) for k, v in group.items() if k != "params"
+        }
         return in_front(self._front(plain), self._rule_of(plain))
 
-    def _bind(self, groups: list[dict[str, Any]], given: Mapping[Any, Mapping[str, Any]]) -> None:
-        """Make the native state of these groups, filled with what is given; all of it, or nothing."""
+    def _bind(
+        self, groups: list[dict[str, Any]], given: Mapping[Any, Mapping[str, Any]], *, adds_slots: bool = False
+    ) -> None:
+        """Make the native state of these groups, filled with what is given; all of it, or nothing.
+
+        With `adds_slots` what is given was of other options, and slots it lacks start anew.
+        """
         lists = [list(group["params"]) for group in groups]
         before = getattr(self, "_is_distributed", False)
         self._is_distributed = any(map(sharded, chain.from_iterable(lists)))
@@ -78,9 +102,7 @@ class Bound(torch.optim.Optimizer):
             rules = [self._rule(group) for group in groups]
             for rule, params in zip(rules, lists, strict=True):
                 check_placements(rule, params)
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore")
-                native = opt.setup(rules, [list(map(as_native, params)) for params in lists])
+            native = self._set_up(rules, lists, groups)
             core = native._core
             counts = StepCounts(len(core.rules))
             core.count_into(counts.array)
@@ -93,7 +115,7 @@ class Bound(torch.optim.Optimizer):
                         continue
                     leaves[parameter] = n = leaf._index
                     entries = entries_of(core, n, rule, parameter, counts.tensor[n] if self._counts_steps else None)
-                    check_given(entries, given.get(parameter, {}), self._where(groups, i, j))
+                    check_given(entries, given.get(parameter, {}), self._where(groups, i, j), adds_slots)
                     self._initial(parameter, group, entries)
                     states[parameter] = entries
         except BaseException:
@@ -103,7 +125,16 @@ class Bound(torch.optim.Optimizer):
         self._norm = None
         self._bound = [tuple(params) for params in lists]
         self._explicit = needs_explicit(chain.from_iterable(lists))
+        self._shapeless = frozenset(filter(is_shapeless, chain.from_iterable(lists)))
         self._take(groups, rules, given)
+
+    def _set_up(self, rules: list[Rule], lists: list[list[Any]], groups: list[dict[str, Any]]) -> Any:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            try:
+                return opt.setup(rules, [list(map(as_native, params)) for params in lists])
+            except (InvalidValueError, InvalidTypeError) as error:
+                raise self._in_words(error, groups) from None
 
     def _refill(self, groups: list[dict[str, Any]], given: Mapping[Any, Mapping[str, Any]]) -> bool:
         """Put what is given into the views there are, where it has all of them and the rules keep their structure."""
@@ -129,11 +160,19 @@ class Bound(torch.optim.Optimizer):
         self._values = [numbers(group, names) for group, names in zip(groups, self._names, strict=True)]
         for parameter in self._leaves:
             self._put(parameter, given.get(parameter, {}))
-        self._take_steps({p: g[CLOCK] for p, g in given.items() if CLOCK in g})
+        self._take_steps(given)
 
     def _where(self, groups: list[dict[str, Any]], i: int, j: int) -> str:
-        name = groups[i].get("param_names", {j: f"parameter {j} of group {i}"})[j]
-        return f"{type(self).__name__}: {name}"
+        return f"{type(self).__name__}: {self._name(groups, i, j)}"
+
+    def _in_words(self, error: Exception, groups: list[dict[str, Any]]) -> Exception:
+        """What the native state says of a path of its own, said of the parameter there."""
+        text = re.sub(r"^(setup|update): ", f"{type(self).__name__}: ", str(error))
+        named = re.sub(r'"(\d+)\.(\d+)"', lambda at: f'"{self._name(groups, int(at[1]), int(at[2]))}"', text)
+        return type(error)(named)
+
+    def _name(self, groups: list[dict[str, Any]], i: int, j: int) -> str:
+        return groups[i].get("param_names", {j: f"parameter {j} of group {i}"})[j]  # type: ignore[no-any-return]
 
     def _put(self, parameter: Any, given: Mapping[str, Any]) -> None:
         for key, view in self._states[parameter].items():
@@ -147,6 +186,14 @@ class Bound(torch.optim.Optimizer):
         check_given(self._states[parameter], given, "state")
         exported = self._exported() | {parameter: given}
         self._bind(self.param_groups, exported)
+
+    def _follow(self, lists: list[list[Any]]) -> None:
+        """Make the native state anew where parameters were swapped, came, went, or have their shape only now."""
+        if self._shapeless and not all(map(is_shapeless, self._shapeless)):
+            kept = {p: state for p, state in self._exported().items() if p not in self._shapeless}
+            self._bind(self.param_groups, kept)
+        elif not self._is_bound_to(lists):
+            self._bind(self.param_groups, self._exported())
 
     def _is_bound_to(self, lists: list[list[Any]]) -> bool:
         return len(lists) == len(self._bound) and all(
@@ -170,7 +217,7 @@ class Bound(torch.optim.Optimizer):
                 if steps not in known:
                     known[steps] = clock_after(rule, steps)
                 if clocks != known[steps]:
-                    state[CLOCK] = clocks
+                    state[CLOCK] = [float(steps), *clocks]
                 user = core.user_states(leaf)
                 if user:
                     state[PYTHON] = user
@@ -179,8 +226,11 @@ class Bound(torch.optim.Optimizer):
                     exported[now[j]] = state  # whoever took this one's place
         return exported
 
-    def _take_steps(self, clocks: Mapping[Any, list[float]] | None = None) -> None:
-        """Set the rules' clocks to the steps that were counted, or to clocks that were saved."""
+    def _take_steps(self, given: Mapping[Any, Mapping[str, Any]] | None = None) -> None:
+        """Set the rules' clocks to the steps that were counted, or to clocks that were saved at that step.
+
+        Others carry a saved clock along, as torch.optim does with what it does not know, and count on.
+        """
         core = self._native._core
         for rule, params in zip(self._rules, self._bound, strict=True):
             known: dict[int, list[float]] = {0: clock_after(rule, 0)}
@@ -191,15 +241,16 @@ class Bound(torch.optim.Optimizer):
                 steps = int(self._counts.array[leaf])
                 if steps not in known:
                     known[steps] = clock_after(rule, steps)
-                given = (clocks or {}).get(parameter, known[steps])
-                core.set_clocks(leaf, list(map(float, given)))
+                saved = (given or {}).get(parameter, {}).get(CLOCK, ())
+                same = len(saved) == len(known[steps]) + 1 and saved[0] == steps
+                core.set_clocks(leaf, list(map(float, saved[1:] if same else known[steps])))
         self._counts.taken()
 
     def _change(self, i: int, group: dict[str, Any], values: list[Any]) -> None:
         """Take a group's new entries: other numbers in place, another structure with a new native state."""
         rule = self._rule(group)
         if structure(rule) != structure(self._rules[i]):
-            return self._bind(self.param_groups, self._exported())
+            return self._bind(self.param_groups, self._exported(), adds_slots=True)
         self._adjust(i, rule)
         self._rules[i], self._values[i] = rule, values
         return None

@@ -5,17 +5,23 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import torch
 
+from .._core import InvalidValueError
 from .._fields import python_name
 from .._rule import Rule
-from ._entries import STEP, Entries
+from ._entries import CLOCK, STEP, Entries
 from ._groups import check_entries
 from ._optimizer import Optimizer
-from ._rules import ENTRY_NAMES, Spec, chained, specs
+from ._rules import Spec, chained, entry_name, specs
 
 # What torch.optim's constructors take and what has no meaning here: there is one implementation.
 IGNORED = ("foreach", "fused", "capturable", "differentiable")
+
+
+# Entries that no rule checks, or not under their own value.
+_NOT_NEGATIVE = ("weight_decay", "lr_decay", "initial_accumulator_value")
 
 
 class Named(Optimizer):
@@ -42,29 +48,63 @@ class Named(Optimizer):
         return (*self._spec.entries, *self._spec.keywords)
 
     def _rule_of(self, group: Mapping[str, Any]) -> Rule:
+        for name in _NOT_NEGATIVE:
+            if name in group and not group[name] >= 0:
+                raise InvalidValueError(f"{self._spec.name}: {name} must be a number in [0, inf), got {group[name]}")
         try:
             return chained(*self._spec.rules(group))
         except (ValueError, TypeError) as error:
             raise type(error)(self._renamed(str(error))) from None
 
     def _change(self, i: int, group: dict[str, Any], values: list[Any]) -> None:
-        """torch corrects the bias with the power of the beta there is now; a rule's clock has the product of all."""
-        before = dict(zip(self._names[i], self._values[i], strict=True)).get("betas")
+        powers = self._new_powers(i, group)
         super()._change(i, group, values)
+        for name, power in powers.items():
+            self._native._core.set_clock_scalar(self._native[i]._node, name, power)
+
+    def _new_powers(self, i: int, group: Mapping[str, Any]) -> dict[str, np.ndarray[Any, Any]]:
+        """Of betas that have changed since the last step, to the steps of every leaf.
+
+        torch corrects the bias with the power of the beta there is now; a rule's clock has the product of all.
+        """
+        before = dict(zip(self._names[i], self._values[i], strict=True)).get("betas")
         betas = group.get("betas")
         if betas is None or tuple(betas) == tuple(before or ()):
-            return
+            return {}
         steps = self._counts.array.astype("float64")
-        for name, beta in zip(("beta1_t", "beta2_t"), betas, strict=True):
-            if name == "beta2_t" or self._spec.name != "NAdam":  # whose product of momenta runs in torch too
-                self._native._core.set_clock_scalar(self._native[i]._node, name, float(beta) ** steps)
+        return {
+            name: float(beta) ** steps
+            for name, beta in zip(("beta1_t", "beta2_t"), betas, strict=True)
+            if name == "beta2_t" or self._spec.name != "NAdam"  # whose product of momenta runs in torch too
+        }
+
+    def _exported(self) -> dict[Any, dict[str, Any]]:
+        """The clocks with the betas that the groups have now: whoever takes them compares with no older ones."""
+        exported = super()._exported()
+        core = self._native._core
+        for i, group in enumerate(self.param_groups[: len(self._bound)]):
+            powers = self._new_powers(i, group)
+            for parameter in self._bound[i] if powers else ():
+                if parameter in self._leaves:
+                    leaf = self._leaves[parameter]
+                    scalars = [pair for stage in core.clocks(leaf) for pair in stage]
+                    exported[parameter][CLOCK] = [
+                        float(self._counts.array[leaf]),
+                        *(float(powers[name][leaf]) if name in powers else value for name, value in scalars),
+                    ]
+        return exported
 
     def _renamed(self, message: str) -> str:
         """An error about a field, under the name of the entry."""
-        _, colon, rest = message.partition(": ")
+        rule, colon, rest = message.partition(": ")
         field, space, what = rest.partition(" ")
-        entry = ENTRY_NAMES.get(python_name(field), field)
+        entry = entry_name(rule, python_name(field))
         return f"{self._spec.name}{colon}{entry}{space}{what}" if colon else message
+
+
+def _fill(view: torch.Tensor, value: float) -> None:
+    """Both parts of complex numbers."""
+    (torch.view_as_real(view) if view.is_complex() else view).fill_(value)
 
 
 class _SGD(Named):
@@ -90,10 +130,7 @@ class _SGD(Named):
 
 class _Adagrad(Named):
     def _initial(self, parameter: torch.Tensor, group: Mapping[str, Any], entries: Entries) -> None:
-        start = float(group["initial_accumulator_value"])
-        entries["sum"].fill_(
-            torch.complex(torch.tensor(start), torch.tensor(start)) if parameter.is_complex() else start
-        )
+        _fill(entries["sum"], float(group["initial_accumulator_value"]))
 
     def _prepare(self, i: int, group: Mapping[str, Any]) -> None:
         if not group["lr_decay"]:
@@ -108,16 +145,40 @@ class _Adagrad(Named):
 
 
 class _Rprop(Named):
+    def _initial(self, parameter: torch.Tensor, group: Mapping[str, Any], entries: Entries) -> None:
+        """torch brings the first step's size between its limits too."""
+        smallest, largest = group["step_sizes"]
+        _fill(entries["step_size"], min(max(float(group["lr"]), float(smallest)), float(largest)))
+
     def _change(self, i: int, group: dict[str, Any], values: list[Any]) -> None:
         super()._change(i, group, values)
+        self._begin_anew(group)
+
+    def _take(self, groups: list[dict[str, Any]], rules: list[Rule], given: Mapping[Any, Mapping[str, Any]]) -> None:
+        super()._take(groups, rules, given)
+        for group in groups:
+            self._begin_anew(group)
+
+    def _begin_anew(self, group: Mapping[str, Any]) -> None:
+        """What has not stepped begins with the learning rate there is then."""
         for p in group["params"]:
             if p in self._leaves and self._states[p][STEP] == 0:
-                lr = float(group["lr"])
-                size = self._states[p]["step_size"]
-                (torch.view_as_real(size) if p.is_complex() else size).fill_(lr)
+                self._initial(p, group, self._states[p])
 
 
 class _NAdam(Named):
+    def _take_steps(self, given: Mapping[Any, Mapping[str, Any]] | None = None) -> None:
+        """torch's product of momenta, where it is another than that of the betas there are now."""
+        super()._take_steps(given)
+        core = self._native._core
+        for parameter, state in (given or {}).items():
+            if "mu_product" not in state or parameter not in self._leaves:
+                continue
+            leaf, product = self._leaves[parameter], float(state["mu_product"])
+            scalars = [pair for stage in core.clocks(leaf) for pair in stage]
+            if np.float32(dict(scalars)["beta1_t"]) != np.float32(product):
+                core.set_clocks(leaf, [product if name == "beta1_t" else value for name, value in scalars])
+
     def _derived(self, parameter: torch.Tensor) -> dict[str, Any]:
         clocks = dict(pair for stage in self._native._core.clocks(self._leaves[parameter]) for pair in stage)
         return {"mu_product": torch.tensor(clocks["beta1_t"], dtype=torch.float32)}

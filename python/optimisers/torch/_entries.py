@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Callable, Mapping
 from typing import Any
+from weakref import WeakMethod
 
 import numpy as np
 import torch
@@ -34,11 +35,20 @@ class Entries(dict[str, Any]):
 
 
 class States(defaultdict[Any, Any]):
-    """The states of all parameters. An assigned dict fills a parameter's views; what it lacks starts anew."""
+    """The states of all parameters. An assigned dict fills a parameter's views; what it lacks starts anew.
+
+    The optimiser is held weakly: it ends with its last name, and its memory with it, as torch's does.
+    """
 
     def __init__(self, fill: Callable[[Any, Mapping[str, Any]], None]) -> None:
         super().__init__(dict)
-        self.fill = fill
+        self._fill = WeakMethod(fill)
+
+    def fill(self, parameter: Any, given: Mapping[str, Any]) -> None:
+        fill = self._fill()
+        if fill is None:
+            raise InvalidValueError("state: the optimiser is gone whose state this was")
+        fill(parameter, given)
 
     def __setitem__(self, parameter: Any, given: Any) -> None:
         if isinstance(given, Entries) or not isinstance(self.get(parameter), Entries):
@@ -120,16 +130,16 @@ def entries_of(
     return entries
 
 
-def check_given(entries: Mapping[str, Any], given: Mapping[str, Any], where: str) -> None:
+def check_given(entries: Mapping[str, Any], given: Mapping[str, Any], where: str, may_lack: bool = False) -> None:
     """Whether these values may be put into the views; names what is missing or has another shape."""
-    missing = [key for key in entries if key not in given]
+    missing = [key for key in entries if key not in given and not may_lack]
     if given and missing:
         raise InvalidValueError(
             f"{where}: the state has no {', '.join(map(repr, missing))}; it has {', '.join(map(repr, given))}. It was "
             "saved by another optimiser, or with other options"
         )
     for key, view in entries.items():
-        if given:
+        if key in given:
             check_shape(view, given[key], f"{where}: state[{key!r}]")
 
 

@@ -17,6 +17,11 @@ def is_dtensor(x: Any) -> bool:
     return module is not None and isinstance(x, module.DTensor)
 
 
+def is_shapeless(p: torch.Tensor) -> bool:
+    """Of a lazy module that has not seen a batch yet."""
+    return isinstance(p, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
+
+
 def as_native(x: torch.Tensor) -> torch.Tensor:
     """What is stepped: the local shard; complex numbers as pairs, since torch's rules see two numbers in each."""
     if is_dtensor(x):

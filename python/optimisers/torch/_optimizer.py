@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from .._core import InvalidValueError, update_
+from .._core import InvalidTypeError, InvalidValueError, NonFiniteError, update_
 from .._rule import Rule, check_rule
 from ._bound import Bound, numbers
 from ._entries import STEP
@@ -137,8 +137,7 @@ class Optimizer(Bound):
     @torch.compiler.disable  # type: ignore[untyped-decorator]
     def _step(self) -> None:
         lists = [group["params"] for group in self.param_groups]
-        if not self._is_bound_to(lists):
-            self._bind(self.param_groups, self._exported())
+        self._follow(lists)
         for i, group in enumerate(self.param_groups):
             values = numbers(group, self._names[i])
             if values != self._values[i]:
@@ -153,9 +152,9 @@ class Optimizer(Bound):
                 update_(self._native, [list(map(as_native, params)) for params in lists], self._gradients(lists))
             else:
                 update_(self._native, lists)
-        except (ValueError, TypeError):
+        except (InvalidValueError, InvalidTypeError, NonFiniteError) as error:
             self._explain(lists)
-            raise
+            raise self._in_words(error, self.param_groups) from None
 
     def state_dict(self) -> dict[str, Any]:
         """The state and groups as torch.optim's; what they lack (clocks of a beta that changed) stands beside."""

@@ -17,6 +17,8 @@ Group = Mapping[str, Any]
 
 # Entries of a param group, for the fields of rules.
 ENTRY_NAMES = {"eta": "lr", "beta": "betas", "epsilon": "eps", "lambda_": "weight_decay", "rho": "momentum"}
+# Where torch has another word for a field of one rule.
+_ENTRIES_OF_RULES = {"RMSProp.rho": "alpha", "AdaDelta.rho": "rho", "Rprop.ell": "etas", "Rprop.gamma": "step_sizes"}
 # What torch.optim's state_dict calls a slot; others keep their names.
 SLOT_NAMES = {
     "m": "exp_avg", "v": "exp_avg_sq", "AMSGrad.w": "max_exp_avg_sq", "AdaMax.u": "exp_inf", "AdaGrad.a": "sum",
@@ -25,6 +27,11 @@ SLOT_NAMES = {
     "AdaBelief.s": "exp_avg_var",
 }  # fmt: skip
 NEGATED = {"Nesterov.v"}  # points where x goes; torch's along the gradient
+
+
+def entry_name(rule: str, field: str) -> str:
+    """What a group calls a field of a rule."""
+    return _ENTRIES_OF_RULES.get(f"{rule}.{field}", ENTRY_NAMES.get(field, field))
 
 
 @dataclass(frozen=True)

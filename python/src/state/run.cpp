@@ -1,4 +1,6 @@
 // run.cpp: one call on a state: collecting its arrays, running the core with or without the interpreter's lock.
+#include <utility>
+
 #include "arrays/device_array.hpp"
 #include "arrays/jax_arrays.hpp"
 #include "errors.hpp"
@@ -112,12 +114,16 @@ bool State::warned_of_nothing(const GradientSource& source, const char* call) {
       arrays += (arrays.empty() ? "\"" : ", \"") + spec_->text(spec_->leaf_node(updates_[i].leaf)) + "\"";
   }
   if (count == 0 || source.tree == Py_None) return false;  // nothing was expected
+  // A torch optimiser's first step without one is how schedulers are set going.
+  if (count_ != nullptr && !std::exchange(spared_, true)) return false;
   if (count > most) arrays += ", ...";
   own_objects();
   const std::string text =
       std::string(call) + ": no array got a gradient, so that nothing moves: " +
-      (source.tree == nullptr ? "every .grad is None; call loss.backward() before, or pass the gradients"
-                              : "the gradients have nothing (None, or no key) for " + arrays);
+      (count_ != nullptr
+           ? "call loss.backward() before; were the optimiser's parameters replaced, or is it of a copy's?"
+       : source.tree == nullptr ? "every .grad is None; call loss.backward() before, or pass the gradients"
+                                : "the gradients have nothing (None, or no key) for " + arrays);
   if (PyErr_WarnEx(PyExc_UserWarning, text.c_str(), source.depth) != 0) throw nb::python_error();
   return told_ = true;
 }

@@ -241,6 +241,7 @@ class State {
   int calls_to_skip_ = 0;      // before collect_plain is worth another try
   bool replaced_ = false;      // by another, which took over
   bool told_ = false;          // that no leaf got a gradient
+  bool spared_ = false;        // the first time, where steps are counted
   bool has_tensors_ = false;   // among the parameters of this call
   bool has_imported_ = false;  // arrays on devices, of other libraries, among its arrays
   bool pins_arrays_ = false;   // in this call: other code may run before it has run
