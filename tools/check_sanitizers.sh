@@ -79,8 +79,10 @@ if [ -z "${PYTHON_TESTS:-}" ]; then
   at_once "$cxx0" "$cxx1" "$fuzz"
 else
   package=$root/address/package/optimisers
-  mkdir -p "$package"
-  cp python/optimisers/*.py python/optimisers/*.pyi python/optimisers/py.typed "$root"/address/python/_core*.so "$package"
+  rm -rf "$package"
+  mkdir -p "${package%/*}"
+  cp -R python/optimisers "$package"
+  cp "$root"/address/python/_core*.so "$package"
   preload="$(runtime libasan.so) $(runtime libubsan.so) $(runtime libstdc++.so.6)"
   # Python never gives back all of its memory, so leaks are looked for in C++ only. Its own allocator would hide faults;
   # pytest must not catch what a sanitizer writes before it ends the process.

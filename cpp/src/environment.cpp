@@ -7,7 +7,7 @@
 
 namespace optimisers::inline OPT_ABI {
 
-constinit thread_local StackLimits stack_limits{0, 0, 0};
+constinit OPT_THREAD_LOCAL StackLimits stack_limits{0, 0, 0};
 
 const char* StackTooSmall::what() const noexcept {
   return "the stack of this thread is too small: a call needs 96 KiB of it. Give the thread a larger one, or call from "

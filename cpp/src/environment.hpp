@@ -96,7 +96,7 @@ inline constexpr std::size_t stack_needed = std::size_t(80) << 10;
 struct StackLimits {
   std::uintptr_t lowest, room, highest;
 };
-extern constinit thread_local StackLimits stack_limits;
+extern constinit OPT_THREAD_LOCAL StackLimits stack_limits;
 void look_at_stack(std::uintptr_t here);  // throws StackTooSmall
 
 // Below a thread's stack is other memory: running over its end need not be a crash.

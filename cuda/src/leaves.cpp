@@ -272,7 +272,8 @@ class Leaves final : public DeviceLeaves {
                     " expects a finite norm of the gradient, got " + (std::isnan(norm) ? "nan" : "inf") +
                     ", first at \"" + name +
                     "\", in an earlier call on this device; that call wrote nothing, later ones ran. Call wait after "
-                    "each update to know at once, or use throw=False",
+                    "each update to know at once, or use " +
+                    state_.without_throw(),
                 name);
   }
 

@@ -61,6 +61,14 @@ inline constexpr const char* version = "0.1.0";
 #define OPT_BORROWS
 #endif
 
+// OPT_THREAD_LOCAL: a variable of which each thread has its own; without an operating system there is one thread, and
+// nothing that would make room for more.
+#if defined(OPTIMISERS_ONE_THREAD)
+#define OPT_THREAD_LOCAL
+#else
+#define OPT_THREAD_LOCAL thread_local
+#endif
+
 // OPT_INDEPENDENT: the next loop's iterations touch different elements (in and out are the same array or disjoint).
 #if defined(__clang__)
 #define OPT_INDEPENDENT _Pragma("clang loop vectorize(assume_safety) interleave(enable)")

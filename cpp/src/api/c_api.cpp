@@ -46,7 +46,7 @@ struct optimisers_state {
 
 namespace {
 
-thread_local opt::Failure last;
+OPT_THREAD_LOCAL opt::Failure last;
 
 static_assert(int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
 static_assert(int(OPTIMISERS_SCOPE) == int(opt::FieldKind::scope) &&

@@ -215,8 +215,7 @@ class Reductions {
       throw Error(ErrorKind::non_finite,
                   std::string(state_.call) + ": " + s.info->text.name + " expects a finite norm of the gradient, got " +
                       (std::isnan(norm_value) ? "nan" : "inf") + ", first at \"" + name +
-                      "\"; nothing was written. Skip this step, or use " +
-                      (state_.language == Optimiser::Language::cxx ? "ClipNorm{.throw_ = false}" : "throw=False"),
+                      "\"; nothing was written. Skip this step, or use " + state_.without_throw(),
                   name);
     }
     std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
