@@ -26,7 +26,8 @@ LAYERS = [
     "setup.hpp  cpu/kernels.hpp",
     "optimisers.hpp  plan/group.hpp  api/state_data.hpp",
     "cpu/executor.hpp",
-    "step/state.hpp  cpu/norms.hpp",
+    "step/norm_scratch.hpp  cpu/norms.hpp",
+    "step/state.hpp",
     "step/written.hpp",
     "device.hpp",
 ]
@@ -48,6 +49,7 @@ SEES = {
     "step/adjust.cpp": "device.hpp",
     "step/checks.cpp": "step/written.hpp",
     "step/finite.cpp": "device.hpp",
+    "step/reductions.cpp": "step/state.hpp",
     "step/schedule.cpp": "step/state.hpp",
     "step/state.cpp": "device.hpp",
     "step/optimiser.cpp": "device.hpp",

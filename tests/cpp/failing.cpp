@@ -13,7 +13,7 @@
 
 namespace optimisers::test::failing {
 
-thread_local int allocations_until_failure = -1;
+thread_local int allocations_until_failure = -1, allocations = 0;
 int threads_until_failure = -1, threads_started = 0;
 
 bool can_refuse_threads() {
@@ -25,7 +25,10 @@ bool can_refuse_threads() {
 }
 
 namespace {
-bool fails() { return allocations_until_failure >= 0 && allocations_until_failure-- == 0; }
+bool fails() {
+  ++allocations;
+  return allocations_until_failure >= 0 && allocations_until_failure-- == 0;
+}
 }  // namespace
 
 }  // namespace optimisers::test::failing

@@ -5,6 +5,7 @@ namespace optimisers::test::failing {
 
 // How many allocations of this thread by operator new still succeed before one fails; negative: all do.
 extern thread_local int allocations_until_failure;
+extern thread_local int allocations;  // of this thread so far
 
 // The same for threads of the process, from then on all fail, until it is negative again. Only where pthread_create can
 // be put in place of the system's.

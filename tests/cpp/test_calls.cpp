@@ -5,6 +5,8 @@
 #include <string>
 #include <vector>
 
+#include "failing.hpp"
+
 namespace optimisers::test {
 namespace {
 
@@ -249,6 +251,24 @@ TEST(Calls, OneOfTwoStagesOfARuleIsAdjusted) {
   EXPECT_TRUE(state["w"].rule(2) == AnyRule(WeightDecay{.lambda = 0.5}));
   EXPECT_THROW(state["w"].adjust("lambda", 0.5, 3), Error);
   EXPECT_THROW(state["w"].adjust("lambda", 0.5, 1), Error);  // Momentum has none
+}
+
+TEST(Calls, ASecondStepAllocatesNothing) {
+  const ClipNorm alone{.omega = 1}, together{.omega = 1, .scope = Scope::global};
+  const std::vector<Program> programs = {
+      program_of(Adam{}), program_of(Chain{together, Adam{}}),
+      program_of(Chain{AccumGrad{.n = 2}, together, alone, WeightDecay{}, together, Adam{}})};
+  for (const Program& program : programs)
+    for (const std::size_t n : {10, 100'000}) {
+      std::vector<Floats> x(5, Floats(n, 1.f)), dx(5, Floats(n, 0.5f));
+      State state = setup(program, x);
+      const MutableArrays to(x);
+      const Arrays from(dx);
+      for (int i = 0; i < 2; ++i) state.update(to, from);
+      const int before = failing::allocations;
+      for (int i = 0; i < 2; ++i) state.update(to, from);
+      EXPECT_EQ(failing::allocations, before) << to_text(program) << " of " << n;
+    }
 }
 
 TEST(Calls, MessagesSpeakCxx) {

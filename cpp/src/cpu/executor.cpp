@@ -329,13 +329,15 @@ void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) 
       });
 }
 
-void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further) {
+void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory) {
   // One sum per chunk, wherever its thread; added up in order afterwards.
   using norms::chunk;
-  std::vector<std::size_t> first(measurements.size() + 1, 0);
+  auto& [first, sums] = memory;
+  first.assign(measurements.size() + 1, 0);
   for (std::size_t i = 0; i < measurements.size(); ++i)
     first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
-  std::vector<double> sums(first.back());
+  sums.resize(first.back());
+  double* const to = sums.data();
   share(
       measurements.size(), chunk, Deal::taken, [&](std::size_t i) { return measurements[i].job->size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
@@ -352,7 +354,7 @@ void measure(std::span<Measurement> measurements, std::span<const FurtherGradien
             range.measure(r, std::min(r + norms::row, end), m.stage, f, m.args, lane);
             for (int l = 0; l < norms::lanes; ++l) all[l][(r - b) / norms::row] = lane[l];
           }
-          sums[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, all[0], norms::lanes * norms::rows);
+          to[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, all[0], norms::lanes * norms::rows);
         }
       });
   for (std::size_t i = 0; i < measurements.size(); ++i) {

@@ -46,7 +46,15 @@ struct Measurement {
   norms::MeasureArgs args;
   double result = 0;  // filled in
 };
-void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
+struct ChunkSums {  // memory that calls reuse
+  std::vector<std::size_t> first;
+  std::vector<double> sums;
+};
+void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory);
+inline void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further) {
+  ChunkSums memory;
+  measure(measurements, further, memory);
+}
 
 // targets[i] = keep targets[i] + take sources[i], in the targets' compute types.
 void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep, double take);

@@ -21,15 +21,15 @@ norms::Sum rescued(Measurement m, std::span<const FurtherGradient> further) {
 
 Measurement measurement(const Job* job, int stage, double p) { return {job, stage, norms::measure_of(p), {1, p}}; }
 
-std::vector<norms::Sum> measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further) {
-  measure(measurements, further);
-  std::vector<norms::Sum> sums;
+void measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory,
+                   std::vector<norms::Sum>& sums) {
+  measure(measurements, further, memory);
+  sums.clear();
   sums.reserve(measurements.size());
   for (const Measurement& m : measurements) {
     if (m.job->size == 0) sums.push_back({.empty = true});
     else sums.push_back(norms::is_safe(m.measure, m.result) ? norms::Sum{m.result, 1} : rescued(m, further));
   }
-  return sums;
 }
 
 double combined_norm(double p, std::span<const norms::Sum> parts, std::span<const std::uint32_t> places) {

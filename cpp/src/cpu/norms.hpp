@@ -9,7 +9,8 @@ namespace optimisers::inline OPT_ABI::cpu {
 
 Measurement measurement(const Job* job, int stage, double p);
 // Runs the measurements, and again with scaled elements those whose sum left the safe range.
-std::vector<norms::Sum> measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further);
+void measure_norms(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory,
+                   std::vector<norms::Sum>& sums);
 // Of all parts together; 0 when all are empty. `places`: where each part stands among all of the model, which decides
 // the order they are added in.
 double combined_norm(double p, std::span<const norms::Sum> parts, std::span<const std::uint32_t> places);

@@ -48,7 +48,10 @@ std::vector<norms::Sum> host_sums(std::span<const ArrayView> arrays, double p) {
                     .flags = {.dx_contiguous = contiguous, .dx_direct = direct}});
     measurements.push_back(cpu::measurement(&jobs.back(), 0, p));
   }
-  return cpu::measure_norms(measurements, {});
+  cpu::ChunkSums memory;
+  std::vector<norms::Sum> sums;
+  cpu::measure_norms(measurements, {}, memory, sums);
+  return sums;
 }
 
 }  // namespace

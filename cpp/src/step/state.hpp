@@ -3,6 +3,7 @@
 #include "cpu/executor.hpp"
 #include "optimisers/optimiser.hpp"
 #include "plan/group.hpp"
+#include "step/norm_scratch.hpp"
 
 namespace optimisers::inline OPT_ABI {
 
@@ -62,6 +63,7 @@ struct Optimiser::State {
   std::vector<cpu::Job> job_memory;
   std::vector<std::byte> steps, backup;
   std::vector<std::uint64_t> row_memory;
+  NormScratch norms;
 
   std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
   DeviceLeaves* device_of(Leaf leaf);                                  // null: on the host
@@ -102,6 +104,8 @@ void check_arrays(Optimiser::State& state, std::span<const LeafUpdate> leaves, s
 
 // schedule.cpp: clocks and norms, on the way from checked arrays to jobs.
 void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further);
+// reductions.cpp: the norms that stages of state.jobs ask for; throws for one that is refused.
+void reduce_norms(Optimiser::State& state, std::span<const FurtherGradient> further);
 // Clocks and sweep in one, of leaves that are small and without norms.
 void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further);
 
