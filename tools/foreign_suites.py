@@ -1,8 +1,9 @@
 """Run the optimiser tests of torch, timm and accelerate on the classes of optimisers.torch, from checkouts of theirs.
 
-    python tools/foreign_suites.py --torch PYTORCH --timm TIMM --accelerate ACCELERATE [--out FOLDER]
+    python tools/foreign_suites.py [--torch PYTORCH] [--torch-npu TORCH_NPU] [--timm TIMM] [--accelerate ACCELERATE]
 
-Each argument is the root of a source tree; torch's should be of the installed release. Nothing of theirs is changed:
+Each argument is the root of a source tree; torch's should be of the installed release. torch_npu (github.com/Ascend/
+pytorch) is a much smaller checkout with torch's `test/optim` in it. Nothing of theirs is changed:
 a file of pytest's configuration beside a copy of their test puts our classes where the test looks for optimisers, and
 names what is skipped, with the reason. Prints one line for each suite: passed, failed, skipped.
 """
@@ -49,6 +50,54 @@ for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Ada
         supports_fused_on=(), scheduler_inputs=theirs.scheduler_inputs,
         skips=tuple(DecorateInfo(unittest.skip(why), "TestOptimRenewed", test) for test, why in SKIPS.items())))
 common.optim_db[:] = infos
+"""
+
+IN_FOLDER = ("test_lrscheduler.py", "test_optim.py", "test_swa_utils.py")
+
+# torch's tests by name of schedulers, averages and optimisers, also as torch_npu has them for its own devices.
+FOLDER = """
+import contextlib, re, sys, types, unittest
+import pytest, torch
+import optimisers.torch as ours
+
+for name in ("SGD", "Adam", "AdamW", "NAdam", "RAdam", "Adamax", "Adagrad", "Adadelta", "RMSprop", "Rprop"):
+    setattr(torch.optim, name, getattr(ours, name))
+npu = types.ModuleType("torch_npu")
+npu.testing = types.ModuleType("torch_npu.testing")
+for module, name in (("common_distributed", "skipIfUnsupportMultiNPU"), ("common_utils", "SupportedDevices")):
+    part = types.ModuleType("torch_npu.testing." + module)
+    setattr(part, name, lambda *_, **__: lambda test: test)
+    sys.modules[part.__name__] = part
+sys.modules.setdefault("torch_npu", npu), sys.modules.setdefault("torch_npu.testing", npu.testing)
+torch.npu = types.SimpleNamespace(is_available=lambda: False, device_count=lambda: 0)
+torch.Tensor.is_npu = property(lambda tensor: False)
+
+# The same mistakes raise the same classes, in words of ours; a learning rate that is a tensor is no mistake here.
+compared = unittest.TestCase.assertRaisesRegex
+
+
+def raises(case, kind, words, *rest, **named):
+    if "lr as a Tensor" in words:
+        return contextlib.suppress(TypeError)
+    return compared(case, kind, "", *rest, **named)
+
+
+unittest.TestCase.assertRaisesRegex = raises
+SKIPS = {
+    "TestDifferentiableOptimizer": "steps are not differentiable",
+    "_sparse$": "sparse gradients are refused",
+    "test_cycle_lr_(exp_range|triangular2?)_mode|test_cycle_lr_with_adam|test_onecycle_lr_(linear|cosine)":
+        "cycles momenta and betas of 5 and 22, which are refused",
+    "test_sgd_complex$": "a momentum of 1, which is refused",
+    "test_new_pattern_no_warning(_with_arg)?$": "steps without any gradient, which are warned of",
+}
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        for pattern, why in SKIPS.items():
+            if re.search(pattern, item.nodeid):
+                item.add_marker(pytest.mark.skip(reason=why))
 """
 
 # timm's suite goes over the optimisers that its factory knows by name; torchvision is not what it is about.
@@ -102,14 +151,14 @@ def run(name: str, tests: list[Path], configuration: str, arguments: list[str], 
     print(
         f"{name}: " + ", ".join(f"{counts.get(word, 0)} {word}" for word in ("passed", "failed", "skipped", "errors"))
     )
-    for line in sorted(set(re.findall(r"^SKIPPED \\[\d+\\] \S+ (.*)$", text, re.MULTILINE))):
+    for line in sorted(set(re.findall(r"^SKIPPED \[\d+\] [^ ]+ (.*)$", text, re.MULTILINE))):
         print(f"  skipped: {line}")
     return result.returncode == 0
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("torch", "timm", "accelerate"):
+    for name in ("torch", "torch-npu", "timm", "accelerate"):
         parser.add_argument(f"--{name}", type=Path, help=f"the root of a checkout of {name}")
     parser.add_argument("--out", type=Path, default=Path("build/foreign"), help="where their whole output goes")
     args = parser.parse_args()
@@ -117,6 +166,10 @@ def main() -> int:
     fine = True
     if args.torch:
         fine &= run("torch", [args.torch / "test/test_optim.py"], TORCH, [], args.out)
+    for name, root in (("torch_folder", args.torch), ("torch_npu", args.torch_npu)):
+        if root:
+            tests = [test for test in sorted((root / "test/optim").glob("test_*.py")) if test.name in IN_FOLDER]
+            fine &= run(name, tests, FOLDER, [], args.out)
     if args.timm:
         fine &= run("timm", [args.timm / "tests/test_optim.py"], TIMM, ["-k", "ours"], args.out)
     if args.accelerate:

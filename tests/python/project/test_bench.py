@@ -212,3 +212,11 @@ def test_gpu_benchmark_goes_on_without_a_peer_that_fails(monkeypatch: pytest.Mon
     out = tmp_path / "there" / "x.json"
     run.written({"records": [*records.values()]}, out)
     assert json.loads(out.read_text())["records"] and [*out.parent.iterdir()] == [out]
+
+
+def test_steps_of_torch_optimisers_are_told_beside_torchs() -> None:
+    pytest.importorskip("torch")
+    command = [sys.executable, str(BENCH / "torch_steps.py"), "--only", "1 × 10", "--seconds", "0.01"]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=120)
+    assert run.returncode == 0, run.stdout + run.stderr
+    assert "optimisers.torch" in run.stdout and "torch fused" in run.stdout and "torch foreach" in run.stdout
