@@ -20,10 +20,11 @@ from .._rule import Rule
 from ._entries import CLOCK, PYTHON, Entries, States, StepCounts, check_given, clocks_of, entries_of, put
 from ._groups import refuse_sparse
 from ._local import (
-    as_native,
+    Whole,
     check_placements,
     gradient_of,
     is_shapeless,
+    looks_at_whole,
     needs_explicit,
     norm_over_ranks,
     sharded,
@@ -51,6 +52,8 @@ class Bound(torch.optim.Optimizer):
     _native: Any = None
     _states: Any
     _norm: Any = None
+    _gathers = False  # parameters whose rules look at whole arrays, from the processes that share them
+    _whole = Whole()
 
     def _rule_of(self, group: Mapping[str, Any]) -> Rule:
         """The rule that a group's entries make, without the clipping."""
@@ -96,12 +99,11 @@ class Bound(torch.optim.Optimizer):
         With `adds_slots` what is given was of other options, and slots it lacks start anew.
         """
         lists = [list(group["params"]) for group in groups]
-        before = getattr(self, "_is_distributed", False)
+        before = getattr(self, "_is_distributed", False), self._whole
         self._is_distributed = any(map(sharded, chain.from_iterable(lists)))
         try:
             rules = [self._rule(group) for group in groups]
-            for rule, params in zip(rules, lists, strict=True):
-                check_placements(rule, params)
+            self._whole = self._gathered(rules, lists)
             native = self._set_up(rules, lists, groups)
             core = native._core
             counts = StepCounts(len(core.rules))
@@ -114,12 +116,13 @@ class Bound(torch.optim.Optimizer):
                     if leaf is None:
                         continue
                     leaves[parameter] = n = leaf._index
-                    entries = entries_of(core, n, rule, parameter, counts.tensor[n] if self._counts_steps else None)
+                    count = counts.tensor[n] if self._counts_steps else None
+                    entries = entries_of(core, n, rule, parameter, count, parameter in self._whole)
                     check_given(entries, given.get(parameter, {}), self._where(groups, i, j), adds_slots)
                     self._initial(parameter, group, entries)
                     states[parameter] = entries
         except BaseException:
-            self._is_distributed = before
+            self._is_distributed, self._whole = before
             raise
         self._native, self._counts, self._states, self._leaves = native, counts, states, leaves
         self._norm = None
@@ -128,11 +131,19 @@ class Bound(torch.optim.Optimizer):
         self._shapeless = frozenset(filter(is_shapeless, chain.from_iterable(lists)))
         self._take(groups, rules, given)
 
+    def _gathered(self, rules: list[Rule], lists: list[list[Any]]) -> Whole:
+        together = [(rule, params) for rule, params in zip(rules, lists, strict=True) if looks_at_whole(rule)]
+        if not self._gathers:
+            for rule, params in together:
+                check_placements(rule, params)
+            return Whole()
+        return Whole(filter(sharded, chain.from_iterable(params for _, params in together)))
+
     def _set_up(self, rules: list[Rule], lists: list[list[Any]], groups: list[dict[str, Any]]) -> Any:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             try:
-                return opt.setup(rules, [list(map(as_native, params)) for params in lists])
+                return opt.setup(rules, [list(map(self._whole.native, params)) for params in lists])
             except (InvalidValueError, InvalidTypeError) as error:
                 raise self._in_words(error, groups) from None
 
@@ -262,7 +273,9 @@ class Bound(torch.optim.Optimizer):
         """Gradients in the form of `as_native`, turned round where a group goes up, measured over processes."""
         grads = []
         for i, (group, params) in enumerate(zip(self.param_groups, lists, strict=True)):
-            found = [gradient_of(p, self._where(self.param_groups, i, j)) for j, p in enumerate(params)]
+            found = [
+                gradient_of(p, self._where(self.param_groups, i, j), p in self._whole) for j, p in enumerate(params)
+            ]
             if group["maximize"]:
                 there = [g for g in found if g is not None]
                 turned = iter(torch._foreach_neg(there) if there else ())
@@ -276,7 +289,12 @@ class Bound(torch.optim.Optimizer):
         clipped = [i for i, group in enumerate(self.param_groups) if group["clip_grad_norm"] is not None]
         if not clipped:
             return
-        pairs = [(p, g) for i in clipped for p, g in zip(lists[i], grads[i], strict=True) if g is not None]
+        pairs = [
+            (p.device_mesh if sharded(p) and p not in self._whole else None, g)
+            for i in clipped
+            for p, g in zip(lists[i], grads[i], strict=True)
+            if g is not None
+        ]
         self._norm = norm_over_ranks(pairs)
         for i in clipped:
             limit = self.param_groups[i]["clip_grad_norm"]
@@ -293,8 +311,8 @@ class Bound(torch.optim.Optimizer):
         for i, params in enumerate(lists):
             for j, p in enumerate(params):
                 leaf = self._native[i][j]
-                if leaf is not None and tuple(as_native(p).shape) != leaf.shape:
+                if leaf is not None and tuple(self._whole.native(p).shape) != leaf.shape:
                     raise InvalidValueError(
-                        f"{self._where(self.param_groups, i, j)} has shape {tuple(as_native(p).shape)}, its state has "
+                        f"{self._where(self.param_groups, i, j)} has shape {tuple(self._whole.native(p).shape)}, its state has "
                         f"{leaf.shape}; make a new optimiser after changing a parameter's shape"
                     ) from None

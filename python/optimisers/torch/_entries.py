@@ -109,7 +109,7 @@ def check_shape(view: torch.Tensor, value: Any, where: str) -> None:
 
 
 def entries_of(
-    core: _core.State, leaf: int, rule: Rule, parameter: torch.Tensor, count: torch.Tensor | None
+    core: _core.State, leaf: int, rule: Rule, parameter: torch.Tensor, count: torch.Tensor | None, is_whole: bool
 ) -> Entries:
     """Views of a leaf's state as torch names them, in the parameter's own form."""
     entries = Entries()
@@ -123,10 +123,12 @@ def entries_of(
         for slot, name, negated in names:
             if slot in arrays:
                 view = torch.from_numpy(arrays[slot])
-                dict.__setitem__(entries, name, as_given(torch._neg_view(view) if negated else view, parameter))
+                dict.__setitem__(
+                    entries, name, as_given(torch._neg_view(view) if negated else view, parameter, is_whole)
+                )
     master = core.master(leaf)
     if master is not None:
-        dict.__setitem__(entries, MASTER, as_given(torch.from_numpy(master), parameter))
+        dict.__setitem__(entries, MASTER, as_given(torch.from_numpy(master), parameter, is_whole))
     return entries
 
 

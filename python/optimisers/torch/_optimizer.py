@@ -14,7 +14,6 @@ from .._rule import Rule, check_rule
 from ._bound import Bound, numbers
 from ._entries import STEP
 from ._groups import check_entries, entries_of_rule, groups_by_rule, rule_with
-from ._local import as_native
 
 
 class Optimizer(Bound):
@@ -31,6 +30,8 @@ class Optimizer(Bound):
             a tree of rules, a function of path and leaf. Parameters with equal rules become one group.
         clip_grad_norm: the largest norm of all gradients together, or `None`. A norm that is not finite raises.
         maximize: go up instead of down; takes one more pass over the gradients.
+        gather: sharded DTensors whose rule looks at whole arrays (`ClipNorm(scope="leaf")`) are gathered: each process
+            steps the whole array, with a state of all of it, and keeps its part. Otherwise such rules are refused there.
 
     The entries of a group are the fields of its rule under torch's names, `lr`, `betas`, `eps`, `weight_decay`,
     `momentum`, others as they are. `lr` is the `eta` of the last stage that has one.
@@ -50,8 +51,16 @@ class Optimizer(Bound):
     """
 
     def __init__(
-        self, params: Any, rule: Any, *, clip_grad_norm: float | None = None, maximize: bool = False, **entries: Any
+        self,
+        params: Any,
+        rule: Any,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        gather: bool = False,
+        **entries: Any,
     ) -> None:
+        self._gathers = gather
         defaults: dict[str, Any] = {"clip_grad_norm": clip_grad_norm, "maximize": maximize} | entries
         if isinstance(params, torch.nn.Module):
             params = groups_by_rule(params, rule)
@@ -149,7 +158,11 @@ class Optimizer(Bound):
             return
         try:
             if self._explicit or any(group["maximize"] for group in self.param_groups):
-                update_(self._native, [list(map(as_native, params)) for params in lists], self._gradients(lists))
+                self._whole.gather()
+                update_(
+                    self._native, [list(map(self._whole.native, params)) for params in lists], self._gradients(lists)
+                )
+                self._whole.scatter()
             else:
                 update_(self._native, lists)
         except (InvalidValueError, InvalidTypeError, NonFiniteError) as error:
@@ -209,7 +222,8 @@ class Optimizer(Bound):
             post_hook(self)
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"defaults": self.defaults, "param_groups": self.param_groups, "_saved": self._exported()}
+        saved = {"defaults": self.defaults, "param_groups": self.param_groups, "_saved": self._exported()}
+        return saved | ({"_gathers": True} if self._gathers else {})
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         saved = state.pop("_saved")

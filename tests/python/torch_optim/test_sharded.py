@@ -14,6 +14,7 @@ MAKERS = {
     "AdamW": lambda p: ot.AdamW(p, lr=0.05),
     "clipped": lambda p: ot.AdamW(p, lr=0.05, clip_grad_norm=0.01),
     "SGD": lambda p: ot.SGD(p, lr=0.1, momentum=0.9, nesterov=True),
+    "gathered": lambda p: ot.Optimizer(p, opt.OptimiserChain(opt.ClipNorm(0.05), opt.Adam(0.05)), gather=True),
 }
 
 
@@ -65,7 +66,10 @@ def on_a_rank(rank, world, port):
                 assert torch.equal(part.full_tensor(), whole), name
         state = optimizer.state[next(model.parameters())]
         key = next(k for k in state if k != "step")
-        assert state[key].placements == next(model.parameters()).placements
+        if name == "gathered":
+            assert all(placement.is_replicate() for placement in state[key].placements)
+        else:
+            assert state[key].placements == next(model.parameters()).placements
         assert torch.equal(state[key].full_tensor(), single.state[next(alone.parameters())][key])
         if name == "clipped":
             assert abs(optimizer.grad_norm / single.grad_norm - 1) < 1e-12
@@ -73,7 +77,7 @@ def on_a_rank(rank, world, port):
     try:
         ot.Optimizer(sharded().parameters(), opt.OptimiserChain(opt.ClipNorm(1.0), opt.Adam()))
     except ValueError as error:
-        assert "ClipNorm looks at a whole array" in str(error)
+        assert "ClipNorm looks at a whole array" in str(error) and "gather=True" in str(error)
     else:
         raise AssertionError("a norm of an array that no process has was not refused")
     dist.destroy_process_group()
