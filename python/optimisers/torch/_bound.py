@@ -310,9 +310,9 @@ class Bound(torch.optim.Optimizer):
         refuse_sparse(chain.from_iterable(lists), type(self).__name__)
         for i, params in enumerate(lists):
             for j, p in enumerate(params):
-                leaf = self._native[i][j]
-                if leaf is not None and tuple(self._whole.native(p).shape) != leaf.shape:
+                leaf, shape = self._native[i][j], tuple(self._whole.native(p).shape)
+                if leaf is not None and shape != leaf.shape:
                     raise InvalidValueError(
-                        f"{self._where(self.param_groups, i, j)} has shape {tuple(self._whole.native(p).shape)}, its state has "
+                        f"{self._where(self.param_groups, i, j)} has shape {shape}, its state has "
                         f"{leaf.shape}; make a new optimiser after changing a parameter's shape"
                     ) from None

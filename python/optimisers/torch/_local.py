@@ -30,7 +30,7 @@ def as_native(x: torch.Tensor) -> torch.Tensor:
 
 
 def as_given(view: torch.Tensor, parameter: torch.Tensor, is_whole: bool = False) -> torch.Tensor:
-    """A view of a slot in the form of its parameter: complex, or a DTensor of the same placements, unless it is whole."""
+    """A view of a slot in the form of its parameter: complex, or a DTensor, of its placements unless it is whole."""
     if parameter.is_complex():
         view = torch.view_as_complex(view)
     if not is_dtensor(parameter):

@@ -30,8 +30,9 @@ class Optimizer(Bound):
             a tree of rules, a function of path and leaf. Parameters with equal rules become one group.
         clip_grad_norm: the largest norm of all gradients together, or `None`. A norm that is not finite raises.
         maximize: go up instead of down; takes one more pass over the gradients.
-        gather: sharded DTensors whose rule looks at whole arrays (`ClipNorm(scope="leaf")`) are gathered: each process
-            steps the whole array, with a state of all of it, and keeps its part. Otherwise such rules are refused there.
+        gather: sharded DTensors whose rule looks at whole arrays (`ClipNorm(scope="leaf")`) are gathered: each
+            process steps the whole array, with a state of all of it, and keeps its part. Otherwise such rules are
+            refused there.
 
     The entries of a group are the fields of its rule under torch's names, `lr`, `betas`, `eps`, `weight_decay`,
     `momentum`, others as they are. `lr` is the `eta` of the last stage that has one.
