@@ -1,7 +1,5 @@
 """DTensors under fully_shard, on 2 and 4 processes of this machine: bits, files and refusals."""
 
-import socket
-
 import pytest
 import torch
 import torch.distributed as dist
@@ -31,12 +29,12 @@ def train(model, optimizer, steps):
         optimizer.step()
 
 
-def on_a_rank(rank, world, port):
+def on_a_rank(rank, world, file):
     from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import CPUOffloadPolicy, fully_shard
 
-    store = dist.TCPStore("127.0.0.1", port, world, rank == 0)
+    store = dist.FileStore(file, world)  # a port that is free now may be somebody's by then
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
 
@@ -84,8 +82,5 @@ def on_a_rank(rank, world, port):
 
 
 @pytest.mark.parametrize("world", [2, 4])
-def test_shards_have_the_bits_of_one_process(world):
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    mp.spawn(on_a_rank, (world, port), nprocs=world)
+def test_shards_have_the_bits_of_one_process(world, tmp_path):
+    mp.spawn(on_a_rank, (world, str(tmp_path / "store")), nprocs=world)
