@@ -43,6 +43,8 @@ class Accelerator {
   virtual std::vector<norms::Sum> measure(int device, std::span<const ArrayView> arrays, double p) = 0;
   virtual void lerp(int device, std::span<const ArrayView> targets, std::span<const ArrayView> sources, double keep,
                     double take) = 0;
+  // Bytes between the host (device -1) and a device, behind what was enqueued; waits.
+  virtual void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) = 0;
 };
 
 // The one of this process; null until one is set. The second throws an Error that says so.

@@ -57,6 +57,9 @@ class Cuda final : public Accelerator {
             double take) override {
     run_pairs(device, targets, sources, PairOp::lerp, keep, take);
   }
+  void copy(std::byte* to, int to_device, const std::byte* from, int from_device, std::size_t bytes) override {
+    cuda::copy(to, to_device, from, from_device, bytes);
+  }
 };
 
 }  // namespace

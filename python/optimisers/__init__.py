@@ -23,6 +23,10 @@ from ._core import version as __version__
 from ._destructure import Restructure, destructure, trainables
 from ._devices import to_device
 from ._extend import extend_
+from ._files._inspect import Inspected, inspect
+from ._files._loading import Loaded, load
+from ._files._saving import save
+from ._files._series import latest
 from ._history import History, Step
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
@@ -46,10 +50,12 @@ __all__ = [
     "Duplicated",
     "EarlyStop",
     "History",
+    "Inspected",
     "InvalidTypeError",
     "InvalidValueError",
     "KeyPath",
     "Leaf",
+    "Loaded",
     "Marked",
     "Marker",
     "MixedPrecision",
@@ -76,13 +82,17 @@ __all__ = [
     "getkeypath",
     "haskeypath",
     "init",
+    "inspect",
     "isnumeric",
+    "latest",
     "lerp_",
+    "load",
     "map_trainables",
     "maywrite",
     "norm",
     "reduce_trainables",
     "register_container",
+    "save",
     "schedules",
     "select_trainables",
     "set_num_threads",

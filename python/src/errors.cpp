@@ -10,7 +10,7 @@
 namespace optimisers::python {
 namespace {
 
-std::array<PyObject*, 6> classes{};  // indexed by ErrorKind
+std::array<PyObject*, 7> classes{};  // indexed by ErrorKind
 
 struct ClassInfo {
   ErrorKind kind;
@@ -19,11 +19,22 @@ struct ClassInfo {
   PyObject* builtin;
 };
 
+// An OSError, of which Python makes a FileNotFoundError and the like. Takes the text.
+void set_file_error(const FileError& error, PyObject* text) {
+  PyObject* path = PyUnicode_DecodeFSDefault(error.path());
+  PyObject* arguments = path == nullptr ? nullptr : Py_BuildValue("(iOO)", error.code(), text, path);
+  if (arguments != nullptr) PyErr_SetObject(PyExc_OSError, arguments);
+  Py_XDECREF(arguments);
+  Py_XDECREF(path);
+  Py_DECREF(text);
+}
+
 // Of any bytes: names in C++ need not be UTF-8.
 void set_error(const Error& error) {
   PyObject* text =
       PyUnicode_DecodeUTF8(error.what(), static_cast<Py_ssize_t>(std::strlen(error.what())), "backslashreplace");
   if (text == nullptr) return;
+  if (error.kind() == ErrorKind::file) return set_file_error(static_cast<const FileError&>(error), text);
   PyErr_SetObject(classes[static_cast<std::size_t>(error.kind())], text);
   Py_DECREF(text);
 }

@@ -14,6 +14,7 @@ enum class ErrorKind {
   busy,        // the state is in use by the same thread further up the stack
   memory,      // on an accelerator; on the host std::bad_alloc is thrown, and this is what is reported
   device,      // an accelerator failed
+  file,        // the operating system refused something about a file (FileError)
 };
 
 class Error : public std::runtime_error {
@@ -27,6 +28,19 @@ class Error : public std::runtime_error {
  private:
   ErrorKind kind_;
   std::runtime_error leaf_{""};  // a string whose copies, like those of any exception, do not throw
+};
+
+// What the operating system refused about a file: its error number, and which file.
+class FileError : public Error {
+ public:
+  FileError(const std::string& message, int code, const std::string& path)
+      : Error(ErrorKind::file, message), code_(code), path_(path) {}
+  int code() const noexcept { return code_; }
+  const char* path() const noexcept { return path_.what(); }
+
+ private:
+  int code_;
+  std::runtime_error path_;
 };
 
 }  // namespace optimisers::inline OPT_ABI

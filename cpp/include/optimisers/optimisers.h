@@ -38,7 +38,9 @@ typedef enum optimisers_status {
   OPTIMISERS_TYPE = 2,       /* an element type or kind of value that cannot be taken */
   OPTIMISERS_NON_FINITE = 3, /* ClipNorm met a norm that is infinite or not a number */
   OPTIMISERS_BUSY = 4,       /* the state is in use by another call */
-  OPTIMISERS_MEMORY = 5      /* out of memory */
+  OPTIMISERS_MEMORY = 5,     /* out of memory */
+  OPTIMISERS_DEVICE = 6,     /* an accelerator failed */
+  OPTIMISERS_FILE = 7        /* the operating system refused something about a file: the message says which and why */
 } optimisers_status;
 
 typedef enum optimisers_dtype {
@@ -112,6 +114,21 @@ OPTIMISERS_API optimisers_status optimisers_update_with(optimisers_state* state,
                                                         size_t x_count, const optimisers_array* dx, size_t dx_count,
                                                         const optimisers_update_options* options);
 
+/* The whole state to a safetensors file, which Python and C++ read as well, with parameters (as for optimisers_update)
+ * unless x is NULL. What stood at the path stands there until all is on the disk. */
+OPTIMISERS_API optimisers_status optimisers_save(optimisers_state* state, const char* path, const optimisers_array* x,
+                                                 size_t x_count);
+typedef struct optimisers_load_options {
+  size_t struct_size;
+  const char* const* rename; /* pairs: the beginning of names in the file, and what it is here; see docs/saving.md */
+  size_t renames;            /* pairs */
+  int32_t partial;           /* leaves that are not in the file stay, leaves that are not here are left out */
+  int32_t cast;              /* state is converted where leaves have another dtype */
+} optimisers_load_options;
+/* The way back, leaf by leaf by name; parameters too unless x is NULL. Options may be NULL. */
+OPTIMISERS_API optimisers_status optimisers_load(optimisers_state* state, const char* path, const optimisers_array* x,
+                                                 size_t x_count, const optimisers_load_options* options);
+
 /* Hyperparameters of one leaf or of all, in every stage that has the field. Slots and clocks stay. */
 OPTIMISERS_API optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const char* field,
                                                    double value);
@@ -168,8 +185,8 @@ OPTIMISERS_API optimisers_status optimisers_get_stage(const optimisers_state* st
 OPTIMISERS_API optimisers_status optimisers_get_field_info(const optimisers_state* state, int64_t leaf, int32_t stage,
                                                            int32_t field, optimisers_field* out);
 /* The rule of a leaf with its hyperparameters now, as text that optimisers_create reads. `size` is how many bytes
- * `text` has, the closing 0 included; `needed`, which may be NULL, becomes how many it takes. Too few: OPTIMISERS_VALUE;
- * text = NULL with size = 0 only asks. */
+ * `text` has, the closing 0 included; `needed`, which may be NULL, becomes how many it takes. Too few:
+ * OPTIMISERS_VALUE; text = NULL with size = 0 only asks. */
 OPTIMISERS_API optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t leaf, char* text,
                                                      size_t size, size_t* needed);
 /* Read and write state: per-element arrays, the master copy of MixedPrecision, and the scalars of a rule's clock. */

@@ -39,6 +39,7 @@ struct Text {
   const char* update = "";     // the update in at most four lines of maths
   const char* notes = "";      // deviation from the paper, Optimisers.jl and PyTorch
   const char* reference = "";  // where it comes from
+  int version = 1;             // of what slots and clocks mean: files of another are refused
 };
 
 enum class Range : std::uint8_t {

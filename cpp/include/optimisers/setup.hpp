@@ -16,6 +16,7 @@
 
 #include "optimisers/any_span.hpp"
 #include "optimisers/chain.hpp"
+#include "optimisers/files.hpp"
 #include "optimisers/optimiser.hpp"
 #include "optimisers/result.hpp"
 
@@ -127,6 +128,19 @@ class State {
   void wait();
   Result<> try_update(const MutableArrays& x, const Arrays& dx) noexcept;
   Result<> try_update(const MutableArrays& x, const Arrays& dx, const UpdateOptions& options) noexcept;
+
+  /// Writes slots, clocks, hyperparameters and what is frozen to a safetensors file, which Python and C read as well;
+  /// with `x`, parameters too. What stood at the path stands there until all is on the disk. Throws FileError for what
+  /// the operating system refuses, Error(value) for names that are not UTF-8.
+  void save(const std::string& path);
+  void save(const std::string& path, const Arrays& x);
+  /// Takes all that from a file, leaf by leaf by name; with `x`, parameters too. Throws Error(value) that lists what is
+  /// missing, unexpected and different, or says where the file is damaged; then nothing has changed.
+  LoadResult load(const std::string& path, const LoadOptions& options = {});
+  LoadResult load(const std::string& path, const MutableArrays& x, const LoadOptions& options = {});
+  /// A new state with the file's rules. Throws besides for rules that are not the library's.
+  static State from_file(const std::string& path, const Model& model, const LoadOptions& options = {},
+                         const SetupOptions& setup_options = {});
 
   std::size_t size() const noexcept;       // leaves
   std::int64_t elements() const noexcept;  // of all leaves together: the length of a flat array

@@ -48,7 +48,8 @@ namespace {
 
 OPT_THREAD_LOCAL opt::Failure last;
 
-static_assert(int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
+static_assert(int(OPTIMISERS_FILE) == int(ErrorKind::file) + 1 &&
+              int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
 static_assert(int(OPTIMISERS_SCOPE) == int(opt::FieldKind::scope) &&
               int(OPTIMISERS_COUNT) == int(opt::FieldKind::count));
 constexpr bool says(std::string_view text, int major, int minor, int patch) {
@@ -252,6 +253,36 @@ optimisers_status optimisers_update_with(optimisers_state* state, const optimise
         return given.reduce_norm(given.self, norm, p, leaf.c_str());
       };
     state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true), o);
+  });
+}
+
+optimisers_status optimisers_save(optimisers_state* state, const char* path, const optimisers_array* x,
+                                  size_t x_count) {
+  return guarded([&] {
+    const std::string to = &required(path, "path");
+    if (x == nullptr) return state_of(state).save(to);
+    state_of(state).save(to, spans_of(x, x_count, false));
+  });
+}
+
+optimisers_status optimisers_load(optimisers_state* state, const char* path, const optimisers_array* x, size_t x_count,
+                                  const optimisers_load_options* options) {
+  return guarded([&] {
+    const std::string from = &required(path, "path");
+    opt::LoadOptions o;
+    if (options != nullptr) {
+      if (options->struct_size < sizeof *options)
+        refuse("options: struct_size is " + std::to_string(options->struct_size) +
+               ", set it to sizeof of the structure");
+      if (options->renames > 0) (void)required(options->rename, "rename");
+      for (std::size_t i = 0; i < options->renames; ++i)
+        o.rename.emplace_back(&required(options->rename[2 * i], "rename"),
+                              &required(options->rename[2 * i + 1], "rename"));
+      o.partial = options->partial != 0;
+      o.cast = options->cast != 0;
+    }
+    if (x == nullptr) state_of(state).load(from, o);
+    else state_of(state).load(from, spans_of(x, x_count, false), o);
   });
 }
 

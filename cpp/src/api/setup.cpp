@@ -143,10 +143,10 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
   const auto misfit = [&](std::uint32_t i, const AnySpan& a) {
     const LeafSpec& spec = optimiser.spec(i);
     if (a.size() != sizes[i])
-      refuse(std::string("update: ") + what + " at \"" + spec.name + "\" has " + std::to_string(a.size()) +
+      refuse(std::string(doing) + ": " + what + " at \"" + spec.name + "\" has " + std::to_string(a.size()) +
                  " elements, expected " + std::to_string(sizes[i]) + " (" + shape_text(spec.shape) + ")",
              spec.name);
-    check_axes((std::string("update: ") + what + " at").c_str(), a, spec);
+    check_axes((std::string(doing) + ": " + what + " at").c_str(), a, spec);
   };
   const auto put = [&](std::uint32_t i, const AnySpan& a) {
     const bool contiguous = a.contiguous();
@@ -169,7 +169,7 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
     for (const auto& [name, a] : arrays.named()) {
       const std::uint32_t i = find(name);
       if ((call[i].*where).present)
-        refuse(std::string("update: two ") + what + "s are called " + quoted(optimiser.spec(i).name),
+        refuse(std::string(doing) + ": two " + what + "s are called " + quoted(optimiser.spec(i).name),
                optimiser.spec(i).name);
       put(i, a);
     }
@@ -180,14 +180,14 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
   const auto list = arrays.list();
   const bool flat = list.size() == 1 && sizes.size() != 1;
   if (flat ? !list[0].present() || list[0].size() != elements : list.size() != sizes.size())
-    refuse(std::string("update: ") + what + "s come as " + std::to_string(list.size()) + " arrays" +
+    refuse(std::string(doing) + ": " + what + "s come as " + std::to_string(list.size()) + " arrays" +
            (flat ? " of " + std::to_string(list[0].size()) + " elements" : "") + "; expected one for each of the " +
            std::to_string(sizes.size()) + " leaves, or one of all " + std::to_string(elements) + " elements");
   if (!flat) {
     for (std::uint32_t i = 0; i < sizes.size(); ++i) put(i, list[i]);
     return;
   }
-  if (!list[0].contiguous()) refuse(std::string("update: the flat array of ") + what + "s must lie in one piece");
+  if (!list[0].contiguous()) refuse(std::string(doing) + ": the flat array of " + what + "s must lie in one piece");
   std::int64_t offset = 0;
   for (std::uint32_t i = 0; i < sizes.size(); offset += sizes[i++]) put(i, list[0].subspan(offset, sizes[i]));
 }
@@ -207,10 +207,29 @@ State::~State() = default;
 
 void State::Data::place_parameters(const MutableArrays& x) {
   place(x, "parameter", &LeafUpdate::x);
+  check_parameters();
+}
+
+template <class Span>
+void State::Data::place_for(const char* call_name, const ArrayList<Span>& x) {
+  struct Doing {
+    const char*& doing;
+    ~Doing() { doing = "update"; }
+  } until_the_end{doing};
+  doing = call_name;
+  accepted = false;
+  place(x, "parameter", &LeafUpdate::x);
+  check_parameters();
+}
+
+template void State::Data::place_for(const char*, const ArrayList<AnySpan>&);
+template void State::Data::place_for(const char*, const ArrayList<MutableSpan>&);
+
+void State::Data::check_parameters() const {
   for (const LeafUpdate& u : call) {
     if (u.x.present) continue;
     const std::string& name = optimiser.spec(u.leaf).name;
-    refuse("update: parameter at \"" + name + "\" is missing; only gradients may be", name);
+    refuse(std::string(doing) + ": parameter at \"" + name + "\" is missing; only gradients may be", name);
   }
 }
 

@@ -2,6 +2,7 @@
 #pragma once
 #include <atomic>
 
+#include "files/restore.hpp"
 #include "optimisers/setup.hpp"
 #include "refuse.hpp"
 
@@ -29,6 +30,7 @@ struct State::Data {
   std::vector<std::int64_t> sizes;
   std::int64_t elements = 0;
   std::vector<LeafUpdate> call;  // reused
+  const char* doing = "update";  // for messages
   // The arrays of `call` have passed the checks of an update, and nothing has changed that those ask for: what comes as
   // it came before is not checked again, which takes a fifth of a step over few elements.
   bool accepted = false;
@@ -65,7 +67,13 @@ struct State::Data {
   template <class Span>
   void place(const ArrayList<Span>& arrays, const char* what, ArrayView LeafUpdate::* where);
   void place_parameters(const MutableArrays& x);
+  void check_parameters() const;
   bool update(const MutableArrays& x, const Arrays& dx, const UpdateOptions* options);
+  template <class Span>
+  void place_for(const char* call, const ArrayList<Span>& x);  // parameters, for another call than update
+  std::vector<files::NamedLeaf> saved_leaves() const;  // those that have a rule
+  void save(const std::string& path, const Arrays* x);
+  LoadResult load(const std::string& path, const MutableArrays* x, const LoadOptions& options);
 };
 
 }  // namespace optimisers::inline OPT_ABI

@@ -15,6 +15,7 @@ void bind_update(nb::module_& m);  // without nanobind's argument handling, whic
 void bind_tree(nb::module_& m);
 void bind_walks(nb::module_& m);
 void bind_devices(nb::module_& m);
+void bind_files(nb::module_& m);
 void bind_machine(nb::module_& m);
 
 bool is_numpy_bool(PyObject* object);

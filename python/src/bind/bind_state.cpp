@@ -420,6 +420,7 @@ void bind_state(nb::module_& m) {
                                const nb::list& rules) { s.replace_rules(leaves, rules); })
       .def_prop_ro("revision", &State::revision)
       .def("has_layout", &State::has_layout)
+      .def("segments", [](State& s) { return s.layout() ? s.layout()->offsets : std::vector<std::int64_t>(); })
       .def("rule_object", &rule_object)
       .def("take_over", &take_over)
       .def("paths", &paths_of)

@@ -74,6 +74,7 @@ NB_MODULE(_core_anywhere, m) {
   bind_tree(m);
   bind_walks(m);
   bind_devices(m);
+  bind_files(m);
   bind_machine(m);
 }
 

@@ -112,6 +112,7 @@ class State {
   // From now on updates add one to the element of `counts` (float32, one a leaf) of each leaf they write.
   void count_into(nb::object counts);
   bool has_layout() const { return layout_.has_value(); }
+  const std::optional<Layout>& layout() const { return layout_; }
 
   // The core's leaves of a leaf, in the order of its stages.
   std::vector<std::uint32_t> core_leaves(std::uint32_t leaf) const;

@@ -1,0 +1,1 @@
+"""States as files: saved, loaded, looked at."""
