@@ -15,7 +15,7 @@ from pathlib import Path
 LAYERS = [
     "config.hpp  optimisers.h",
     "math.hpp  error.hpp  isa.hpp  threads.hpp  environment.hpp  made_once.hpp  files.hpp  files/checksum.hpp",
-    "pool.hpp",
+    "pool.hpp  files/system.hpp",
     "dtype.hpp  refuse.hpp  result.hpp  memory/arena.hpp  plan/clocks.hpp  plan/norm_terms.hpp  files/disk.hpp",
     "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp"
     "  files/json.hpp  files/rename.hpp",
@@ -46,6 +46,7 @@ SEES = {
     "api/setup.cpp": "api/state_data.hpp",
     "api/c_api.cpp": "api/state_data.hpp",
     "api/files.cpp": "device.hpp",
+    "files/disk.cpp": "files/disk.hpp",
     "files/manifest.cpp": "api/state_data.hpp",
     "files/rename.cpp": "files/rename.hpp",
     "files/restore.cpp": "device.hpp",
