@@ -71,7 +71,7 @@ struct State::Data {
   bool update(const MutableArrays& x, const Arrays& dx, const UpdateOptions* options);
   template <class Span>
   void place_for(const char* call, const ArrayList<Span>& x);  // parameters, for another call than update
-  std::vector<files::NamedLeaf> saved_leaves() const;  // those that have a rule
+  std::vector<files::NamedLeaf> saved_leaves() const;          // those that have a rule
   void save(const std::string& path, const Arrays* x);
   LoadResult load(const std::string& path, const MutableArrays* x, const LoadOptions& options);
 };

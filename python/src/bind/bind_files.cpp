@@ -103,7 +103,9 @@ nb::object bytes_of(const File& f, const std::string& name) {
 struct Restoring {
   Restoring(const File& f, nb::object core, const std::vector<std::string>& names,
             std::vector<std::pair<std::string, std::string>> rename, bool partial, bool cast)
-      : core(std::move(core)), state(nb::cast<State&>(this->core)), leaves((state.check_node(0), named_leaves(state, names))) {
+      : core(std::move(core)),
+        state(nb::cast<State&>(this->core)),
+        leaves((state.check_node(0), named_leaves(state, names))) {
     Use use(state);
     restore.emplace(f.file, state.core(), leaves, LoadOptions{std::move(rename), partial, cast});
   }
