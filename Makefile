@@ -26,8 +26,8 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: check-cuda-wheel help demo test gpu-test bench gpu-bench bench-kernels check-kernels cpp-test python-test build lint format docs
-.PHONY: clean distclean
+.PHONY: help demo test gpu-test gpu-bundle check-gpu-bundle bench gpu-bench bench-kernels check-kernels check-cuda-wheel
+.PHONY: cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 22
@@ -72,6 +72,25 @@ gpu-test: $(VENV)/.gpu $(BUILD)/.installed ## run the tests that need a GPU, and
 	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_CUDA=ON -DOPTIMISERS_CUDA_ARCHITECTURES=$(GPU_ARCH)
 	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_module
 	$(PY) tools/gpu_tests.py $(ARGS)
+
+# Its wheel is for the environment's Python; VENV=.venv312 PYTHON=python3.12 names another. GPUS=90-real: only for those.
+gpu-bundle: $(VENV)/.build ## the folder to carry to a machine with a GPU: wheel with kernels, tests, tools/gpu_first.sh
+	rm -rf $(BUILD)/gpu-bundle
+	$(PIP) wheel . --no-build-isolation --no-deps -w $(BUILD)/gpu-bundle -Cbuild-dir=$(BUILD)/bundle-{wheel_tag} \
+		-Ccmake.define.OPTIMISERS_CUDA=ON -Ccmake.define.OPTIMISERS_CUDA_ARCHITECTURES=$(GPUS)
+	tar cf - --exclude=results --exclude=__pycache__ tests/python tests/reference.py bench tools pyproject.toml | \
+		tar xf - -C $(BUILD)/gpu-bundle
+	@du -sh $(BUILD)/gpu-bundle
+
+# On the emulation, in an environment with nothing but torch, NumPy and pytest.
+check-gpu-bundle: gpu-bundle
+	rm -rf $(BUILD)/bare
+	$(PYTHON) -m venv $(BUILD)/bare
+	$(BUILD)/bare/bin/pip install -q torch==2.13.0 numpy pytest
+	$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_TESTS=ON
+	$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target optimisers_cuda_emulation
+	OPTIMISERS_CUDA_LIBRARY=$(abspath $(BUILD))/cuda/liboptimisers_cuda_emulation.so PYTHON=$(abspath $(BUILD))/bare/bin/python \
+		sh $(BUILD)/gpu-bundle/tools/gpu_first.sh $(BUILD)/gpu-results --dry-run
 
 bench: $(VENV)/.bench $(VENV)/.torch $(BUILD)/.installed ## measure beside torch, optax, NumPy; ARGS="--quick"
 	$(PY) bench/run.py $(ARGS)

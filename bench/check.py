@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 from cases import Case, Shape
-from peers.face import LERP_WEIGHT, Step
+from peers.face import LERP_WEIGHT, NotOfferedError, Step
 from specs import expected, names
 
 STEPS = 3
@@ -34,8 +34,10 @@ def small_instance(case: Case) -> tuple[Case, list[np.ndarray], list[np.ndarray]
 def dtype_of(case: Case) -> Any:
     if case.dtype == "float32":
         return np.float32
-    import ml_dtypes
-
+    try:
+        import ml_dtypes
+    except ImportError:
+        raise NotOfferedError(f"{case.dtype} is checked with ml_dtypes, which is not installed") from None
     return getattr(ml_dtypes, case.dtype)
 
 

@@ -8,7 +8,11 @@ OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
 - no kernel spills registers, and none but those in STACK has a stack frame;
 - sweeps read and write x, dx, slots and master copies in pieces of 128 bits: as many such instructions as the rules'
   headers have slots for (elements at a ragged end, and arrays that are not aligned, go one by one beside that);
-- measurements of a gradient read it in pieces of 128 bits, of 2-byte elements too;
+- no kernel has a trap, which is what nvcc makes, without a word, of code that reads a table of the host's
+  (`constexpr` arrays by an index known at run time) or never ends as it was promised to;
+- no instruction is one that the compiler is known to get wrong (HALVES);
+- sweeps of fused chains ask for all that an element group needs before they use any of it, and measurements of a
+  gradient for 64 bytes, in pieces of 64 bits or more: what is used at once makes a second trip to memory of the next;
 - no multiplication and addition were contracted to one instruction, which would give other bits than the CPU's: the
   compilers were told so, and the PTX has no fused operation but those of pow (division and roots become fused
   operations below PTX, as IEEE arithmetic allows).
@@ -31,12 +35,18 @@ from pathlib import Path
 RULES = Path(__file__).resolve().parents[1] / "cpp" / "include" / "optimisers" / "rules"
 ELEMENT = {"float": 4, "double": 8, "Complex<float>": 8, "Complex<double>": 16}
 ACCESS = {"0": "plain", "1": "half", "2": "bhalf", "3": "any"}
-STACK = {"any": 16}  # bytes: what functions that fit every dtype give back
+STACK = {"any": 16, "Combine": 16}  # bytes: what functions that fit every dtype give back, or that many places call
 PIECE = 16  # bytes
-MEASURED = {2: 2, 4: 4, 8: 2, 16: 4}  # pieces that a thread of a measurement has on their way, by bytes of an element
+MEASURED = 64  # bytes that a thread of a measurement asks for before it uses any
+# Two halves whose answers go to one predicate: ptxas 13.0 makes that of the larger of a byte and a constant, and what
+# branches on it goes wrong (seen on an H200: arrays of 16 bits were interpolated as complex ones).
+HALVES = re.compile(r"VIMNMX\S*16x2\S*\s+\w+, (U?P\d), \1,")
 FUSED = re.compile(r"\bfma\.|\b(?:mul|add|sub|mad)\.f(?:32|64)")  # without .rn, ptxas may contract
 MAY_FUSE = re.compile(r"__internal_accurate_pow")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
+REGISTER = re.compile(r"\bR(\d+)\b")
+LOAD = re.compile(r"LDG\..*?(64|128)")
+BRANCH = re.compile(r"BR[AX]|CALL|RET|EXIT|BSYNC|BAR|WARPSYNC")
 PTX_FUNCTION = re.compile(r"\.(?:entry|func)\s+(?:\(.*?\)\s*)?(\w+)")
 
 
@@ -54,6 +64,8 @@ class Kernel:
     stack: int = 0
     spills: int = 0
     instructions: Counter[str] = field(default_factory=Counter)
+    halves: int = 0  # instructions that HALVES finds
+    ahead: Counter[int] = field(default_factory=Counter)  # bytes loaded in pieces of so many bits before one is used
 
     @property
     def shape(self) -> tuple[str, str, str] | None:
@@ -160,15 +172,35 @@ def read_code(file: Path, arch: str, folder: Path) -> tuple[list[Kernel], list[s
         usage = output_of(tool("cuobjdump"), "-res-usage", cubin)
         for symbol, registers, stack in re.findall(r"Function (\w+):\s+REG:(\d+) STACK:(\d+)", usage):
             kernels[symbol] = Kernel(symbol, registers=int(registers), stack=int(stack))
-        symbol = ""
-        for line in output_of(tool("nvdisasm"), "-c", cubin).splitlines():
-            if line.startswith(".text."):
-                symbol = line[len(".text.") :].rstrip(":")
-            elif symbol and (found := INSTRUCTION.match(line)):
-                kernels[symbol].instructions[found[1]] += 1
+        for function in re.split(r"^\.text\.", output_of(tool("nvdisasm"), "-c", cubin), flags=re.MULTILINE)[1:]:
+            symbol, _, code = function.partition(":")
+            read_instructions(kernels[symbol], code)
     for symbol, name in demangled(list(kernels)).items():
         kernels[symbol].name = name
     return list(kernels.values()), faults
+
+
+def read_instructions(kernel: Kernel, code: str) -> None:
+    """Count what there is, and follow what each stretch without branches loads before it uses any."""
+    loaded: set[int] = set()
+    ahead: Counter[int] = Counter()
+    for line in code.splitlines():
+        found = INSTRUCTION.match(line)
+        if line.startswith(".") or (found and BRANCH.match(found[1])):  # a label ends a stretch too
+            loaded, ahead = set(), Counter()
+        if found is None:
+            continue
+        kernel.instructions[found[1]] += 1
+        kernel.halves += HALVES.search(line) is not None
+        registers = [int(r) for r in REGISTER.findall(line)]
+        load = LOAD.match(found[1])
+        if not loaded.isdisjoint(registers[1:] if load else registers):
+            loaded, ahead = set(), Counter()
+        if load:
+            bits = int(load[1])
+            ahead[bits] += bits // 8
+            loaded |= set(range(registers[0], registers[0] + bits // 32))
+            kernel.ahead |= ahead
 
 
 def contracted(ptx: Path) -> Iterator[str]:
@@ -199,20 +231,28 @@ def faults_of(kernel: Kernel, known: dict[str, Rule]) -> Iterator[str]:
     shape = kernel.shape
     if shape is None and kernel.name.startswith("Sweep"):
         yield f"{kernel.name}: a sweep of a kind this check does not know"
-    allowed = STACK.get(shape[1], 0) if shape else 0
+    allowed = STACK.get(shape[1] if shape else kernel.name, 0)
+    if traps := kernel.instructions["BPT.TRAP"]:
+        yield f"{kernel.name}: {traps} traps, where it reads what only the host has, or what cannot be"
+    if kernel.halves:
+        yield f"{kernel.name}: {kernel.halves} comparisons of two halves that set one predicate, miscompiled"
     if kernel.spills:
         yield f"{kernel.name}: {kernel.spills} bytes are spilled"
     if kernel.stack > allowed:
         yield f"{kernel.name}: a stack frame of {kernel.stack} bytes, {allowed} are allowed"
-    if kernel.measured and kernel.measured[1] != "any":
-        element = ELEMENT[kernel.measured[0]] if kernel.measured[1] == "plain" else 2
-        if kernel.wide("LDG") < MEASURED[element]:
-            yield f"{kernel.name}: {kernel.wide('LDG')} instructions LDG.E.128, the gradient needs {MEASURED[element]}"
+    most = max(kernel.ahead[64], kernel.ahead[128])
+    if kernel.measured and kernel.measured[1] != "any" and most < MEASURED:
+        yield f"{kernel.name}: {most} bytes are asked for before one is used, {MEASURED} are needed"
     if shape is None or shape[1] == "any":
         return
     for kind, least in zip(("LDG", "STG"), pieces(kernel, known), strict=True):
         if kernel.wide(kind) < least:
             yield f"{kernel.name}: {kernel.wide(kind)} instructions {kind}.E.128, its arrays need {least}"
+    masters = 1 if shape[1] == "plain" else 2  # pieces, which other chains do without
+    late = 1  # ptxas may leave a piece for later (WeightDecay, Adam), which cost nothing that was seen
+    least = (pieces(kernel, known)[0] - masters - late) * PIECE
+    if shape[2] and kernel.ahead[128] < least:
+        yield f"{kernel.name}: {kernel.ahead[128]} bytes are asked for before one is used, {least} are needed"
 
 
 def table(kernels: list[Kernel]) -> str:
@@ -275,7 +315,9 @@ def main() -> int:
         for fault in faults:
             print(f"check_kernels: {arch}: {fault}", file=sys.stderr)
         if not faults:
-            print(f"check_kernels: {len(kernels)} kernels for {arch}, none spills, sweeps move 128 bits at a time")
+            print(
+                f"check_kernels: {len(kernels)} kernels for {arch}: none spills or traps, sweeps move 128 bits at once"
+            )
         wrong |= bool(faults)
     return 1 if wrong else 0
 

@@ -27,11 +27,12 @@ NO_TESTS = 5  # and where nothing was chosen
 def main() -> int:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--folder", type=Path, default=ROOT / "tests" / "python" / "device", help=argparse.SUPPRESS)
+    p.add_argument("--file", default="test_gpu*.py", help="only these files (a pattern)")
     p.add_argument("--patience", type=float, default=120, help="seconds a test may take (default: 120)")
     args, rest = p.parse_known_args()
     failed = []
     start = time.monotonic()
-    for file in sorted(args.folder.glob("test_gpu*.py")):
+    for file in sorted(args.folder.glob(args.file)):
         print(f"== {file.name}", flush=True)
         if whole_file(file, rest, args.patience):
             continue

@@ -13,6 +13,7 @@ out and named. Prints a table and writes it to bench/results/gpu-<date>.json, af
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import datetime
 import gc
 import json
@@ -37,6 +38,9 @@ def arguments() -> argparse.Namespace:
     p = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     p.add_argument("--dry-run", action="store_true", help="tiny, on the CPU")
     p.add_argument("--only", nargs="+", metavar="TEXT", help="only cases whose name contains one of these")
+    p.add_argument("--sizes", nargs="+", type=float, help="elements of the flat cases (default: 1e8)")
+    p.add_argument("--peers", nargs="+", metavar="NAME", help="only these: copy ours interpreted torch_fused ...")
+    p.add_argument("--unchecked", action="store_true", help="without comparing every rule's bits first (bits.py does)")
     p.add_argument("--rounds", type=int, help="visits to each peer (default: 9)")
     p.add_argument("--budget", type=float, help="seconds a visit (default: 0.1)")
     p.add_argument("--minutes", type=float, default=7.5, help="no case begins after these (default: 7.5)")
@@ -170,14 +174,18 @@ def measured(args: argparse.Namespace, device: str) -> Record:
     settings = Settings(
         device, args.rounds or (2 if args.dry_run else 9), args.budget or (1e-4 if args.dry_run else 0.1)
     )
-    cases = plan.all_cases(*((1000, 10) if args.dry_run else ()))
+    many = 10 if args.dry_run else plan.MANY
+    sizes = [int(n) for n in args.sizes or [1000 if args.dry_run else plan.LARGE]]
+    cases = list({c.title: c for n in sizes for c in plan.all_cases(n, many)}.values())
+    if args.peers:
+        cases = [dataclasses.replace(c, peers=tuple(p for p in c.peers if p in args.peers)) for c in cases]
     if args.only:
         cases = [c for c in cases if any(text.lower() in c.title.lower() for text in args.only)]
         if not cases:
             raise SystemExit(f"bench/gpu: no case contains {' or '.join(args.only)}")
     start, facts = time.monotonic(), about(device)
     print(f"{facts['device']}; driver {facts['driver']}, CUDA {facts['cuda']}", flush=True)
-    compared, other_bits = check_bits(device, 1003 if args.dry_run else LARGEST)
+    compared, other_bits = (0, []) if args.unchecked else check_bits(device, 1003 if args.dry_run else LARGEST)
     print(
         "\n".join([f"{compared} rules and dtypes compared with the CPU, wrong:", *(other_bits or ["none"])]), flush=True
     )
@@ -205,7 +213,7 @@ def measured(args: argparse.Namespace, device: str) -> Record:
         data["minutes"] = round((time.monotonic() - start) / 60, 1)
         data["goals"] = goals_of(cases, records)
         written(data, out)
-    data["partial"] = bool(args.only or left_out or other_bits)
+    data["partial"] = bool(args.only or args.peers or args.unchecked or left_out or other_bits)
     written(data, out)
     if out is not None:
         print(f"results: {out}")

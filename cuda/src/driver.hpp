@@ -9,7 +9,7 @@
 
 namespace optimisers::inline OPT_ABI::cuda {
 
-inline constexpr int driver_version = 4;  // of this struct and of the tables in tables.hpp
+inline constexpr int driver_version = 5;  // of this struct and of the tables in tables.hpp
 
 enum class Status : std::int32_t { ok, no_memory, sticky, failed };
 

@@ -8,6 +8,7 @@
 #include "kernel_list.hpp"
 #include "memory.hpp"
 #include "optimisers/cuda.hpp"
+#include "refuse.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 namespace {
@@ -43,6 +44,8 @@ void run_pairs(int device, std::span<const ArrayView> to, std::span<const ArrayV
   for (std::size_t i = 0; i < to.size(); ++i) {
     const std::int64_t size = size_of(to[i]);
     if (size == 0) continue;
+    if (!is_trainable(to[i].dtype) && op != PairOp::zero && (op != PairOp::copy || to[i].dtype != from[i].dtype))
+      refuse("an array of " + std::string(name_of(to[i].dtype)) + " on a device is copied and zeroed, no more");
     const DeviceArray target = device_array(to[i], axes), source = device_array(from[i], axes);
     const auto blocks = std::size_t((size + pair_elements - 1) / pair_elements);
     block_pair.insert(block_pair.end(), blocks, std::uint32_t(pairs.size()));

@@ -190,6 +190,8 @@ void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayVi
   run_pairs(device, to, from, add ? PairOp::add : PairOp::copy, 0, 0);
 }
 
+void zero(int device, std::span<const ArrayView> arrays) { run_pairs(device, arrays, arrays, PairOp::zero, 0, 0); }
+
 void wait(int device) {
   refuse_to_wait_in_capture(device, "this call");
   check(driver_in_use().wait(device, stream(device)), device, "waiting");

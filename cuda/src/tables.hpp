@@ -134,7 +134,7 @@ struct CombineTable {
 };
 
 // Elementwise between pairs of arrays.
-enum class PairOp : std::uint8_t { copy, add, lerp };
+enum class PairOp : std::uint8_t { copy, add, lerp, zero };  // zero: of the first alone
 struct Pair2 {
   DeviceArray to, from;
   std::int64_t size;

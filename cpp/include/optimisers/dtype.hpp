@@ -1,6 +1,7 @@
 // dtype.hpp: element types of arrays, which of them leaves may have, and the type arithmetic runs in.
 #pragma once
 #include <array>
+#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
@@ -53,13 +54,16 @@ inline constexpr std::array<DTypeInfo, dtype_count> dtype_table{{
 
 constexpr std::string_view name_of(DType d) { return dtype_table[static_cast<std::size_t>(d)].name; }
 namespace detail {
-inline constexpr auto dtype_sizes = [] {  // apart from the names: hot loops read it
-  std::array<std::uint8_t, dtype_count> sizes{};
-  for (std::size_t i = 0; i < dtype_table.size(); ++i) sizes[i] = static_cast<std::uint8_t>(dtype_table[i].size);
-  return sizes;
+// Four bits a dtype, for hot loops and for GPUs, whose code has no memory of a table that is made here.
+inline constexpr std::uint64_t size_exponents = [] {
+  static_assert(dtype_count <= 16);
+  std::uint64_t exponents = 0;
+  for (std::size_t i = 0; i < dtype_table.size(); ++i)
+    exponents |= std::uint64_t(std::bit_width(unsigned(dtype_table[i].size)) - 1) << 4 * i;
+  return exponents;
 }();
 }  // namespace detail
-constexpr int size_of(DType d) { return detail::dtype_sizes[static_cast<std::size_t>(d)]; }
+constexpr int size_of(DType d) { return 1 << (detail::size_exponents >> 4 * unsigned(d) & 15); }
 constexpr bool is_trainable(DType d) { return d <= DType::complex128; }
 constexpr bool is_complex_dtype(DType d) { return d == DType::complex64 || d == DType::complex128; }
 constexpr std::optional<DType> dtype_from_name(std::string_view name) {

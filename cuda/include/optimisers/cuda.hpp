@@ -84,6 +84,9 @@ void copy(std::byte* to, int to_device, const std::byte* from, int from_device, 
 /// to[i] = from[i], converted, or to[i] += from[i]; all arrays on this device, of any strides. Enqueued.
 void transfer(int device, std::span<const ArrayView> to, std::span<const ArrayView> from, bool add = false);
 
+/// Zeroes arrays of any dtype and strides on this device. Enqueued.
+void zero(int device, std::span<const ArrayView> arrays);
+
 /// Waits for the thread's stream. Throws Error(value) while a graph is being captured on it.
 void wait(int device);
 

@@ -40,6 +40,11 @@ OPT_FN void put(const Piece<16>& p, Piece<16>* to) {
 #endif
 }
 
+template <class S, int V>
+struct Lanes {
+  S v[V];
+};
+
 // V elements that start at a multiple of V from an aligned start; `count` of them exist.
 template <int V, class S>
 OPT_FN void load(const S* from, bool wide, int count, S* to) {
@@ -148,6 +153,19 @@ struct Contiguous {
     S raw[V];
     for (int v = 0; v < V; ++v) raw[v] = convert<S>(from[v]);
     store<V>(raw, a.wide, count, reinterpret_cast<S*>(a.data) + i);
+  }
+  // Of an aligned array, all V.
+  template <int V>
+  OPT_FN static Lanes<S, V> raw_whole(const DeviceArray& a, std::int64_t i) {
+    Lanes<S, V> raw;
+    load<V>(reinterpret_cast<const S*>(a.data) + i, true, V, raw.v);
+    return raw;
+  }
+  template <int V>
+  OPT_FN static void write_whole(const T* from, const DeviceArray& a, std::int64_t i) {
+    S raw[V];
+    for (int v = 0; v < V; ++v) raw[v] = convert<S>(from[v]);
+    store<V>(raw, true, V, reinterpret_cast<S*>(a.data) + i);
   }
   // Where the array is not the rounded master, the master takes the array.
   template <int V>

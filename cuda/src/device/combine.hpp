@@ -1,12 +1,15 @@
 // combine.hpp: from the sums of leaves to their norms, each leaf's own or one for a set, and what norms refuse.
 #pragma once
+#include <bit>
+
 #include "program.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 
 struct Combine {
   using Table = CombineTable;
-  static constexpr int threads = combine_threads, phases = 5;
+  static constexpr int folds = std::bit_width(unsigned(norms::sum_lanes)) - 1;  // phases, of half as many lanes each
+  static constexpr int threads = combine_threads, phases = 5 + folds;
 
   struct Shared {
     double lane[norms::sum_lanes];
@@ -24,9 +27,13 @@ struct Combine {
       }
     } else if constexpr (Phase == 1) {
       if (t.shared_norm) add_lane(t, s, thread);
-    } else if constexpr (Phase == 2) {
+    } else if constexpr (Phase < 2 + folds) {
+      constexpr int width = norms::sum_lanes >> (Phase - 1);
+      if (t.shared_norm && s.scaled != 0 && thread < width)
+        s.lane[thread] = norms::combine(norms::measure_of(s.p), s.lane[thread], s.lane[thread + width]);
+    } else if constexpr (Phase == 2 + folds) {
       if (t.shared_norm && thread == 0) s.norm = shared_norm(t, s);
-    } else if constexpr (Phase == 3) {
+    } else if constexpr (Phase == 3 + folds) {
       for (std::uint32_t i = std::uint32_t(thread); i < t.count; i += threads) end_member(t, s, i);
     } else {
       if (thread == 0) judge(t, s);
@@ -69,7 +76,7 @@ struct Combine {
     if (s.measured != 0) return 0;
     const norms::Measure m = norms::measure_of(s.p);
     if (s.scaled != 0) {
-      const double total = norms::fold(m, s.lane, norms::sum_lanes);
+      const double total = s.lane[0];
       if (!norms::is_sum(m) || total - total == 0) return norms::norm_of(s.p, total, 1);
     }
     return norms::combined_norm(

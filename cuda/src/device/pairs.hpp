@@ -1,4 +1,4 @@
-// pairs.hpp: elementwise between pairs of arrays, and the two writes that need no arithmetic: filling and sending.
+// pairs.hpp: elementwise between pairs of arrays, and the writes that need no arithmetic: zeroing, filling and sending.
 #pragma once
 #include "access.hpp"
 #include "block.hpp"
@@ -12,41 +12,125 @@ struct Pairs {
   using Shared = Nothing;
   static constexpr int threads = sweep_threads, phases = 1;
 
+  // What is done is decided before the loops. Elements of one dtype in aligned arrays go 16 bytes at a time.
   template <int>
   OPT_FN static void run(const Table& t, Shared&, unsigned block, int thread) {
     const Pair2& pair = t.pairs[t.block_pair[block]];
     const std::int64_t begin = std::int64_t(block - pair.first_block) * t.elements;
     const std::int64_t end = begin + t.elements < pair.size ? begin + t.elements : pair.size;
-    for (std::int64_t i = begin + thread; i < end; i += threads) {
-      if (t.op == PairOp::lerp) {
-        lerp(t, pair, i);
-      } else {  // by way of complex double, which holds every element exactly
-        auto value = load_any<Complex<double>>(pair.from, t.axes, i);
-        if (t.op == PairOp::add) value = value + load_any<Complex<double>>(pair.to, t.axes, i);
-        put(t, pair.to, i, value);
-      }
-    }
+    const Span span{t, pair, begin, end, thread};
+    if (t.op == PairOp::zero) with_unit(pair.to.dtype, [&](auto u) { zero<decltype(u)>(span); });
+    else if (t.op == PairOp::lerp) cpu::with_trainable(pair.to.dtype, [&](auto s) { lerp<decltype(s)>(span); });
+    else if (t.op == PairOp::add) cpu::with_trainable(pair.to.dtype, [&](auto s) { add<decltype(s)>(span); });
+    else if (pair.to.dtype == pair.from.dtype) with_unit(pair.to.dtype, [&](auto u) { move<decltype(u)>(span); });
+    else cpu::with_trainable(pair.to.dtype, [&](auto s) { convert_each<decltype(s)>(span); });
   }
 
  private:
-  OPT_FN static void put(const Table& t, const DeviceArray& to, std::int64_t i, Complex<double> value) {
-    cpu::with_trainable(to.dtype, [&](auto a) {
-      using S = decltype(a);
-      S narrow;
-      if constexpr (is_complex<S>) narrow = {real_t<S>(value.re), real_t<S>(value.im)};
-      else narrow = convert<S>(value.re);
-      store_one<S>(narrow, address(to, t.axes, i), to.aligned);
-    });
+  struct Span {
+    const Table& t;
+    const Pair2& pair;
+    std::int64_t begin, end;
+    int thread;
+  };
+
+  // f(a value of as many bytes as an element has): bytes are moved, whatever they mean.
+  template <class F>
+  OPT_FN static void with_unit(DType d, F&& f) {
+    switch (size_of(d)) {
+      case 1:
+        return f(std::uint8_t{});
+      case 2:
+        return f(std::uint16_t{});
+      case 4:
+        return f(std::uint32_t{});
+      case 8:
+        return f(std::uint64_t{});
+      default:
+        return f(Piece<16>{});
+    }
+  }
+
+  // For each V elements from `begin` on that are whole, and for each of the others.
+  template <int V, class Whole, class One>
+  OPT_FN static void over(const Span& s, bool wide, Whole&& whole, One&& one) {
+    const std::int64_t vectors = wide ? (s.end - s.begin) / V : 0;
+    for (std::int64_t k = s.thread; k < vectors; k += threads) whole(s.begin + k * V);
+    for (std::int64_t i = s.begin + vectors * V + s.thread; i < s.end; i += threads) one(i);
+  }
+
+  template <class U>
+  OPT_FN static void zero(const Span& s) {
+    const DeviceArray& to = s.pair.to;
+    over<16 / int(sizeof(U))>(
+        s, to.wide, [&](std::int64_t i) { put(Piece<16>{}, reinterpret_cast<Piece<16>*>(at<U>(to, i))); },
+        [&](std::int64_t i) { store_one<U>(U{}, address(to, s.t.axes, i), to.aligned); });
+  }
+  template <class U>
+  OPT_FN static void move(const Span& s) {
+    const DeviceArray &to = s.pair.to, &from = s.pair.from;
+    over<16 / int(sizeof(U))>(
+        s, to.wide && from.wide,
+        [&](std::int64_t i) {
+          put(*reinterpret_cast<const Piece<16>*>(in_global(at<U>(from, i))),
+              reinterpret_cast<Piece<16>*>(at<U>(to, i)));
+        },
+        [&](std::int64_t i) {
+          store_one<U>(load_one<U>(address(from, s.t.axes, i), from.aligned), address(to, s.t.axes, i), to.aligned);
+        });
+  }
+  template <class U>
+  OPT_FN static U* at(const DeviceArray& a, std::int64_t i) {
+    return reinterpret_cast<U*>(a.data) + i;
+  }
+
+  template <class S>
+  OPT_FN static void convert_each(const Span& s) {
+    const DeviceArray& to = s.pair.to;
+    over<1>(
+        s, false, [](std::int64_t) {},
+        [&](std::int64_t i) {
+          store_one<S>(load_any<S>(s.pair.from, s.t.axes, i), address(to, s.t.axes, i), to.aligned);
+        });
+  }
+
+  // In complex double, which holds every element that is trained exactly; rounded once.
+  template <class S>
+  OPT_FN static void add(const Span& s) {
+    const DeviceArray& to = s.pair.to;
+    over<1>(
+        s, false, [](std::int64_t) {},
+        [&](std::int64_t i) {
+          std::byte* p = address(to, s.t.axes, i);
+          const auto sum = cpu::convert<Complex<double>>(load_one<S>(p, to.aligned)) +
+                           load_any<Complex<double>>(s.pair.from, s.t.axes, i);
+          if constexpr (is_complex<S>) store_one<S>({real_t<S>(sum.re), real_t<S>(sum.im)}, p, to.aligned);
+          else store_one<S>(cpu::convert<S>(sum.re), p, to.aligned);
+        });
   }
 
   // In the target's compute type, as on the host.
-  OPT_FN static void lerp(const Table& t, const Pair2& pair, std::int64_t i) {
-    cpu::with_compute(compute_dtype(pair.to.dtype), [&](auto a) {
-      using C = decltype(a);
-      using R = real_t<C>;
-      const C to = load_any<C>(pair.to, t.axes, i), from = load_any<C>(pair.from, t.axes, i);
-      store_any<C>(R(t.keep) * to + R(t.take) * from, pair.to, t.axes, i);
-    });
+  template <class S>
+  OPT_FN static void lerp(const Span& s) {
+    using C = std::conditional_t<cpu::is_narrow<S>, float, S>;
+    using R = real_t<C>;
+    const DeviceArray &to = s.pair.to, &from = s.pair.from;
+    const R keep = R(s.t.keep), take = R(s.t.take);
+    const auto mix = [&](S a, C b) { return cpu::convert<S>(keep * cpu::convert<C>(a) + take * b); };
+    constexpr int V = 16 / int(sizeof(S));
+    over<V>(
+        s, to.wide && from.wide && to.dtype == from.dtype,
+        [&](std::int64_t i) {
+          S a[V], b[V];
+          load<V>(at<S>(to, i), true, V, a);
+          load<V>(at<S>(from, i), true, V, b);
+          for (int v = 0; v < V; ++v) a[v] = mix(a[v], cpu::convert<C>(b[v]));
+          store<V>(a, true, V, at<S>(to, i));
+        },
+        [&](std::int64_t i) {
+          std::byte* p = address(to, s.t.axes, i);
+          store_one<S>(mix(load_one<S>(p, to.aligned), load_any<C>(from, s.t.axes, i)), p, to.aligned);
+        });
   }
 };
 

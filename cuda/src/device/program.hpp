@@ -9,11 +9,6 @@
 
 namespace optimisers::inline OPT_ABI::cuda {
 
-template <class S, int V>
-struct Lanes {
-  S v[V];
-};
-
 // The slots of one stage, V elements of each.
 template <class T, class U, int V, class Indices = std::make_integer_sequence<int, U::slots>>
 struct SlotLanes;
@@ -203,6 +198,7 @@ struct LeafShared {
 OPT_FN void bring_leaf(const GroupTable& t, std::uint32_t index, LeafShared& s, int thread, int threads) {
   const auto* from = reinterpret_cast<const std::uint64_t*>(t.rows + std::int64_t(index) * t.row_size);
   auto* to = reinterpret_cast<std::uint64_t*>(s.row);
+  OPT_ROLLED
   for (int w = thread; w < t.row_size / 8; w += threads) to[w] = from[w];
   if (thread != 0) return;
   s.index = index;
@@ -229,6 +225,24 @@ struct Elementwise {
     } else {
       Elements<A, T>::template read<V>(s.x, t.axes, i, count, x);
     }
+  }
+
+  // Where V elements exist, both arrays are aligned and dx is subtracted.
+  template <bool Master>
+  OPT_FN void read_whole(const GroupTable& t, const LeafShared& s, std::int64_t i) {
+    const auto a = Elements<A, T>::template raw_whole<V>(s.x, i), g = Elements<A, T>::template raw_whole<V>(s.dx, i);
+    if constexpr (Master) load<V>(reinterpret_cast<const T*>(t.master) + s.leaf.offset + i, true, V, x);
+    for (int v = 0; v < V; ++v) {
+      if constexpr (Master) take_edit(a.v[v], x[v]);
+      else x[v] = convert<T>(a.v[v]);
+      dx[v] = convert<T>(g.v[v]);
+    }
+  }
+  template <bool Master>
+  OPT_FN void write_whole(const GroupTable& t, const LeafShared& s, std::int64_t i) {
+    for (int v = 0; v < V; ++v) x[v] = x[v] - dx[v];
+    if constexpr (Master) store<V>(x, true, V, reinterpret_cast<T*>(t.master) + s.leaf.offset + i);
+    Elements<A, T>::template write_whole<V>(x, s.x, i);
   }
 
   // What was read, less dx if it is to be subtracted; dx itself where it is asked for.

@@ -46,19 +46,38 @@ struct Sweep {
   OPT_FN static void write_clocks(const Table& t, const Shared& s) {
     if (s.leaf.blocks > 1 && !last_of(t.arrived + s.index, s.leaf.blocks)) return;
     std::byte* row = t.rows + std::int64_t(s.index) * t.row_size;
-    for (int i = 0; i < t.stage_count; ++i)
-      for (int w = 0; w < t.stages[i].clocks; ++w) {
-        const int at = t.stages[i].clock_offset + w * int(sizeof(double));
-        *reinterpret_cast<double*>(row + at) = *reinterpret_cast<const double*>(s.row + at);
-      }
+    OPT_ROLLED
+    for (int i = 0; i < t.stage_count; ++i) OPT_ROLLED
+    for (int w = 0; w < t.stages[i].clocks; ++w) {
+      const int at = t.stages[i].clock_offset + w * int(sizeof(double));
+      *reinterpret_cast<double*>(row + at) = *reinterpret_cast<const double*>(s.row + at);
+    }
   }
 
   OPT_FN static void sweep(const Table& t, const Shared& s, unsigned block, int thread) {
     constexpr int V = elements_of<access, T>;
     const std::int64_t begin = std::int64_t(block - s.leaf.first_block) * t.elements;
     const std::int64_t end = begin + t.elements < s.leaf.size ? begin + t.elements : s.leaf.size;
+    std::int64_t i = begin + std::int64_t(thread) * V;
+    if constexpr (!Program::may_go_out && access != Access::any) {
+      const auto whole = [&]<bool Master>(std::bool_constant<Master>) {
+        OPT_ROLLED
+        for (; i + V <= end; i += std::int64_t(threads) * V) {
+          Elementwise<access, T, V> e;
+          e.template read_whole<Master>(t, s, i);
+          Program::template apply<true, T, V>(t, s.course.first, s.course.end, s.steps, s.leaf.offset + i, V, e.x,
+                                              e.dx);
+          e.template write_whole<Master>(t, s, i);
+        }
+      };
+      // All loads of an element group are asked for before the first is used: nothing is decided in these loops.
+      if (s.x.wide && s.dx.wide && s.course.writes && !s.course.no_gradient) {
+        if (t.master == nullptr) whole(std::false_type{});
+        else if constexpr (access != Access::plain) whole(std::true_type{});
+      }
+    }
     OPT_ROLLED
-    for (std::int64_t i = begin + std::int64_t(thread) * V; i < end; i += std::int64_t(threads) * V) {
+    for (; i < end; i += std::int64_t(threads) * V) {
       const int count = end - i < V ? int(end - i) : V;
       Elementwise<access, T, V> e;
       e.read(t, s, i, count, true);

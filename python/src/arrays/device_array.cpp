@@ -1,7 +1,6 @@
 // device_array.cpp: importing arrays of other libraries, and memory of one's own.
 #include "arrays/device_array.hpp"
 
-#include <mutex>
 #include <string_view>
 #include <unordered_map>
 #include <unordered_set>
@@ -221,35 +220,10 @@ nb::object device_zeros(int device, DType dtype, std::span<const std::int64_t> s
   return object;
 }
 
-namespace {
-
-// One element of zeros on a device.
-std::byte* zero_on(int device) {
-  static std::mutex mutex;  // callers need not hold the interpreter's lock
-  static auto& zeros = *new std::unordered_map<int, std::byte*>;
-  const std::lock_guard lock(mutex);
-  std::byte*& zero = zeros[device];
-  if (zero == nullptr) zero = cuda::allocate(device, sizeof(Complex<double>));
-  return zero;
-}
-
-}  // namespace
-
-void device_zero_memory(std::span<const ArrayView> arrays) {
-  for (const ArrayView& to : arrays) zero_on(to.device);
-}
-
 void device_zero(std::span<const ArrayView> arrays) {
-  static constexpr std::int64_t no_strides[max_ndim] = {};
-  std::unordered_map<int, std::pair<std::vector<ArrayView>, std::vector<ArrayView>>> by_device;
-  for (const ArrayView& to : arrays) {
-    ArrayView from = to;
-    from.data = zero_on(to.device);
-    from.strides = no_strides;
-    by_device[to.device].first.push_back(to);
-    by_device[to.device].second.push_back(from);
-  }
-  for (const auto& [device, views] : by_device) cuda::transfer(device, views.first, views.second);
+  std::unordered_map<int, std::vector<ArrayView>> by_device;
+  for (const ArrayView& a : arrays) by_device[a.device].push_back(a);
+  for (const auto& [device, views] : by_device) cuda::zero(device, views);
 }
 
 nb::object device_copy(const ArrayView& view, DType dtype) {

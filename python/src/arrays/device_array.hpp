@@ -82,6 +82,5 @@ nb::object device_copy(const ArrayView& view, DType dtype);
 
 // Sets arrays on devices to zero; enqueued.
 void device_zero(std::span<const ArrayView> arrays);
-void device_zero_memory(std::span<const ArrayView> arrays);  // what it needs for these, so that it need not allocate
 
 }  // namespace optimisers::python

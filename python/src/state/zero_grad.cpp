@@ -134,7 +134,6 @@ void State::prepare_zeros(std::uint32_t root, const char* call) {
     }
   }
   resets_->tensors = tensors;
-  device_zero_memory(resets_->on_devices);
 }
 
 void State::reset_gradients(ZeroGrad how) {
