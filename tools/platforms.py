@@ -3,7 +3,7 @@
 Each row of ROWS is configured with CMake, built (the static library and `tests/cpp/print_bits.cpp`, whose chains are
 compiled with the row's flags) and run; a hash of what it prints is compared with the first row's. Rows whose tools are
 missing say so (`pip install ziglang` brings zig). `--only TEXT` takes the rows whose names contain it, `--write` puts
-the table into docs/platforms.md.
+each row into the table of docs/platforms.md as soon as it is tried, and leaves the others as they are.
 """
 
 import argparse
@@ -187,6 +187,17 @@ def version(command: str) -> str:
     return subprocess.run([path, "--version"], capture_output=True, text=True, check=True).stdout.splitlines()[0]
 
 
+def write(row: Row, line: str) -> None:
+    """Put one row into the page's table; what stands there of others is kept."""
+    head, rest = PAGE.read_text(encoding="utf-8").split(BEGIN)
+    table, tail = rest.split(END)
+    known = {old.split(" | ")[0]: old for old in table.splitlines()} | {f"| {row.name}": line}
+    rows = [known.get(f"| {r.name}", f"| {r.name} | not tried yet | – | – |") for r in ROWS]
+    machine = f"On {platform.machine()}, {version('g++')}; {version('clang++')}."
+    lines = [machine, "", "| target and build | builds | runs | bits |", "|---|---|---|---|", *rows, ""]
+    PAGE.write_text(head + BEGIN + "\n".join(lines) + END + tail, encoding="utf-8")
+
+
 def main() -> int:
     """Try the rows and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -195,20 +206,16 @@ def main() -> int:
     parser.add_argument("--work", type=Path, default=ROOT / "build" / "platforms")
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     given = parser.parse_args()
-    lines = ["| target and build | builds | runs | bits |", "|---|---|---|---|"]
     reference, failed = "", False
     for row in (r for r in ROWS if given.only in r.name or r is ROWS[0]):
         built, run, bits = try_row(row, given.work, given.jobs)
         reference = reference or bits
         same = "–" if not bits else f"`{bits}`" if bits == reference else f"**`{bits}`**"
         failed |= "**" in built + run + same
-        lines.append(f"| {row.name} | {built} | {run} | {same} |")
-        print(lines[-1], flush=True)
-    if given.write:
-        text = PAGE.read_text(encoding="utf-8")
-        head, tail = text.split(BEGIN)[0], text.split(END)[1]
-        machine = f"On {platform.machine()}, {version('g++')}; {version('clang++')}.\n\n"
-        PAGE.write_text(head + BEGIN + machine + "\n".join(lines) + "\n" + END + tail, encoding="utf-8")
+        line = f"| {row.name} | {built} | {run} | {same} |"
+        print(line, flush=True)
+        if given.write:
+            write(row, line)
     return 1 if failed else 0
 
 

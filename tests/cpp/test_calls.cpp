@@ -163,7 +163,9 @@ TEST(Calls, WhatChangesIsCheckedAgain) {
   const auto step = [&] { return bool(state.try_update({w, b}, {g, g})); };
   ASSERT_TRUE(step() && step());
   EXPECT_TRUE(refused(MutableArrays{w, b}, Arrays{g, Floats(7)}));  // size
-  EXPECT_TRUE(refused(MutableArrays{w, w}, Arrays{g, g}));          // one array twice
+  EXPECT_TRUE(refused(MutableArrays{w, b}, Arrays{g, std::span(g).first(7)}));
+  EXPECT_TRUE(refused(MutableArrays{w, std::span(b).first(7)}, Arrays{g, g}));
+  EXPECT_TRUE(refused(MutableArrays{w, w}, Arrays{g, g}));  // one array twice
   EXPECT_TRUE(refused(MutableArrays{w, AnySpan(std::as_const(b))}, Arrays{g, g}));
   std::vector<double> wide(8, 1);
   EXPECT_TRUE(refused(MutableArrays{wide, b}, Arrays{g, g}));  // type
@@ -191,6 +193,11 @@ TEST(Calls, WhatChangesIsCheckedAgain) {
   ASSERT_TRUE(step());
   ASSERT_TRUE(bool(state.try_update({w, b}, {double_gradient, g})));  // converted
   EXPECT_EQ(b[0], before[0] - 5.5f);
+  Floats steps{0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0};
+  for (int i = 0; i < 2; ++i) ASSERT_TRUE(bool(state.try_update({w, b}, {g, std::span(steps).first(8)})));
+  EXPECT_EQ(b[1], before[1] - 7.5f);
+  ASSERT_TRUE(bool(state.try_update({w, b}, {g, AnySpan::strided(steps.data(), 8, 2)})));  // from the same place
+  EXPECT_EQ(b[1], before[1] - 7.5f);
 }
 
 TEST(Calls, ReduceNormHasTheLastWord) {

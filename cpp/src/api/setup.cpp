@@ -153,8 +153,8 @@ void State::Data::place(const ArrayList<Span>& arrays, const char* what, ArrayVi
     if (a.present() && (a.size() != sizes[i] || !contiguous)) [[unlikely]]
       misfit(i, a);
     ArrayView& view = call[i].*where;
-    accepted &= contiguous && view.strides == nullptr && view.data == a.data() && view.dtype == a.dtype() &&
-                view.writable == a.writable() && view.present == a.present() && view.device == a.device();
+    if (is_same(view, a)) return;
+    accepted = false;
     view.data = a.data();
     view.strides = contiguous ? nullptr : a.steps().data();
     view.stride_unit = size_of(a.dtype());
@@ -235,8 +235,10 @@ void State::Data::check_parameters() const {
 
 bool State::Data::update(const MutableArrays& x, const Arrays& dx, const UpdateOptions* options) {
   InUse in_use(busy);
-  place_parameters(x);
-  place(dx, "gradient", &LeafUpdate::dx);
+  if (!accepted || !are_same(x, &LeafUpdate::x) || !are_same(dx, &LeafUpdate::dx)) {
+    place_parameters(x);
+    place(dx, "gradient", &LeafUpdate::dx);
+  }
   if (options != nullptr) {
     accepted = false;
     return optimiser.update(call, options->scale, options->reduce_norm, options->non_finite);

@@ -23,6 +23,12 @@ class InUse {
   std::atomic<bool>& flag_;
 };
 
+// Whether it is what it was in the last call.
+inline bool is_same(const ArrayView& view, const AnySpan& a) {
+  return view.data == a.data() && view.dtype == a.dtype() && view.present == a.present() && view.strides == nullptr &&
+         view.writable == a.writable() && view.device == a.device() && a.contiguous();
+}
+
 struct State::Data {
   Optimiser optimiser;
   std::vector<bool> has_rule;
@@ -64,6 +70,15 @@ struct State::Data {
   }
   void adjust(std::span<const Optimiser::Leaf> leaves, const AnyRule& rule, int stage = -1);
   std::uint32_t find(std::string_view name) const;  // throws naming the leaves there are
+  // One array a leaf, each as in the last call.
+  template <class Span>
+  bool are_same(const ArrayList<Span>& arrays, ArrayView LeafUpdate::* where) const {
+    const auto list = arrays.list();
+    if (!arrays.named().empty() || list.size() != sizes.size()) return false;
+    for (std::size_t i = 0; i < sizes.size(); ++i)
+      if (!is_same(call[i].*where, list[i]) || (list[i].present() && list[i].size() != sizes[i])) return false;
+    return true;
+  }
   template <class Span>
   void place(const ArrayList<Span>& arrays, const char* what, ArrayView LeafUpdate::* where);
   void place_parameters(const MutableArrays& x);

@@ -163,8 +163,9 @@ Examined Optimiser::examine(std::span<const LeafUpdate> leaves, std::size_t begi
 bool Optimiser::update(std::span<const LeafUpdate> leaves, const Examined& found, NonFinite non_finite) {
   const Call here;
   state_->call = "update";
-  refuse_what_was_found(*state_, leaves, {}, true, found);
-  if (!state_->accepts(leaves, {}, non_finite)) return false;
+  if (!found.fits || !found.compared || found.meets || state_->epoch == 0)
+    refuse_what_was_found(*state_, leaves, {}, true, found);
+  if (non_finite != NonFinite::propagate && !state_->accepts(leaves, {}, non_finite)) return false;
   state_->update(leaves, {});
   return true;
 }

@@ -96,9 +96,12 @@ std::size_t tick(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
 }
 
 void make_room(Optimiser::State& state, std::size_t leaves, std::size_t portions) {
+  if (leaves <= state.room_leaves && portions <= state.room_portions) return;
   if (state.job_memory.size() < leaves) state.job_memory.resize(leaves);
   if (state.steps.size() < leaves * state.step_size) state.steps.resize(leaves * state.step_size);
   if (state.row_memory.size() < portions * state.row_words) state.row_memory.resize(portions * state.row_words);
+  state.room_leaves = std::max(state.room_leaves, leaves);
+  state.room_portions = std::max(state.room_portions, portions);
 }
 
 // For the leaves from `first` on.

@@ -63,6 +63,7 @@ struct Optimiser::State {
   std::vector<cpu::Job> job_memory;
   std::vector<std::byte> steps, backup;
   std::vector<std::uint64_t> row_memory;
+  std::size_t room_leaves = 0, room_portions = 0;  // so many fit in what stands above
   NormScratch norms;
 
   std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
