@@ -266,7 +266,7 @@ TEST(Calls, ASecondStepAllocatesNothing) {
       program_of(Adam{}), program_of(Chain{together, Adam{}}),
       program_of(Chain{AccumGrad{.n = 2}, together, alone, WeightDecay{}, together, Adam{}})};
   for (const Program& program : programs)
-    for (const std::size_t n : {10, 100'000}) {
+    for (const std::size_t n : {std::size_t(10), std::size_t(100'000)}) {
       std::vector<Floats> x(5, Floats(n, 1.f)), dx(5, Floats(n, 0.5f));
       State state = setup(program, x);
       const MutableArrays to(x);

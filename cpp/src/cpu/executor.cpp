@@ -332,7 +332,8 @@ void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) 
 void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory) {
   // One sum per chunk, wherever its thread; added up in order afterwards.
   using norms::chunk;
-  auto& [first, sums] = memory;
+  std::vector<std::size_t>& first = memory.first;
+  std::vector<double>& sums = memory.sums;
   first.assign(measurements.size() + 1, 0);
   for (std::size_t i = 0; i < measurements.size(); ++i)
     first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
