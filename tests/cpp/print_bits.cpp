@@ -2,6 +2,7 @@
 // and slot; ends with 1 where the two differ. tests/python/rules/test_one_with_cpp.py does the same in Python and
 // compares.
 #include <array>
+#include <bit>
 #include <cstdio>
 #include <cstdlib>
 #include <string>
@@ -28,10 +29,12 @@ std::vector<T> numbers(std::int64_t n, std::int64_t seed) {
   return typed;
 }
 
-std::uint32_t crc32(const void* data, std::size_t bytes) {
+// Of real numbers, each from its lowest byte on, wherever the machine has that.
+std::uint32_t crc32(const void* data, std::size_t count, std::int64_t item) {
+  const std::size_t size = std::size_t(item), last = std::endian::native == std::endian::big ? size - 1 : 0;
   std::uint32_t crc = ~0u;
-  for (std::size_t i = 0; i < bytes; ++i) {
-    crc ^= static_cast<const unsigned char*>(data)[i];
+  for (std::size_t i = 0; i < count * size; ++i) {
+    crc ^= static_cast<const unsigned char*>(data)[i / size * size + ((i % size) ^ last)];
     for (int bit = 0; bit < 8; ++bit) crc = crc >> 1 ^ (crc & 1 ? 0xedb88320u : 0u);
   }
   return ~crc;
@@ -78,11 +81,11 @@ std::vector<std::uint32_t> by_cxx(const auto& rule) {
   std::vector<std::uint32_t> sums;
   for (std::size_t i = 0; i < 3; ++i) {
     opt::Leaf leaf = state.leaf(i);
-    sums.push_back(crc32(m.x[i].data(), m.x[i].size() * sizeof(T)));
-    if constexpr (requires { rule.dtype; }) sums.push_back(crc32(leaf.master<float>().data(), m.x[i].size() * 4));
+    sums.push_back(crc32(m.x[i].data(), m.x[i].size(), sizeof(T)));
+    if constexpr (requires { rule.dtype; }) sums.push_back(crc32(leaf.master<float>().data(), m.x[i].size(), 4));
     for (int stage = 0; stage < leaf.stages(); ++stage)
       for (const opt::SlotView& slot : leaf.slots(stage))
-        sums.push_back(crc32(slot.data, std::size_t(leaf.size() * opt::size_of(slot.dtype))));
+        sums.push_back(crc32(slot.data, std::size_t(leaf.size()), opt::size_of(slot.dtype)));
   }
   return sums;
 }
@@ -109,9 +112,9 @@ std::vector<std::uint32_t> by_c(const char* rule) {
     slot.struct_size = sizeof slot;
     check(optimisers_get_leaf(state, i, &leaf));
     const auto add = [&] {
-      sums.push_back(crc32(slot.data, std::size_t(slot.size * opt::size_of(opt::DType(slot.dtype)))));
+      sums.push_back(crc32(slot.data, std::size_t(slot.size), opt::size_of(opt::DType(slot.dtype))));
     };
-    sums.push_back(crc32(m.x[std::size_t(i)].data(), std::size_t(sizes[std::size_t(i)]) * sizeof(T)));
+    sums.push_back(crc32(m.x[std::size_t(i)].data(), std::size_t(sizes[std::size_t(i)]), sizeof(T)));
     if (leaf.has_master) {
       check(optimisers_get_master(state, i, &slot));
       add();
