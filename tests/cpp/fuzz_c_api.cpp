@@ -278,13 +278,26 @@ class Round {
     std::vector<std::vector<unsigned char>> parameters, given;
     for (const Memory& m : x_) parameters.push_back(m.bytes);
     for (const Memory& m : gradients) given.push_back(m.bytes);
-    const optimisers_status status = optimisers_update(state_, x.data(), x.size(), dx.data(), dx.size());
+    const optimisers_update_options options{sizeof options, 1, nullptr, nullptr,
+                                            static_cast<std::int32_t>(random_.below(4))};
+    const optimisers_status status = optimisers_update_with(state_, x.data(), x.size(), dx.data(), dx.size(),
+                                                            random_.chance(30) ? &options : nullptr);
     if (status != OPTIMISERS_OK) return require(snapshot() == before, "a failed update changed something");
     for (std::size_t i = 0; i < x_.size(); ++i)
       if (untouched[i]) require(x_[i].bytes == parameters[i], "a frozen leaf was written");
     for (std::size_t i = 0; i < gradients.size(); ++i)
       require(gradients[i].bytes == given[i], "a gradient was written");
     ++updates;
+    if (random_.chance(10)) flush();
+  }
+
+  void flush() {
+    const auto before = snapshot();
+    optimisers_seen seen{};
+    seen.struct_size = sizeof seen;
+    if (optimisers_flush(state_, arrays_.data(), arrays_.size()) != OPTIMISERS_OK)
+      require(snapshot() == before, "a failed flush changed something");
+    require(optimisers_get_seen(state_, &seen) == OPTIMISERS_OK && seen.skipped >= 0, "what was seen cannot be read");
   }
 
   Random random_;

@@ -275,6 +275,52 @@ TEST(CApi, UpdateWithScaleAndReducedNorms) {
   EXPECT_EQ(x[0], -2.5f);
 }
 
+TEST(CApi, SkipsOrRefusesWhatIsNotFiniteAndSaysWhatItSaw) {
+  Floats x(2, 1.f), dx{3.f, 4.f}, bad{1.f, NAN};
+  const optimisers_array leaf = array(x, "x"), gradient = array(dx), infinite = array(bad);
+  Handle c;
+  ASSERT_EQ(
+      optimisers_create("OptimiserChain(ClipNorm(10.0, scope=\"global\"), Momentum(0.5))", &leaf, 1, nullptr, &c.state),
+      OPTIMISERS_OK);
+  optimisers_seen seen{};
+  EXPECT_EQ(optimisers_get_seen(c, &seen), OPTIMISERS_VALUE) << "struct_size is 0";
+  seen.struct_size = sizeof seen;
+  ASSERT_EQ(optimisers_get_seen(c, &seen), OPTIMISERS_OK);
+  EXPECT_EQ(seen.has_norm, 0);
+  optimisers_update_options options{sizeof options, 1, nullptr, nullptr, OPTIMISERS_SKIP};
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &infinite, 1, &options), OPTIMISERS_OK);
+  EXPECT_EQ(x, Floats(2, 1.f));
+  options.non_finite = OPTIMISERS_RAISE;
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &infinite, 1, &options), OPTIMISERS_NON_FINITE);
+  EXPECT_STREQ(optimisers_last_error_leaf(), "x");
+  options.non_finite = 3;
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &gradient, 1, &options), OPTIMISERS_VALUE);
+  options.struct_size = offsetof(optimisers_update_options, non_finite);  // of an earlier header
+  EXPECT_EQ(optimisers_update_with(c, &leaf, 1, &gradient, 1, &options), OPTIMISERS_OK);
+  EXPECT_EQ(x, (Floats{-0.5f, -1.f}));
+  ASSERT_EQ(optimisers_get_seen(c, &seen), OPTIMISERS_OK);
+  EXPECT_EQ(seen.skipped, 1);
+  EXPECT_EQ(seen.has_norm, 1);
+  EXPECT_EQ(seen.norm, 5);
+  EXPECT_EQ(seen.struct_size, sizeof seen);
+}
+
+TEST(CApi, FlushAppliesWhatAWindowHolds) {
+  Floats x(1, 1.f), dx(1, 2.f);
+  const optimisers_array leaf = array(x, "x"), gradient = array(dx);
+  Handle c;
+  ASSERT_EQ(optimisers_create("OptimiserChain(AccumGrad(4), Descent(1.0))", &leaf, 1, nullptr, &c.state),
+            OPTIMISERS_OK);
+  ASSERT_EQ(optimisers_update(c, &leaf, 1, &gradient, 1), OPTIMISERS_OK);
+  EXPECT_EQ(x[0], 1.f);
+  ASSERT_EQ(optimisers_flush(c, &leaf, 1), OPTIMISERS_OK);
+  EXPECT_EQ(x[0], -1.f);
+  ASSERT_EQ(optimisers_flush(c, &leaf, 1), OPTIMISERS_OK);
+  EXPECT_EQ(x[0], -1.f);
+  EXPECT_EQ(optimisers_flush(nullptr, &leaf, 1), OPTIMISERS_VALUE);
+  EXPECT_EQ(optimisers_flush(c, nullptr, 1), OPTIMISERS_VALUE);
+}
+
 TEST(CApi, GrowsAtTheEndsOfItsStructures) {
   EXPECT_EQ(optimisers_abi(), OPTIMISERS_ABI);
   struct {  // of a later header

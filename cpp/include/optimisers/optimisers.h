@@ -101,6 +101,13 @@ OPTIMISERS_API void optimisers_destroy(optimisers_state* state); /* NULL is fine
 OPTIMISERS_API optimisers_status optimisers_update(optimisers_state* state, const optimisers_array* x, size_t x_count,
                                                    const optimisers_array* dx, size_t dx_count);
 
+/* What is done where a gradient has elements that are infinite or not a number. */
+typedef enum optimisers_non_finite {
+  OPTIMISERS_PROPAGATE = 0, /* computes with them */
+  OPTIMISERS_RAISE = 1,     /* OPTIMISERS_NON_FINITE, with the first such leaf */
+  OPTIMISERS_SKIP = 2       /* nothing is written, clocks included: OPTIMISERS_OK, and counted in optimisers_get_seen */
+} optimisers_non_finite;
+
 /* The same with what is to be done to the gradients first. NULL options: nothing. */
 typedef struct optimisers_update_options {
   size_t struct_size;
@@ -109,10 +116,24 @@ typedef struct optimisers_update_options {
    * each of which holds a part of the leaves. `leaf` is "" for a norm of all leaves together. */
   double (*reduce_norm)(void* self, double norm, double p, const char* leaf);
   void* self;
+  int32_t non_finite; /* optimisers_non_finite; for anything but the first all gradients are read once */
 } optimisers_update_options;
 OPTIMISERS_API optimisers_status optimisers_update_with(optimisers_state* state, const optimisers_array* x,
                                                         size_t x_count, const optimisers_array* dx, size_t dx_count,
                                                         const optimisers_update_options* options);
+
+/* Applies what AccumGrad has gathered in windows that are not full, as the mean over their calls. Where nothing is held,
+ * nothing changes. */
+OPTIMISERS_API optimisers_status optimisers_flush(optimisers_state* state, const optimisers_array* x, size_t x_count);
+
+/* What was seen of the updates so far. */
+typedef struct optimisers_seen {
+  size_t struct_size;
+  int64_t skipped; /* steps that OPTIMISERS_SKIP skipped */
+  int32_t has_norm;
+  double norm; /* the last that leaves shared (ClipNorm with the global scope), before clipping */
+} optimisers_seen;
+OPTIMISERS_API optimisers_status optimisers_get_seen(const optimisers_state* state, optimisers_seen* out);
 
 /* The whole state to a safetensors file, which Python and C++ read as well, with parameters (as for optimisers_update)
  * unless x is NULL. What stood at the path stands there until all is on the disk. */

@@ -1,6 +1,7 @@
 // c_api.cpp: the C interface over State: every call checks its pointers and turns exceptions into status codes.
 #include <algorithm>
 #include <cmath>
+#include <cstddef>
 #include <cstring>
 #include <memory>
 #include <string_view>
@@ -50,6 +51,7 @@ OPT_THREAD_LOCAL opt::Failure last;
 
 static_assert(int(OPTIMISERS_FILE) == int(ErrorKind::file) + 1 &&
               int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
+static_assert(int(OPTIMISERS_RAISE) == int(opt::NonFinite::raise) && int(OPTIMISERS_SKIP) == int(opt::NonFinite::skip));
 static_assert(int(OPTIMISERS_SCOPE) == int(opt::FieldKind::scope) &&
               int(OPTIMISERS_COUNT) == int(opt::FieldKind::count));
 constexpr bool says(std::string_view text, int major, int minor, int patch) {
@@ -71,6 +73,7 @@ std::string in_c(const std::string& message) {
   constexpr std::pair<std::string_view, std::string_view> calls[] = {
       {"setup: ", "optimisers_create: "},
       {"update: ", "optimisers_update: "},
+      {"flush: ", "optimisers_flush: "},
       {"adjust: ", "optimisers_adjust: "},
       {"thaw: ", "optimisers_freeze: "},
       {"set_num_threads: ", "optimisers_set_num_threads: "},
@@ -243,16 +246,33 @@ optimisers_status optimisers_update_with(optimisers_state* state, const optimise
                                          const optimisers_update_options* options) {
   if (options == nullptr) return optimisers_update(state, x, x_count, dx, dx_count);
   return guarded([&] {
+    constexpr std::size_t first_version = offsetof(optimisers_update_options, non_finite);
     optimisers_update_options given{};
-    if (options->struct_size < sizeof given)
+    if (options->struct_size < first_version)
       refuse("options: struct_size is " + std::to_string(options->struct_size) + ", set it to sizeof of the structure");
-    std::memcpy(&given, options, sizeof given);
-    opt::UpdateOptions o{.scale = given.scale};
+    std::memcpy(&given, options, std::min(options->struct_size, sizeof given));
+    if (given.non_finite < OPTIMISERS_PROPAGATE || given.non_finite > OPTIMISERS_SKIP)
+      refuse("options: " + std::to_string(given.non_finite) + " is no optimisers_non_finite");
+    opt::UpdateOptions o{.non_finite = static_cast<opt::NonFinite>(given.non_finite), .scale = given.scale};
     if (given.reduce_norm != nullptr)
       o.reduce_norm = [&](double norm, double p, const std::string& leaf) {
         return given.reduce_norm(given.self, norm, p, leaf.c_str());
       };
     state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true), o);
+  });
+}
+
+optimisers_status optimisers_flush(optimisers_state* state, const optimisers_array* x, size_t x_count) {
+  return guarded([&] { state_of(state).flush(spans_of(x, x_count, false)); });
+}
+
+optimisers_status optimisers_get_seen(const optimisers_state* state, optimisers_seen* out) {
+  return guarded([&] {
+    optimisers_seen& to = required(out, "out");
+    const opt::State& s = state_of(state);
+    const std::optional<double> norm = s.norm();
+    give(to, "out", sizeof(optimisers_seen),
+         {sizeof(optimisers_seen), s.skipped(), norm.has_value(), norm.value_or(0.0)});
   });
 }
 
