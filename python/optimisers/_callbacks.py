@@ -21,7 +21,7 @@ class Adjusting:
             as those of `schedules`.
 
     Raises:
-        TypeError: something that is not callable; `scale`, which would multiply once more at every step.
+        TypeError: something without a name, or not callable; `scale`, which would multiply once more at every step.
 
     Example:
         >>> import numpy as np, optimisers as opt
@@ -33,7 +33,9 @@ class Adjusting:
         (Descent(eta=0.125), array([0.125]))
     """
 
-    def __init__(self, **schedules: Callable[[int], Any]) -> None:
+    def __init__(self, *unnamed: Any, **schedules: Callable[[int], Any]) -> None:
+        if unnamed:
+            raise InvalidTypeError("Adjusting: each schedule goes with the name of its field, as in Adjusting(eta=...)")
         if "scale" in schedules:
             raise InvalidTypeError("Adjusting: scale would multiply once more at every step; give eta a schedule")
         for name, schedule in schedules.items():

@@ -42,7 +42,7 @@ def objection(x: Any) -> str | None:
         return f"is a {kind_of_iterator(x)}"
     if isinstance(x, _VIEWS):
         found = _first_array(list(x))
-        return None if found is None else f"is a {type(x).__name__}, which is no container; pass a list of the arrays"
+        return None if found is None else f"is {a_type(x)}, which is no container; pass a list of the arrays"
     if isinstance(x, _CODE):
         return None
     if (remedy := unread_array(x)) is not None:
@@ -52,16 +52,23 @@ def objection(x: Any) -> str | None:
         return None
     name = type(x).__name__
     return (
-        f'is a {name}, which is no container, and holds an array at "{path}"; register its class with '
+        f'is {a_type(x)}, which is no container, and holds an array at "{path}"; register its class with '
         "register_container to train it, or say that nothing of it is trained: "
         f"trainable.register({name}, lambda x: {{}})"
     )
 
 
+def a_type(x: Any) -> str:
+    """The name of its class with the article."""
+    name = type(x).__name__
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
 def kind_of_iterator(x: Iterator[Any]) -> str:
     name = getattr(getattr(x, "gi_code", None), "co_name", "")
     if name in ("parameters", "named_parameters", "buffers", "named_buffers"):
-        return f"generator: pass list(module.{name}()) or, better, the module"
+        kind = "dict" if name.startswith("named") else "list"
+        return f"generator: pass {kind}(module.{name}()) or, better, the module"
     return f"{type(x).__name__}, which can be walked over only once: pass a list"
 
 
@@ -84,14 +91,14 @@ def unread_array(x: Any) -> str | None:
             return None
         return f"is a sparse {name}, which cannot be trained; pass x.toarray(), or x.data alone"
     if _has(x, "__dlpack__"):
-        return (
-            f"is a {name}, expected a NumPy array or a torch tensor; pass numpy.from_dlpack(x), which shares its memory"
-        )
+        return f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass numpy.from_dlpack(x), which shares its memory"
     if not any(_has(x, protocol) for protocol in ("__array__", "__array_interface__", "__array_struct__")):
         return _unread_buffer(x)
     if (dtype := _dtype_of(x)) is not None and not _may_train(dtype):
         return None
-    return f"is a {name}, expected a NumPy array or a torch tensor; pass numpy.asarray(x), and keep that in the model"
+    return (
+        f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass numpy.asarray(x), and keep that in the model"
+    )
 
 
 def _unread_buffer(x: Any) -> str | None:
@@ -103,11 +110,11 @@ def _unread_buffer(x: Any) -> str | None:
     except TypeError:
         return None
     except (ValueError, BufferError, RuntimeError, NotImplementedError, Warning):
-        return f"is a {type(x).__name__} whose elements NumPy cannot read; pass a NumPy array"
+        return f"is {a_type(x)} whose elements NumPy cannot read; pass a NumPy array"
     if not _may_train(dtype):
         return None
     how = "numpy.array(x), a copy that may be written" if read_only else "numpy.asarray(x), which shares its memory"
-    return f"is a {type(x).__name__}, expected a NumPy array or a torch tensor; pass {how}"
+    return f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass {how}"
 
 
 def _has(x: Any, protocol: str) -> bool:

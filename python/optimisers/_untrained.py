@@ -60,12 +60,22 @@ def check_arrays(model: Any, call: str) -> bool:
     found = _census(model)
     if not found:
         return False
-    told = ", ".join(f'{n} {kind}{"s" if n > 1 else ""} (the first at "{path}")' for kind, (n, path) in found.items())
+    told = ", ".join(f'{n} {_plural(kind, n)} (the first at "{path}")' for kind, (n, path) in found.items())
     if any(isinstance(part, Rule) for part, _, _ in _walk(model)):
         remedy = "the arguments look swapped: setup(rule, model)"
     else:
         remedy = "; ".join(_REMEDIES[kind] for kind in found if kind in _REMEDIES) or "pass a tree of float arrays"
     raise InvalidValueError(f"{call}: the model has no trained array, but {told}; {remedy}")
+
+
+def _plural(kind: str, n: int) -> str:
+    if n == 1:
+        return kind
+    noun, space, rest = kind.partition(" that is ")
+    if space:
+        return f"{noun}s that are {rest}"
+    noun, space, rest = kind.partition(" without ")
+    return f"{noun}s{space}{rest}"
 
 
 def check_groups(model: Any) -> None:

@@ -225,6 +225,7 @@ nb::object materialised(PyObject* object, Fault& fault) {
   nb::object array;
   fault = import_device_array(object, array);
   if (fault != Fault::not_array) return array;
+  if (is_jax_extended(object)) return {};  // random keys
   if (!is_jax(object)) {
     array = nb::module_::import_("optimisers._arrays").attr("as_numpy")(nb::borrow(object));
     return array.is_none() ? nb::object() : array;

@@ -10,6 +10,11 @@ std::string type_name(PyObject* object) {
   return name.substr(name.rfind('.') + 1);
 }
 
+std::string a_type(PyObject* object) {
+  const std::string name = type_name(object);
+  return (name.find_first_of("aeiouAEIOU") == 0 ? "an " : "a ") + name;
+}
+
 std::string dtype_text(PyObject* array) {
   nb::object dtype = nb::steal(PyObject_GetAttrString(array, "dtype"));
   if (!dtype.is_valid()) {
@@ -28,7 +33,7 @@ std::string fault_text(PyObject* object, Fault fault) {
       if (static PyObject* tensor_class = nullptr; is_instance_of(object, "torch", "Tensor", tensor_class))
         return "is a tensor of torch " + str_text(nb::module_::import_("torch").attr("__version__")) +
                ", which has no DLPack C exchange API for tensors; install a newer torch";
-      return "is a " + type_name(object) + ", expected a NumPy array or a torch tensor; convert it first";
+      return "is " + a_type(object) + ", expected a NumPy array or a torch tensor; convert it first";
     case Fault::unsupported:
     case Fault::not_numeric:
       return "has dtype " + dtype_text(object) +
@@ -51,9 +56,9 @@ std::string fault_text(PyObject* object, Fault fault) {
       return "has " + count + " axes, expected at most " + std::to_string(max_ndim) + "; reshape it";
     }
     case Fault::layout:
-      return "is a " + type_name(object) + " without memory of its own (sparse, meta, fake, or let go); make it dense";
+      return "is " + a_type(object) + " without memory of its own (sparse, meta, fake, or let go); make it dense";
     case Fault::gone:
-      return "is a " + type_name(object) +
+      return "is " + a_type(object) +
              " whose memory CUDA does not know: it was freed, or its context destroyed, or it never was a device's";
     case Fault::lazy:
       return "is a lazy conjugate or negative; compute it with .resolve_conj().resolve_neg()";

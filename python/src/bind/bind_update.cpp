@@ -69,7 +69,7 @@ ZeroGrad zero_grad_from(PyObject* given) {
   if (is_text && PyUnicode_CompareWithASCIIString(given, "zeros") == 0) return ZeroGrad::to_zeros;
   const std::string expected = "update_: zero_grad must be False, True (.grad becomes None) or \"zeros\", got ";
   if (is_text) value_error(expected + repr_text(given));
-  type_error(expected + "a " + type_name(given));
+  type_error(expected + a_type(given));
 }
 
 struct Arguments {
@@ -170,7 +170,7 @@ NonFinite non_finite_from(PyObject* given, const char* call) {
     if (is_text && PyUnicode_CompareWithASCIIString(given, name) == 0) return choice;
   const std::string expected = std::string(call) + ": non_finite must be \"propagate\", \"raise\" or \"skip\", got ";
   if (is_text) value_error(expected + nb::repr(given).c_str());
-  type_error(expected + "a " + type_name(given));
+  type_error(expected + a_type(given));
 }
 
 void bind_update(nb::module_& m) {

@@ -14,7 +14,7 @@ namespace optimisers::python {
 bool keeps_gradient(PyObject* array) { return is_tensor(array); }
 
 [[noreturn]] void refuse_without_gradient(PyObject* array, const std::string& place, const char* call) {
-  value_error(std::string(call) + ": " + place + " is a " + type_name(array) +
+  value_error(std::string(call) + ": " + place + " is " + a_type(array) +
               ", which keeps no gradient; pass the gradients as third argument");
 }
 

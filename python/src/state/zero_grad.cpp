@@ -116,7 +116,7 @@ void State::prepare_zeros(std::uint32_t root, const char* call) {
     const Fault fault = read_array(found, g);
     const bool as_found = fault == Fault::none || fault == Fault::lazy;
     if (!as_found && (is_numpy(read) || read_array(read, g) != Fault::none))
-      refuse("a " + type_name(found) + ", which nothing can be written to");
+      refuse(a_type(found) + ", which nothing can be written to");
     if (is_broadcast(g)) refuse("a broadcast view");
     if (!g.writable) refuse("read-only");
     if (share_memory(g, x) || placed.first_shared(g, PlacedArrays::none) != PlacedArrays::none)

@@ -122,7 +122,7 @@ nb::object children_or_refused(PyObject* object, const PlaceText& place) {
     if (registered(object)->kind == Kind::registered) throw;
     if (!error.matches(PyExc_Exception) || error.matches(PyExc_MemoryError)) throw;
     const std::string text = repr_text(error.value());
-    const std::string message = place() + " is a " + type_name(object) + " whose children cannot be read: " + text;
+    const std::string message = place() + " is " + a_type(object) + " whose children cannot be read: " + text;
     nb::raise_from(error, value_error_class(), "%s", message.c_str());
   }
 }

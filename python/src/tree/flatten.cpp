@@ -106,7 +106,9 @@ class Flattener {
   }
 
   PlaceText place_of(std::uint32_t n) const {
-    return [this, n] { return std::string(call_) + ": model at \"" + spec_.text(n) + "\""; };
+    return [this, n] {
+      return std::string(call_) + (n == 0 ? ": the model" : ": model at \"" + spec_.text(n) + "\"");
+    };
   }
 
   // What the functions of a class, or a dataclass's properties, hand out must be what the object keeps: to write into
@@ -115,7 +117,7 @@ class Flattener {
     constexpr std::uint32_t deepest = 1000;  // of containers that come to be when they are asked for
     const Node& node = spec_.nodes[n];
     children_of(objects_[n].ptr(), node.kind, children_, place_of(n));
-    const std::string what = " is a " + type_name(objects_[n].ptr()) + " that ";
+    const std::string what = " is " + a_type(objects_[n].ptr()) + " that ";
     if (children_.size() != node.count) value_error(place_of(n)() + what + "has other children each time it is asked");
     for (std::uint32_t i = 0; i < node.count; ++i) {
       const std::uint32_t child = node.first + i;

@@ -2,7 +2,6 @@
 #include "tree/untrained.hpp"
 
 #include <algorithm>
-#include <cstring>
 #include <limits>
 #include <unordered_set>
 
@@ -166,11 +165,11 @@ std::string what_is(PyObject* object) {
     if (is_tensor(object)) return "a tensor of " + dtype_text(object);
     ArrayView view;
     Fault fault;
-    const bool scalar = !read_quietly(object, view, fault) && PyNumber_Check(object) && !is_jax(object);
+    const bool scalar =
+        !read_quietly(object, view, fault) && PyNumber_Check(object) && !is_numpy(object) && !is_jax(object);
     return (scalar ? "a scalar of " : "an array of ") + dtype_text(object);
   }
-  const std::string name = type_name(object);
-  return (std::strchr("aeiouAEIOU", name[0]) ? "an " : "a ") + name;
+  return a_type(object);
 }
 
 bool is_plain_value(PyObject* object) {

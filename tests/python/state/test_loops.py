@@ -302,6 +302,8 @@ def test_adjusting_sets_what_differs_from_what_was_set() -> None:
     for wrong in ({"eta": 0.1}, {"scale": schedules.constant(0.5)}):
         with pytest.raises(TypeError, match="Adjusting"):
             opt.Adjusting(**wrong)  # type: ignore[arg-type]
+    with pytest.raises(TypeError, match="name of its field"):
+        opt.Adjusting(schedules.constant(0.3))
 
 
 # ------------------------------------------------------------ interrupts

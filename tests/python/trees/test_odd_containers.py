@@ -35,7 +35,7 @@ class Copying(Frozen):
     [
         (Broken({"w": 1}), r'"a\.part" is a Broken whose children cannot be read: KeyError\(.no w.\)'),
         (Lying([ones(1)]), r'"a\.part" is a Lying .*its length is 3, and it has 1 items'),
-        (Endless([0]), r'"a\.part\.0.* is a Endless that has containers in containers without end'),
+        (Endless([0]), r'"a\.part\.0.* is an Endless that has containers in containers without end'),
         (Copying({"w": ones(2)}), r'"a\.part\.w" is a new array each time the Copying is asked for it'),
     ],
 )

@@ -1,5 +1,6 @@
 """Models without a trained array, and what is passed in place of one: errors that say what was found."""
 
+import array
 import itertools
 import warnings
 from collections import UserDict
@@ -83,7 +84,7 @@ def test_iterators_are_refused_everywhere(wrap):
     net = nn.Linear(2, 1)
     for make, message in (
         (net.parameters, r"a generator: pass list\(module\.parameters\(\)\) or, better, the module"),
-        (net.named_parameters, r"a generator: pass list\(module\.named_parameters\(\)\)"),
+        (net.named_parameters, r"a generator: pass dict\(module\.named_parameters\(\)\)"),
         (lambda: (p for p in [1]), "a generator, which can be walked over only once: pass a list"),
         (lambda: map(abs, [1]), "a map, which"),
         (lambda: itertools.chain(net.parameters()), "a chain, which"),
@@ -141,3 +142,30 @@ def test_a_state_dict_is_a_warning():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         opt.setup(opt.Adam(), dict(net.named_parameters()))
+
+
+@pytest.mark.parametrize(
+    "model, words",
+    [
+        (lambda: (x for x in [np.ones(2)]), r"^setup: the model is a generator, which can be walked"),
+        (lambda: torch.nn.Linear(1, 1).named_parameters(), r"pass dict\(module.named_parameters\(\)\)"),
+        (lambda: torch.nn.Linear(1, 1).parameters(), r"pass list\(module.parameters\(\)\)"),
+        (lambda: torch.nn.Linear(1, 1).requires_grad_(False), r"2 parameters without requires_grad \(the first"),
+        (lambda: [np.arange(2), np.arange(3)], r"2 integer arrays \(the first"),
+        (lambda: {"a": array.array("d", [1.0])}, r'model at "a" is an array, expected'),
+    ],
+)
+def test_what_is_there_instead_is_said_in_english(model, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        opt.setup(opt.Adam(), model())
+
+
+def test_masked_integers_and_random_keys_are_called_what_they_are():
+    model = {"w": np.ones(2), "n": np.ma.ones(2, int)}
+    with pytest.raises(ValueError, match='"n" is an array of int64'):
+        opt.update_(opt.setup(opt.Adam(), model), model, {"w": np.ones(2), "n": np.ones(2)})
+    jax = pytest.importorskip("jax")
+    with pytest.raises(TypeError, match='gradient at "w" is a PRNGKeyArray'):
+        opt.update_(opt.setup(opt.Adam(), model), model, {"w": jax.random.key(0)})
+    with pytest.raises(TypeError, match='gradient at "w" is an int'):
+        opt.update_(opt.setup(opt.Adam(), model), model, {"w": 1})
