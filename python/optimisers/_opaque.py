@@ -18,6 +18,7 @@ from ._paths import KeyPath
 
 # Objects that are looked into, for a plain object of a model: the state of a whole program may hang on one.
 _MOST_OBJECTS = 10_000
+_EXPECTED = "expected a NumPy array or a torch tensor"
 _EMPTY: dict[Any, Any] = {}
 _ONCE: tuple[Any, ...] = (
     types.GeneratorType,
@@ -91,14 +92,12 @@ def unread_array(x: Any) -> str | None:
             return None
         return f"is a sparse {name}, which cannot be trained; pass x.toarray(), or x.data alone"
     if _has(x, "__dlpack__"):
-        return f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass numpy.from_dlpack(x), which shares its memory"
+        return f"is {a_type(x)}, {_EXPECTED}; pass numpy.from_dlpack(x), which shares its memory"
     if not any(_has(x, protocol) for protocol in ("__array__", "__array_interface__", "__array_struct__")):
         return _unread_buffer(x)
     if (dtype := _dtype_of(x)) is not None and not _may_train(dtype):
         return None
-    return (
-        f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass numpy.asarray(x), and keep that in the model"
-    )
+    return f"is {a_type(x)}, {_EXPECTED}; pass numpy.asarray(x), and keep that in the model"
 
 
 def _unread_buffer(x: Any) -> str | None:
@@ -114,7 +113,7 @@ def _unread_buffer(x: Any) -> str | None:
     if not _may_train(dtype):
         return None
     how = "numpy.array(x), a copy that may be written" if read_only else "numpy.asarray(x), which shares its memory"
-    return f"is {a_type(x)}, expected a NumPy array or a torch tensor; pass {how}"
+    return f"is {a_type(x)}, {_EXPECTED}; pass {how}"
 
 
 def _has(x: Any, protocol: str) -> bool:

@@ -122,8 +122,8 @@ OPTIMISERS_API optimisers_status optimisers_update_with(optimisers_state* state,
                                                         size_t x_count, const optimisers_array* dx, size_t dx_count,
                                                         const optimisers_update_options* options);
 
-/* Applies what AccumGrad has gathered in windows that are not full, as the mean over their calls. Where nothing is held,
- * nothing changes. */
+/* Applies what AccumGrad has gathered in windows that are not full, as the mean over their calls. Where nothing is
+ * held, nothing changes. */
 OPTIMISERS_API optimisers_status optimisers_flush(optimisers_state* state, const optimisers_array* x, size_t x_count);
 
 /* What was seen of the updates so far. */

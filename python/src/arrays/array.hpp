@@ -57,7 +57,7 @@ bool is_tensor(PyObject* object);  // torch's
 // Says what is wrong, as the end of a sentence that begins with the array's place.
 std::string fault_text(PyObject* object, Fault fault);
 std::string type_name(PyObject* object);
-std::string a_type(PyObject* object);  // with the article: "an int"
+std::string a_type(PyObject* object);     // with the article: "an int"
 std::string dtype_text(PyObject* array);  // "float32"
 
 // The values of a lazily conjugated or negated tensor or of a NumPy scalar, in an array of their own; those of a JAX

@@ -106,9 +106,7 @@ class Flattener {
   }
 
   PlaceText place_of(std::uint32_t n) const {
-    return [this, n] {
-      return std::string(call_) + (n == 0 ? ": the model" : ": model at \"" + spec_.text(n) + "\"");
-    };
+    return [this, n] { return std::string(call_) + (n == 0 ? ": the model" : ": model at \"" + spec_.text(n) + "\""); };
   }
 
   // What the functions of a class, or a dataclass's properties, hand out must be what the object keeps: to write into
