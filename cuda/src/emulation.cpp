@@ -43,6 +43,12 @@ Status note(const char* what, int device, const void* stream) {
     }
   return Status::ok;
 }
+// OPTIMISERS_EMULATED_DESTROYED=HANDLE: the stream is no more, and what is asked of it fails.
+Status in_use_still(const void* stream) {
+  const char* text = std::getenv("OPTIMISERS_EMULATED_DESTROYED");
+  const bool gone = text != nullptr && std::strtoull(text, nullptr, 0) == reinterpret_cast<std::uintptr_t>(stream);
+  return gone ? Status::failed : Status::ok;
+}
 // OPTIMISERS_EMULATED_FAILURE=sticky or failed makes launches fail; "failed:3" those after three more.
 std::size_t launched = 0;
 Status launch_fault() {
@@ -207,7 +213,11 @@ const Driver emulated{
           loaded[std::size_t(kernel)] = true;
           return note("load", device, nullptr);
         },
-    .wait = [](int device, void* stream) { return note("wait", device, stream); },
+    .wait =
+        [](int device, void* stream) {
+          note("wait", device, stream);
+          return in_use_still(stream);
+        },
     // OPTIMISERS_EMULATED_CAPTURE says so; kernels run all the same.
     .capturing = [](int, void*) { return capturing(); },
     .fill_now =
@@ -221,7 +231,11 @@ const Driver emulated{
           *id = reinterpret_cast<std::uintptr_t>(stream);
           return Status::ok;
         },
-    .follow = [](int device, void* stream, void*) { return note("follow", device, stream); },
+    .follow =
+        [](int device, void* stream, void* earlier) {
+          note("follow", device, stream);
+          return in_use_still(earlier);
+        },
     .record =
         [](int device, void* stream, void** event) {
           *event = &launched;  // there is one

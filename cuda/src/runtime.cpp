@@ -203,6 +203,34 @@ void follow(int device, void* stream, void* earlier) {
   check(driver_in_use().follow(device, stream, earlier), device, "ordering streams");
 }
 
+Mark::Mark(int device) {
+  void* const here = stream(device);
+  if (capturing(device)) return;  // what is captured has not been enqueued
+  const Driver& d = driver_in_use();
+  if (here != nullptr) {
+    check(d.stream_id(device, here, &id_), device, "asking for a stream");
+    check(d.record(device, here, &event_), device, "marking a stream");
+  }
+  device_ = device;
+}
+
+Mark::~Mark() {
+  if (const Driver* d = driver_or_null(); d != nullptr && event_ != nullptr) d->release_event(device_, event_);
+}
+
+void Mark::precede(void* stream) const {
+  if (device_ < 0) return;
+  const Driver& d = driver_in_use();
+  if (d.capturing(device_, stream)) return;
+  if (event_ == nullptr) {
+    if (stream != nullptr) follow(device_, stream, nullptr);
+    return;
+  }
+  unsigned long long id = 0;
+  if (stream != nullptr) check(d.stream_id(device_, stream, &id), device_, "asking for a stream");
+  if (stream == nullptr || id != id_) check(d.await(device_, stream, event_), device_, "ordering streams");
+}
+
 int device_of(const void* memory) { return driver_in_use().device_of(memory); }
 
 }  // namespace optimisers::inline OPT_ABI::cuda

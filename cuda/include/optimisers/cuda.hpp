@@ -12,6 +12,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "optimisers/any_span.hpp"
@@ -95,6 +96,30 @@ bool capturing(int device);
 
 /// `stream` goes on after what `earlier` holds now. Waits for neither.
 void follow(int device, void* stream, void* earlier);
+
+/// What the thread's stream for a device holds now, for streams that are to come behind it when it may be gone.
+class Mark {
+ public:
+  Mark() = default;  // nothing
+  explicit Mark(int device);
+  Mark(Mark&& other) noexcept { *this = std::move(other); }
+  Mark& operator=(Mark&& other) noexcept {
+    std::swap(device_, other.device_);
+    std::swap(id_, other.id_);
+    std::swap(event_, other.event_);
+    return *this;
+  }
+  Mark(const Mark&) = delete;
+  ~Mark();
+  int device() const { return device_; }  // -1: of nothing
+  /// `stream` goes on behind it. Waits for neither; not while a graph is being captured, which nothing else is part of.
+  void precede(void* stream) const;
+
+ private:
+  int device_ = -1;
+  unsigned long long id_ = 0;  // of the stream
+  void* event_ = nullptr;      // null: the default stream, which is never gone
+};
 
 /// The device this memory belongs to; -1: none, or it is gone.
 int device_of(const void* memory);

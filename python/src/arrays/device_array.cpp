@@ -28,7 +28,7 @@ std::pair<nb::object, DeviceArray*> new_array() {
 }
 
 // __dlpack__ of libraries from before DLPack 1.0 does not know max_version.
-nb::object capsule_of(PyObject* object, std::intptr_t stream) {
+nb::object capsule_of(PyObject* object, const nb::object& stream) {
   static auto& old = *new std::unordered_set<PyTypeObject*>;
   nb::object method = nb::borrow(object).attr("__dlpack__");
   if (!old.contains(Py_TYPE(object))) {
@@ -49,11 +49,6 @@ nb::object capsule_of(PyObject* object, std::intptr_t stream) {
   return method(nb::arg("stream") = stream);
 }
 
-bool captures(int device, void* stream) {
-  const cuda::Stream there(stream, device);
-  return cuda::capturing(device);
-}
-
 // The stream an array is to be ready on: this thread's. CuPy's, where this thread has none yet and CuPy captures a
 // graph: the default stream cannot wait for that.
 void* stream_for(int device, Library library) {
@@ -63,14 +58,20 @@ void* stream_for(int device, Library library) {
   return captures(device, theirs) ? theirs : here;
 }
 
-// A library that is told -1 orders nothing: what is captured cannot wait for what is not.
+// A library that is told -1 orders nothing: what is captured cannot wait for what is not. JAX would take -1 for the
+// handle of a stream; told None, it waits on the host until the values are there.
+nb::object stream_asked_for(PyObject* object, void* stream, bool in_order) {
+  if (in_order) return nb::int_(public_handle(stream));
+  return is_jax(object) ? nb::none() : nb::object(nb::int_(-1));
+}
+
 Fault import_dlpack(PyObject* object, int device, nb::object& out) {
   auto [result, array] = new_array();
   const bool ordered = cuda_status().on;
   array->library = library_of(object);
   array->stream = ordered ? stream_for(device, array->library) : nullptr;
   const bool in_order = !ordered || !captures(device, array->stream);
-  array->owner = capsule_of(object, in_order ? static_cast<std::intptr_t>(public_handle(array->stream)) : -1);
+  array->owner = capsule_of(object, stream_asked_for(object, array->stream, in_order));
   const DLPackTensor* tensor = nullptr;
   if (PyCapsule_IsValid(array->owner.ptr(), "dltensor_versioned")) {
     auto* managed = static_cast<DLPackVersioned*>(PyCapsule_GetPointer(array->owner.ptr(), "dltensor_versioned"));
@@ -168,9 +169,13 @@ void follow_imported(std::span<const nb::object> arrays) {
   }
 }
 
+void DeviceArray::precede(void* other) const {
+  if (written.device() >= 0) written.precede(other);
+  else if (stream != other) cuda::follow(device, other, stream);
+}
+
 void follow_array(const DeviceArray& array) {
-  void* here = cuda::stream(array.device);
-  if (array.stream != here && !cuda::capturing(array.device)) cuda::follow(array.device, here, array.stream);
+  if (!cuda::capturing(array.device)) array.precede(cuda::stream(array.device));
 }
 
 Fault read_any(PyObject* object, ArrayView& view, nb::object& read_from) {
@@ -190,7 +195,7 @@ nb::object device_view(std::byte* data, int device, DType dtype, std::span<const
   array->device = device;
   array->dtype = dtype;
   array->shape.assign(shape.begin(), shape.end());
-  array->stream = cuda::stream(device);
+  array->written = cuda::Mark(device);
   return object;
 }
 
@@ -214,7 +219,7 @@ nb::object device_zeros(int device, DType dtype, std::span<const std::int64_t> s
   array->device = device;
   array->dtype = dtype;
   array->shape.assign(shape.begin(), shape.end());
-  array->stream = cuda::stream(device);
+  array->written = cuda::Mark(device);
   const std::int64_t bytes = size_of(shape) * size_of(dtype);
   if (bytes > 0) array->data = cuda::allocate(device, static_cast<std::size_t>(bytes));
   return object;
@@ -228,8 +233,10 @@ void device_zero(std::span<const ArrayView> arrays) {
 
 nb::object device_copy(const ArrayView& view, DType dtype) {
   nb::object object = device_zeros(view.device, dtype, {view.shape, static_cast<std::size_t>(view.ndim)});
-  const ArrayView to = as_device_array(object.ptr())->view();
+  DeviceArray& copy = *as_device_array(object.ptr());
+  const ArrayView to = copy.view();
   cuda::transfer(view.device, {&to, 1}, {&view, 1});
+  copy.written = cuda::Mark(view.device);
   return object;
 }
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "arrays/array.hpp"
+#include "optimisers/cuda.hpp"
 #include "optimisers/optimiser.hpp"
 
 namespace optimisers::python {
@@ -18,7 +19,8 @@ struct DeviceArray {
   DType dtype = DType::float32;
   int device = 0;
   bool writable = true;
-  void* stream = nullptr;     // what was enqueued here may still be writing it
+  cuda::Mark written;         // of one's own: what may still be writing it
+  void* stream = nullptr;     // of one that came in, as long as its call lasts: where that was enqueued
   bool names_stream = false;  // the library said which
   Library library = Library::other;
   nb::object owner;  // keeps the memory; not valid: the memory is this object's own
@@ -43,6 +45,8 @@ struct DeviceArray {
     view.present = true;
     view.device = static_cast<std::int8_t>(device);
   }
+  // `other` goes on behind what writes the array.
+  void precede(void* other) const;
   // Whether its library may have to be told what is done with it.
   bool imported() const { return owner.is_valid() && (library != Library::other || !writable); }
 

@@ -1,6 +1,7 @@
 // streams.cpp: loading the GPU library, and asking array libraries for their streams.
 #include "arrays/streams.hpp"
 
+#include <algorithm>
 #include <cstdlib>
 #include <filesystem>
 
@@ -9,6 +10,7 @@
 #include "forks.hpp"
 #include "optimisers/cuda.hpp"
 #include "text.hpp"
+#include "unlocked.hpp"
 
 namespace optimisers::python {
 namespace {
@@ -59,6 +61,11 @@ void* cupy_stream(int device) {
   return reinterpret_cast<void*>(nb::cast<std::uintptr_t>(stream.attr("ptr")));
 }
 
+bool captures(int device, void* stream) {
+  const cuda::Stream there(stream, device);
+  return cuda::capturing(device);
+}
+
 void check_device(int device) {
   const auto count = static_cast<int>(cuda::devices().size());
   if (device < 0 || device >= count)
@@ -105,6 +112,7 @@ void Streams::use(std::optional<void*> given) {
     if (given) d.stream = *given;
     else if (d.library == Library::torch) d.stream = torch_stream(d.device);
     else if (d.library == Library::cupy) d.stream = cupy_stream(d.device);
+    else d.stream = nullptr;
     d.given = given.has_value();
     cuda::set_stream(d.device, d.stream);
   }
@@ -129,10 +137,39 @@ void Streams::reset() const noexcept {
   for (const Device& d : devices_) cuda::set_stream(d.device, nullptr);
 }
 
-void Streams::wait() const {
+bool Streams::beside_torch() const {
+  return std::ranges::any_of(devices_, [](const Device& d) { return !d.given && d.library != Library::torch; });
+}
+
+template <class F>
+void Streams::order_with_torch(F&& order) const {
   for (const Device& d : devices_) {
-    cuda::set_stream(d.device, d.stream);
-    cuda::wait(d.device);
+    if (d.given || d.library == Library::torch) continue;
+    void* theirs = torch_stream(d.device);
+    // A capture is ordered with nothing outside of it, whichever of the two is captured.
+    if (theirs != d.stream && !captures(d.device, theirs) && !captures(d.device, d.stream)) order(d, theirs);
+  }
+}
+
+void Streams::follow_torch() const {
+  order_with_torch([](const Device& d, void* theirs) { cuda::follow(d.device, d.stream, theirs); });
+}
+void Streams::let_torch_follow() const {
+  order_with_torch([](const Device& d, void* theirs) { cuda::follow(d.device, theirs, d.stream); });
+}
+
+std::vector<cuda::Mark> Streams::marks() const {
+  std::vector<cuda::Mark> marks;
+  for (const Device& d : devices_) marks.emplace_back(d.device);
+  return marks;
+}
+
+void wait_for(std::span<const cuda::Mark> marks) {
+  Unlocked unlocked;  // what is waited for may be waiting for a callback written in Python
+  for (const cuda::Mark& mark : marks) {
+    if (mark.device() < 0) continue;
+    mark.precede(cuda::stream(mark.device()));
+    cuda::wait(mark.device());
   }
 }
 

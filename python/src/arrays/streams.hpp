@@ -4,10 +4,12 @@
 #include <nanobind/nanobind.h>
 
 #include <optional>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "arrays/array.hpp"
+#include "optimisers/cuda.hpp"
 
 namespace optimisers::python {
 
@@ -23,6 +25,9 @@ void require_cuda(const std::string& place);
 
 // CuPy's current stream.
 void* cupy_stream(int device);
+
+// Whether a CUDA graph is being captured on the stream.
+bool captures(int device, void* stream);
 
 // Throws that there is no such device.
 void check_device(int device);
@@ -45,8 +50,13 @@ class Streams {
   void adopt(int device, void* stream);
   // CuPy's stream goes on behind what this thread has enqueued.
   static void let_cupy_follow(int device);
-  void wait() const;            // for the streams in use
-  void reset() const noexcept;  // this thread's work goes to the default streams again: those in use may end
+  bool beside_torch() const;  // whether a device has another stream than torch's, which nobody gave
+  // Where the stream is not torch's own and nobody gave it: it goes on behind what torch has enqueued, and the other
+  // way round.
+  void follow_torch() const;
+  void let_torch_follow() const;
+  std::vector<cuda::Mark> marks() const;  // what the streams in use hold now
+  void reset() const noexcept;            // this thread's work goes to the default streams again: those in use may end
 
  private:
   struct Device {
@@ -55,8 +65,13 @@ class Streams {
     void* stream = nullptr;
     bool given = false;
   };
+  template <class F>
+  void order_with_torch(F&& order) const;
   std::vector<Device> devices_;
 };
+
+// Waits for them on this thread's streams, without the interpreter's lock.
+void wait_for(std::span<const cuda::Mark> marks);
 
 // Uses streams for the length of a scope.
 class OnStreams {
@@ -65,6 +80,7 @@ class OnStreams {
   ~OnStreams() { streams_.reset(); }
   OnStreams(const OnStreams&) = delete;
   OnStreams& operator=(const OnStreams&) = delete;
+  const Streams& streams() const { return streams_; }
 
  private:
   Streams streams_;

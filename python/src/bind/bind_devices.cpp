@@ -94,7 +94,7 @@ nb::object dlpack(nb::handle self, nb::handle stream, nb::handle max_version, nb
   }
   if (stream.is_none() || nb::cast<long long>(stream) != -1) {
     void* consumer = stream.is_none() ? nullptr : stream_of_handle(nb::cast<std::uintptr_t>(stream));
-    if (consumer != array.stream) cuda::follow(array.device, consumer, array.stream);
+    array.precede(consumer);
   }
   const bool versioned = !max_version.is_none() && nb::cast<int>(max_version[0]) >= 1;
   if (!versioned && !array.writable) {
@@ -123,7 +123,8 @@ nb::dict interface_of(const DeviceArray& array) {
   fields["strides"] = array.strides.empty() ? nb::none() : nb::object(tuple_of(array.strides));
   fields["typestr"] = numpy_dtype_of(array.dtype).attr("str");
   fields["data"] = nb::make_tuple(reinterpret_cast<std::uintptr_t>(array.data), !array.writable);
-  fields["stream"] = public_handle(array.stream);
+  array.precede(nullptr);  // the one stream that is there as long as the consumer may ask
+  fields["stream"] = public_handle(nullptr);
   return fields;
 }
 

@@ -6,6 +6,7 @@
 
 #include "arrays/device_array.hpp"
 #include "arrays/jax_arrays.hpp"
+#include "arrays/lent.hpp"
 #include "arrays/streams.hpp"
 #include "bind/model.hpp"
 #include "errors.hpp"
@@ -107,8 +108,18 @@ void pack_model(const Model& m, nb::handle out) {
     if (others) pins.pin(m.flat.arrays[i].ptr(), segments[i].array);
   }
   const OnStreams on(streams_of(out, vector.view), {});
-  Unlocked unlocked;
-  pack(segments, vector.view);
+  Lent lent;
+  if (vector.view.device != on_host) {
+    follow_imported(m.flat.read_from);
+    lent.add(vector.array.ptr());
+    for (const std::uint32_t p : m.flat.spec->first_place) lent.add(m.flat.read_from[p].ptr());
+    lent.follow(on.streams());
+  }
+  {
+    Unlocked unlocked;
+    pack(segments, vector.view);
+  }
+  lent.finish(on.streams(), {});
 }
 
 // A vector the caller gave to be written.
@@ -141,11 +152,14 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::strin
   check_length(vector.view, vector_size(m), given_dtype.empty() ? "flatten: the flat vector" : "flatten: out");
   std::deque<std::vector<std::int64_t>> memory;  // of permuted views
   Pins pins;
+  Lent lent;
+  if (vector.view.device != on_host) lent.add(vector.array.ptr());
   const bool others = others_may_run();
   for (const Place& place : spec.places) {
     ArrayView view;
     if (!read_gradient(spec, place.node, objects, "flatten", view)) continue;
     if (others) pins.pin(objects[place.node], view);
+    if (view.device != on_host) lent.add(objects[place.node]);
     if (static_cast<std::size_t>(view.ndim) == place.axes.size() && view.ndim > 0)
       permute_axes(view, place.axes, memory.emplace_back(2 * place.axes.size()).data());
     check_packed(spec, place.node, view, m.flat.views[place.leaf], objects[place.node]);
@@ -154,10 +168,12 @@ void pack_tree(const Model& m, nb::handle tree, nb::handle out, const std::strin
     if (segment.array.present) segment.further.push_back(view);
     else segment.array = view;
   }
+  lent.follow(on.streams());
   {
     Unlocked unlocked;
     pack(segments, vector.view);
   }
+  lent.finish(on.streams(), {});
   if (is_tensor(out.ptr()) && !given_dtype.empty()) {
     nb::list written;
     written.append(out);

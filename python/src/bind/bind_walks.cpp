@@ -8,6 +8,7 @@
 
 #include "arrays/array.hpp"
 #include "arrays/device_array.hpp"
+#include "arrays/lent.hpp"
 #include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
 #include "bind/bind.hpp"
@@ -60,6 +61,13 @@ Streams streams_of(const Flattened& flat, const char* call) {
   return streams;
 }
 
+Lent lent_by(const Flattened& flat, const Streams& streams) {
+  Lent lent;
+  if (streams.empty()) return lent;
+  for (const nb::object& object : flat.read_from) lent.add(object.ptr());
+  return lent;
+}
+
 // For a call that lets other threads run meanwhile.
 void pin(Pins& pins, Flattened& flat) {
   for (std::size_t i = 0; i < flat.views.size(); ++i) pins.pin(flat.arrays[i].ptr(), flat.views[i]);
@@ -80,6 +88,7 @@ double norm_of(nb::handle tree, nb::handle order, nb::handle stream) {
   check_values(flat, "norm");
   const OnStreams on(streams_of(flat, "norm"), stream_from(stream));
   follow_imported(flat.read_from);
+  lent_by(flat, on.streams()).follow(on.streams());
   Pins pins;
   if (others_may_run()) pin(pins, flat);
   std::set<Fingerprint> seen;
@@ -109,6 +118,10 @@ class Sources {
   }
   std::vector<ArrayView> views;
 
+  void lend(Lent& lent) const {
+    for (std::size_t i = 0; i < views.size(); ++i)
+      if (views[i].device != on_host) lent.add(objects_[spec_.leaf_node(i)]);
+  }
   void pin(Flattened& target) {
     python::pin(pins_, target);
     for (std::size_t i = 0; i < views.size(); ++i) pins_.pin(objects_[spec_.leaf_node(i)], views[i]);
@@ -151,9 +164,13 @@ std::size_t lerp_trees(nb::handle target, nb::handle source, nb::handle weight, 
   const double w = number_from(weight, "lerp_: w");
   Flattened to = flatten(target, "lerp_");
   check_values(to, "lerp_");
-  const OnStreams on(streams_of(to, "lerp_"), stream_from(stream));
+  const std::optional<void*> given = stream_from(stream);
+  const OnStreams on(streams_of(to, "lerp_"), given);
   follow_imported(to.read_from);
   Sources from(to, source);
+  Lent lent = lent_by(to, on.streams());
+  from.lend(lent);
+  lent.follow(on.streams());
   if (others_may_run()) from.pin(to);
   nb::list tensors;
   for (const nb::object& array : to.arrays)
@@ -165,6 +182,7 @@ std::size_t lerp_trees(nb::handle target, nb::handle source, nb::handle weight, 
       return to.spec->text(to.spec->leaf_node(static_cast<std::uint32_t>(i)));
     });
   }
+  lent.finish(on.streams(), given);
   if (nb::len(tensors) > 0) bump_versions(tensors);
   return to.arrays.size();
 }

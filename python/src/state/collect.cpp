@@ -79,7 +79,8 @@ void State::prefetch_objects(std::uint32_t node) const {
 // Arrays of libraries that have to be told how far the device is with them.
 void State::note_imported(PyObject* object) {
   const DeviceArray* array = as_device_array(object);
-  has_imported_ |= array != nullptr && array->imported();
+  if (array != nullptr) has_imported_ |= array->imported();
+  else beside_torch_ |= streams_.beside_torch() && is_tensor(object);
 }
 
 void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
@@ -91,6 +92,7 @@ void State::read_parameter(const Place& place, ArrayView& x, const char* call) {
     own_objects();
     has_tensors_ = true;
     fault = read_exchanged(object, x);
+    if (x.device != on_host && fault == Fault::none) note_imported(object);
   }
   if (fault == Fault::not_array) [[unlikely]]
     fault = read_device_array(object, x);
@@ -159,7 +161,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
   find_gradients(root, source, call);
   used_ = permuted_used_ = 0;
   further_.clear();
-  has_tensors_ = has_imported_ = false;
+  has_tensors_ = has_imported_ = beside_torch_ = false;
   const Node& top = spec_->nodes[root];
   const bool owns = lets_go();
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
@@ -186,7 +188,7 @@ void State::collect(std::uint32_t root, PyObject* model, const GradientSource& s
 void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientSource& source, const char* call) {
   spec_->check_part(root, call);
   begin_reading();
-  has_imported_ = false;
+  has_imported_ = beside_torch_ = false;
   ArrayView x, g;
   auto read_vector = [&](PyObject* object, ArrayView& view, const char* what) {
     Fault fault = read_array(object, view);
@@ -200,6 +202,7 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
       value_error(place + "has shape " + shape_text({view.shape, static_cast<std::size_t>(view.ndim)}) +
                   ", the layout has " + shape_text(std::span(&layout_->size, 1)));
     if (pins_arrays_) pins_.pin(object, view);
+    if (view.device != on_host) note_imported(object);
   };
   read_vector(flat, x, "the flat vector");
   if (!x.writable)
@@ -224,7 +227,6 @@ void State::collect_segments(std::uint32_t root, PyObject* flat, const GradientS
     if (source.zero == ZeroGrad::to_zeros) resets_->found.push_back(nb::borrow(gradients));
     python::read_gradient(*spec_, root, gradients_, call, g);  // JAX arrays become NumPy's
     read_vector(gradients_[root], g, "the flat gradient");
-    note_imported(gradients_[root]);
   } else {
     walk_gradients(*spec_, root, gradients, call, gradients_);
     if (source.once && spec_->tied()) drop_repeated(root);

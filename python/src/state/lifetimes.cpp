@@ -1,8 +1,9 @@
 // lifetimes.cpp: what an update tells the libraries whose arrays it used: torch that values changed, and all of them
 // what devices may still be reading.
-#include <set>
+#include <algorithm>
+#include <iterator>
 
-#include "arrays/device_array.hpp"
+#include "arrays/lent.hpp"
 #include "state/state.hpp"
 
 namespace optimisers::python {
@@ -40,47 +41,44 @@ void State::tell_torch(std::uint32_t root, PyObject* flat) {
   if (nb::len(tensors) > 0) bump_versions(tensors);
 }
 
-// JAX takes memory back without asking which streams still read it.
-void State::hold_jax_arrays(std::uint32_t root) {
-  const Node& top = spec_->nodes[root];
-  const auto hold = [this](PyObject* object) {
-    const DeviceArray* array = object == nullptr ? nullptr : as_device_array(object);
-    if (array != nullptr && !array->writable && PyCapsule_CheckExact(array->owner.ptr()))
-      held_.push_back(nb::borrow(object));
-  };
-  hold(gradients_[root]);
-  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) hold(gradients_[spec_->places[p].node]);
-}
-
-// CuPy gives the memory of an array that is gone to what comes next on its own stream.
-void State::let_cupy_follow(std::uint32_t root) {
-  std::set<int> devices;
-  const auto look = [&](PyObject* object) {
-    const DeviceArray* array = object == nullptr ? nullptr : as_device_array(object);
-    if (array != nullptr && array->library == Library::cupy) devices.insert(array->device);
-  };
-  for (const nb::object& object : imported_) look(object.ptr());
-  look(gradients_[root]);
-  const Node& top = spec_->nodes[root];
-  for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) look(gradients_[spec_->places[p].node]);
-  for (const int device : devices) Streams::let_cupy_follow(device);
-}
-
-// torch takes memory back as soon as the stream it was allocated for is done with it, unless told of others.
-void State::record_stream(std::uint32_t root, PyObject* flat, void* stream) {
-  nb::list tensors;
-  const auto record = [&](PyObject* object) {
-    if (object != nullptr && is_tensor(object)) tensors.append(nb::borrow(object));
-  };
-  if (flat != nullptr) record(flat);
-  if (flat != nullptr) record(gradients_[root]);
+// Of the arrays as they were read; on devices.
+Lent State::lent(std::uint32_t root, PyObject* flat) const {
+  Lent lent;
+  for (const nb::object& object : imported_) lent.add(object.ptr());
+  if (flat != nullptr) lent.add(flat);
+  if (flat != nullptr) lent.add(gradients_[root]);
   const Node& top = spec_->nodes[root];
   for (std::uint32_t p = top.place_begin; p < top.place_end; ++p) {
-    if (flat == nullptr) record(model_[spec_->places[p].node]);
-    record(gradients_[spec_->places[p].node]);
+    if (flat == nullptr) lent.add(model_[spec_->places[p].node]);
+    lent.add(gradients_[spec_->places[p].node]);
   }
-  if (nb::len(tensors) > 0)
-    nb::module_::import_("optimisers._arrays").attr("record_stream")(tensors, reinterpret_cast<std::uintptr_t>(stream));
+  return lent;
+}
+
+void State::give_back(std::uint32_t root, PyObject* flat, std::optional<void*> stream) {
+  if (streams_.empty() || !(has_imported_ || beside_torch_ || stream)) return;
+  Lent all = lent(root, flat);
+  all.give_back(streams_, stream);
+  if (!all.of_jax().empty()) hold(all.of_jax());
+}
+
+// Until the device is done with what it has been given up to now. Nothing of a capture: a graph reads its arrays for
+// ever.
+void State::hold(std::span<const nb::object> objects) {
+  std::vector<cuda::Mark> marks = streams_.marks();
+  const bool enqueued = std::ranges::any_of(marks, [](const cuda::Mark& m) { return m.device() >= 0; });
+  if (!enqueued) return;
+  held_.insert(held_.end(), objects.begin(), objects.end());
+  std::ranges::move(marks, std::back_inserter(held_until_));
+}
+
+// In a capture they stay: nothing can be waited for.
+void State::wait_for_held() {
+  const auto captured = [](const cuda::Mark& m) { return m.device() >= 0 && cuda::capturing(m.device()); };
+  if (held_.empty() || std::ranges::any_of(held_until_, captured)) return;
+  wait_for(held_until_);
+  held_until_.clear();
+  held_.clear();
 }
 
 }  // namespace optimisers::python

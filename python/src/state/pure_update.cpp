@@ -24,12 +24,13 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
       type_error(std::string(call) + ": parameter at \"" + spec_->text(spec_->leaf_node(leaf)) + "\" " +
                  fault_text(x, Fault::traced));
     }
-    if (jax && fault == Fault::none) new_state->held_.push_back(values);
     if (!jax || fault != Fault::none)
       type_error(std::string(call) + ": cannot copy " + type_name(x) +
                  " arrays, which have no method copy; use update_");
     const DeviceArray& array = *as_device_array(values.ptr());
-    return device_copy(array.view(), array.dtype);
+    nb::object values_copied = device_copy(array.view(), array.dtype);
+    new_state->hold({&values, 1});
+    return values_copied;
   };
   Use use(*this);
   new_state = std::make_unique<State>(*this);

@@ -85,14 +85,15 @@ bool State::updated(std::uint32_t root, PyObject* model, const GradientSource& s
   if (source.zero == ZeroGrad::to_none) prepare_none();
   if (source.zero == ZeroGrad::to_zeros) prepare_zeros(root, call);
   list_tensors(root, layout_ ? model : nullptr);
+  if (beside_torch_) streams_.follow_torch();
   const bool ran = step(root, model, source, call);
-  if (has_imported_) hold_jax_arrays(root);
-  if (has_imported_) let_cupy_follow(root);
-  if (!streams_.empty() && source.stream) record_stream(root, layout_ ? model : nullptr, *source.stream);
+  PyObject* flat = layout_ ? model : nullptr;
+  if (source.zero == ZeroGrad::to_zeros) reset_gradients(source.zero);
+  give_back(root, flat, source.stream);
   if (count_ != nullptr && ran) [[unlikely]]
     count_written();
-  if (ran) tell_torch(root, layout_ ? model : nullptr);
-  if (source.zero != ZeroGrad::no) reset_gradients(source.zero);
+  if (ran) tell_torch(root, flat);
+  if (source.zero == ZeroGrad::to_none) reset_gradients(source.zero);
   return true;
 }
 
@@ -171,6 +172,7 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
     if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
   }
   begin_reading();
+  has_imported_ = beside_torch_ = false;
   permuted_used_ = 0;
   further_.clear();
   model_.begin(0);
@@ -190,12 +192,19 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   if (!target.writable || !is_contiguous(target) || target.dtype != leaves_[0].dtype ||
       target.device != leaves_[0].device || size_of(target) != size_of(leaves_[0].shape))
     value_error("apply_: the output must be writable, contiguous, and of the parameter's size, dtype and device");
-  if (rule == nullptr) return apply_stages(target, update, higher, call);
+  if (beside_torch_) streams_.follow_torch();
+  const auto applied = [&] {
+    const bool came_out = apply_stages(target, update, higher, call);
+    if (DeviceArray* to = as_device_array(out)) to->written = cuda::Mark(to->device);
+    give_back(0, nullptr, {});
+    return came_out;
+  };
+  if (rule == nullptr) return applied();
   constexpr std::uint32_t leaf = 0;
   Replaced before = rules_of_leaf(leaf);
   take(replaced_rules({&leaf, 1}, rules, values), call);
   try {
-    return apply_stages(target, update, higher, call);
+    return applied();
   } catch (...) {
     take(std::move(before), call);
     throw;

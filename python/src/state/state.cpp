@@ -103,10 +103,9 @@ State::State(const State& other)
 State::~State() {
   if (held_.empty()) return;
   try {
-    streams_.wait();
+    wait_for(held_until_);
   } catch (const std::exception&) {  // NOLINT(bugprone-empty-catch): a device that fails reads nothing any more
   }
-  streams_.reset();
 }
 
 void State::size_scratch() {

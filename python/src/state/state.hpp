@@ -9,6 +9,7 @@
 #include <unordered_map>
 
 #include "arrays/array.hpp"
+#include "arrays/lent.hpp"
 #include "arrays/pins.hpp"
 #include "arrays/streams.hpp"
 #include "handle.hpp"
@@ -194,9 +195,10 @@ class State {
   void note_imported(PyObject* object);
   void read_parameter(const Place& place, ArrayView& x, const char* call);
   Fault read_device_array(PyObject* object, ArrayView& view);
-  void hold_jax_arrays(std::uint32_t root);
-  void let_cupy_follow(std::uint32_t root);
-  void record_stream(std::uint32_t root, PyObject* flat, void* stream);
+  Lent lent(std::uint32_t root, PyObject* flat) const;
+  void give_back(std::uint32_t root, PyObject* flat, std::optional<void*> stream);
+  void hold(std::span<const nb::object> objects);
+  void wait_for_held();
   bool read_gradient(const Place& place, ArrayView& dx, const char* call);
   void own_objects();
   void begin_reading();
@@ -233,6 +235,7 @@ class State {
   Pins pins_;
   std::unique_ptr<Resets> resets_;  // of a call with zero_grad
   std::vector<nb::object> held_;    // JAX's, which must not free what the last call may still be reading
+  std::vector<cuda::Mark> held_until_;
 
   std::timed_mutex mutex_;
   std::atomic<std::thread::id> user_{};
@@ -245,6 +248,7 @@ class State {
   bool spared_ = false;        // the first time, where steps are counted
   bool has_tensors_ = false;   // among the parameters of this call
   bool has_imported_ = false;  // arrays on devices, of other libraries, among its arrays
+  bool beside_torch_ = false;  // torch's, on a device whose stream is another library's
   bool pins_arrays_ = false;   // in this call: other code may run before it has run
   bool plain_ = true;          // nothing to be done as a call begins: all on the host, and nothing dropped
   bool dropped_ = false;

@@ -73,12 +73,8 @@ Use::Use(State& state, std::optional<void*> stream) : state_(state) {
       value_error(
           "this part of a state is no more: extend_ found nothing at its path in the new model; take it from the state "
           "again");
-    if (!state_.held_.empty()) {
-      Unlocked unlocked;  // what is waited for may be waiting for a callback written in Python
-      state_.streams_.wait();
-    }
-    state_.held_.clear();
     state_.streams_.use(stream);
+    if (!state_.held_.empty()) state_.wait_for_held();
   } catch (...) {
     release();
     throw;

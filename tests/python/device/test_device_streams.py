@@ -2,7 +2,6 @@
 
 import copy
 import pickle
-import sys
 
 import pytest
 import stand_in_cupy as cp
@@ -13,27 +12,6 @@ import optimisers as opt
 
 pytestmark = needs_emulation
 X, G = sized((50,), "float32", 1), sized((50,), "float32", 2)
-
-
-@pytest.fixture
-def calls(monkeypatch, tmp_path):
-    """The calls since the last time; those that begin with one of these words, or all."""
-    path = tmp_path / "calls"
-    monkeypatch.setenv("OPTIMISERS_EMULATED_CALLS", str(path))
-
-    def since(*words):
-        lines = path.read_text().splitlines() if path.exists() else []
-        path.unlink(missing_ok=True)
-        return [line for line in lines if not words or line.startswith(words)]
-
-    return since
-
-
-@pytest.fixture
-def cupy(monkeypatch):
-    monkeypatch.setitem(sys.modules, "cupy", cp.module)
-    monkeypatch.setattr(cp.current, "ptr", 0)
-    return cp
 
 
 READS = {
