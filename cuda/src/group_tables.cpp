@@ -162,6 +162,14 @@ void GroupTables::send_rules(void* stream, std::span<const std::uint32_t> rows) 
   }
 }
 
+void GroupTables::reserve(std::size_t axes) {
+  const std::size_t n = shapes_.size();
+  call_table_.reserve(n * sizeof(CallLeaf));
+  for (Mirror* m : {&x_, &dx_}) m->reserve(n * sizeof(DeviceArray));
+  further_.reserve(n * sizeof(FurtherArray));
+  axes_.reserve(axes * sizeof(Axis));
+}
+
 void GroupTables::take_call(bool to_out) {
   const std::size_t n = shapes_.size();
   call_ = call_table_.values<CallLeaf>(n);
@@ -209,6 +217,11 @@ void GroupTables::prepare() {
 void GroupTables::load_usual_kernels() {
   const DeviceArray array{nullptr, 0, 0, group_.storage, true, true};
   load_kernels(access_of(group_.compute, array, nullptr));
+}
+
+void GroupTables::load_kernels_of(const ArrayView& x) {
+  std::vector<Axis> axes;
+  load_kernels(access_of(group_.compute, device_array(x, axes), nullptr));
 }
 
 int GroupTables::sweep_kernel(Access access) const {

@@ -37,8 +37,11 @@ class GroupTables {
   void send_rules(void* stream, std::span<const std::uint32_t> rows);
   std::int64_t size(std::uint32_t index) const { return shapes_[index].size; }
 
-  // What leaves as they usually are need: bringing a kernel's code to the device may wait for it.
+  // Room for calls whose leaves have at most one further gradient each, and so many axes together.
+  void reserve(std::size_t axes);
+  // What leaves as they usually are need, and one like this: bringing a kernel's code to the device may wait for it.
   void load_usual_kernels();
+  void load_kernels_of(const ArrayView& x);
 
   // A call is taken down: begun, leaf by leaf, and room made for its tables. Throws before anything is enqueued.
   void take_call(bool to_out);

@@ -17,6 +17,8 @@
 namespace optimisers::inline OPT_ABI::cuda {
 namespace {
 
+constexpr std::size_t arrays_of_a_leaf = 3;  // with axes: itself, its gradient, and that of a tied one
+
 class Leaves final : public DeviceLeaves {
  public:
   Leaves(Optimiser::State& state, int device, std::span<const ArrayView> x)
@@ -29,15 +31,22 @@ class Leaves final : public DeviceLeaves {
     for (std::uint32_t g = 0; g < state.groups.size(); ++g) {
       if (state.groups[g].device != device) continue;
       std::vector<GroupTables::LeafShape> shapes;
-      for (const LeafRecord& leaf : state.leaves)
-        if (leaf.group == g) shapes.push_back({leaf.size, leaf.offset});
+      std::size_t axes = 0;
+      for (std::size_t i = 0; i < state.leaves.size(); ++i) {
+        const LeafRecord& leaf = state.leaves[i];
+        if (leaf.group != g) continue;
+        shapes.push_back({leaf.size, leaf.offset});
+        axes += arrays_of_a_leaf * state.specs[i].shape.size();
+      }
       groups_.of.resize(state.groups.size(), -1);
       groups_.of[g] = int(groups_.tables.size());
       auto tables = std::make_unique<GroupTables>(state.groups[g], device, std::move(shapes));
       tables->load_rows(state.groups[g].rows.data());
       tables->load_usual_kernels();
+      tables->reserve(axes);
       groups_.tables.push_back(std::move(tables));
     }
+    plan_usual_norms();
     if (!x.empty()) start(x);
   }
 
@@ -151,6 +160,18 @@ class Leaves final : public DeviceLeaves {
     return h;
   }
 
+  // Of a call in which all leaves have gradients, so that the first one allocates nothing.
+  void plan_usual_norms() {
+    norms_.begin();
+    for (std::uint32_t i = 0; i < state_.leaves.size(); ++i) {
+      if (state_.leaves[i].device != device_ || state_.leaves[i].frozen) continue;
+      LeafUpdate u{.leaf = i, .more = -1, .x = {}, .dx = {}};
+      u.dx.present = true;
+      norms_.add(u);
+    }
+    norms_.make_plan();
+  }
+
   // After a device is lost, a state there is of no use; what has failed is said once.
   template <class F>
   void watched(F&& f) {
@@ -226,6 +247,7 @@ class Leaves final : public DeviceLeaves {
       const LeafRecord& leaf = state_.leaves[i];
       const Group& group = state_.groups[leaf.group];
       if (group.device != device_ || leaf.size == 0) continue;
+      if (i < x.size()) tables_of(i).load_kernels_of(x[i]);  // stages before one of the user's have no array yet
       for (std::size_t k = 0; k < group.slots.size(); ++k) {
         const GroupSlot& slot = group.slots[k];
         if (slot.start < 0) continue;

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cstring>
+#include <mutex>
 #include <string>
 
 #include "kernel_list.hpp"
@@ -11,19 +12,55 @@
 
 namespace optimisers::inline OPT_ABI::cuda {
 
-void throw_no_memory(int device, std::size_t bytes) {
-  throw Error(ErrorKind::memory, "out of memory on device " + std::to_string(device) + ": " + std::to_string(bytes) +
-                                     " bytes asked for, " + std::to_string(driver_in_use().free_memory(device)) +
-                                     " free; nothing was changed");
+namespace {
+
+std::mutex neighbours_mutex;
+Neighbours neighbours;
+
+Neighbours all_neighbours() {
+  const std::lock_guard lock(neighbours_mutex);
+  return neighbours;
+}
+
+[[noreturn]] void throw_no_memory(int device, std::size_t bytes) {
+  const Driver& d = driver_in_use();
+  std::string text = "out of memory on device " + std::to_string(device) + ": " + std::to_string(bytes) +
+                     " bytes asked for, " + std::to_string(d.free_memory(device)) + " free of ";
+  char name[256];
+  int major = 0, minor = 0;
+  std::size_t total = 0;
+  d.describe(device, name, sizeof name, &major, &minor, &total);
+  text += std::to_string(total);
+  if (const Neighbours all = all_neighbours(); all.held != nullptr)
+    if (const std::string held = all.held(device); !held.empty()) text += "; in this process " + held;
+  throw Error(ErrorKind::memory, text + "; nothing was changed");
+}
+
+}  // namespace
+
+void set_neighbours(const Neighbours& all) {
+  const std::lock_guard lock(neighbours_mutex);
+  neighbours = all;
+}
+
+// Libraries keep memory that nobody uses, and a part of a capture may not give it back.
+void* obtain(int device, std::size_t bytes, const std::function<Status(void** memory)>& ask) {
+  void* memory = nullptr;
+  Status status = ask(&memory);
+  const Neighbours all = all_neighbours();
+  if (status == Status::no_memory && all.give_back != nullptr && !capturing(device)) {
+    all.give_back(device);
+    status = ask(&memory);
+  }
+  if (status == Status::no_memory) throw_no_memory(device, bytes);
+  check(status, device, "allocating memory");
+  return memory;
 }
 
 Buffer::Buffer(int device, std::size_t bytes) : device_(device), bytes_(bytes) {
   if (bytes == 0) return;
-  void* memory = nullptr;
-  const Status status = driver_in_use().allocate(device, bytes, &memory);
-  if (status == Status::no_memory) throw_no_memory(device, bytes);
-  check(status, device, "allocating memory");
-  data_ = static_cast<std::byte*>(memory);
+  data_ = static_cast<std::byte*>(
+      obtain(device, bytes, [&](void** memory) { return driver_in_use().allocate(device, bytes, memory); }));
 }
 
 Buffer::~Buffer() {
@@ -85,9 +122,10 @@ void send_pieces(int device, void* stream, std::byte* to, std::size_t stride, st
   }
 }
 
-void Mirror::reserve() {
-  if (memory_.bytes() >= wanted_.size()) return;
-  memory_ = Buffer(device_, wanted_.size());
+void Mirror::reserve(std::size_t bytes) {
+  bytes = std::max(bytes, wanted_.size());
+  if (memory_.bytes() >= bytes) return;
+  memory_ = Buffer(device_, bytes);
   sent_.clear();
 }
 

@@ -1,6 +1,7 @@
 // memory.hpp: device memory with an owner, and tables that are sent only where they have changed.
 #pragma once
 #include <algorithm>
+#include <functional>
 #include <span>
 #include <type_traits>
 #include <utility>
@@ -16,7 +17,9 @@ const Driver* driver_or_null() noexcept;                  // null also in a fork
 const Driver& driver_in_use();                            // throws Error(value) without one
 void check(Status status, int device, const char* what);  // throws Error(memory), Error(device) or Lost
 
-[[noreturn]] void throw_no_memory(int device, std::size_t bytes);
+// Memory by `ask` (of a Driver's status), twice where others in the process have some to give back; or throws
+// Error(memory) that says who holds what.
+void* obtain(int device, std::size_t bytes, const std::function<Status(void** memory)>& ask);
 
 // The device cannot be used in this process any more.
 class Lost : public Error {
@@ -82,9 +85,10 @@ class Mirror {
     const std::span<T> to = values<T>(from.size());
     std::copy(from.begin(), from.end(), to.begin());
   }
-  void reserve();                       // makes room, or throws
+  void reserve(std::size_t bytes = 0);  // makes room for what is wanted and at least so much, or throws
   const std::byte* send(void* stream);  // what differs from what is there; returns where it is
-  Buffer frozen() const;                // a copy nothing will change, for a graph
+  std::size_t bytes() const { return wanted_.size(); }
+  Buffer frozen() const;  // a copy nothing will change, for a graph
 
  private:
   int device_;

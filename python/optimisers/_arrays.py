@@ -179,6 +179,32 @@ def record_stream(tensors: list[torch.Tensor], stream: int) -> None:
             tensor.record_stream(external)
 
 
+def give_back_memory(device: int) -> None:
+    """Have the libraries in use give back memory of a CUDA device that they keep for later."""
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    if torch is not None and torch.cuda.is_initialized():
+        torch.cuda.empty_cache()
+    if cupy is not None:
+        with cupy.cuda.Device(device):
+            cupy.get_default_memory_pool().free_all_blocks()
+
+
+def memory_held(device: int) -> str:
+    """Which libraries hold how much memory of a CUDA device, as far as they say."""
+    torch, cupy = sys.modules.get("torch"), sys.modules.get("cupy")
+    held = []
+    if torch is not None and torch.cuda.is_initialized():
+        used, kept = torch.cuda.memory_allocated(device), torch.cuda.memory_reserved(device)
+        held.append(f"torch holds {kept} bytes, {used} of them in tensors")
+    if cupy is not None:
+        with cupy.cuda.Device(device):
+            pool = cupy.get_default_memory_pool()
+            held.append(f"CuPy holds {pool.total_bytes()} bytes, {pool.used_bytes()} of them in arrays")
+    if "jax" in sys.modules:  # asking it would make it take memory where it has not yet
+        held.append("JAX gives nothing back of what it took (see XLA_PYTHON_CLIENT_PREALLOCATE)")
+    return ", ".join(held)
+
+
 def dtype_name(x: Any) -> str:
     return str(x.dtype).removeprefix("torch.")
 

@@ -178,11 +178,28 @@ TEST_F(CudaCalls, AFailedCaptureIsNotTheStatesEnd) {
 }
 
 TEST_F(CudaCalls, MemoryOfTheStreamIsGivenBackWhereAKernelFails) {
+  const auto move = [&] { lerp({{x.view(true)}}, {{dx.view(true)}}, 0.5, named({"w"})); };
+  capture(true);
   calls();
   fail("failed:1");  // the table is sent, the kernel fails
-  EXPECT_NE(message([&] { lerp({{x.view(true)}}, {{dx.view(true)}}, 0.5, named({"w"})); }).find("emulated failure"),
-            std::string::npos);
+  EXPECT_NE(message(move).find("emulated failure"), std::string::npos);
   EXPECT_EQ(calls("release"), (Lines{"release 0 0x0"}));
+}
+
+TEST_F(CudaCalls, TablesThatComeAgainAreKeptUnlessTheirKernelFails) {
+  const cuda::Stream on(reinterpret_cast<void*>(0x5150), device);  // a stream of this test's
+  const auto move = [&] { lerp({{x.view(true)}}, {{dx.view(true)}}, 0.5, named({"w"})); };
+  calls();
+  move();
+  EXPECT_EQ(calls("allocate launch"), (Lines{"allocate 0 0x0", "launch 0 0x5150", "launch 0 0x5150"}));
+  move();
+  EXPECT_EQ(calls(), (Lines{"launch 0 0x5150"}));
+  fail("failed");
+  EXPECT_NE(message(move).find("emulated failure"), std::string::npos);
+  EXPECT_EQ(calls("free"), (Lines{"free 0 0x0"}));
+  fail(nullptr);
+  move();
+  EXPECT_EQ(calls("allocate launch"), (Lines{"allocate 0 0x0", "launch 0 0x5150", "launch 0 0x5150"}));
 }
 
 // The emulation refuses a launch in a capture of what nothing in the process has loaded before: ctest gives each test

@@ -1,5 +1,6 @@
 // test_cuda_faults.cpp: what a device refuses, and what is left where it fails.
 #include <cmath>
+#include <cstdio>
 #include <cstdlib>
 
 #include "cuda_support.hpp"
@@ -79,8 +80,55 @@ TEST_F(Cuda, AFailureInTheMiddleMakesTheStateUnusable) {
   EXPECT_NE(message().find("failed in an earlier call on this state"), std::string::npos);
 }
 
+// What other tests have left for later, too.
+std::size_t memory_in_use() {
+  std::size_t free = 0, total = 0;
+  try {
+    cuda::allocate(device, std::size_t(1) << 60);
+  } catch (const Error& e) {
+    const std::string text = e.what();
+    EXPECT_EQ(std::sscanf(text.c_str() + text.find("for, "), "for, %zu free of %zu", &free, &total), 2) << text;
+  }
+  return total - free;
+}
+
+int asked_of = -1;
+
+TEST_F(Cuda, OthersAreAskedToGiveBackMemoryOnceAndThenSayWhatTheyHold) {
+  Twin x(DType::float32, {8000}, {}, 1);
+  const std::size_t full = memory_in_use();
+  const auto set_up = [&] {
+    Optimiser opt({{"w", {8000}, DType::float32, {{rule("Adam")}, {}, {}}, device}}, std::vector{x.view(true)});
+  };
+  cuda::set_neighbours({[](int d) {
+                          asked_of = d;
+                          unsetenv("OPTIMISERS_EMULATED_MEMORY");
+                        },
+                        [](int) { return std::string("somebody holds much"); }});
+  setenv("OPTIMISERS_EMULATED_MEMORY", std::to_string(full).c_str(), 1);
+  EXPECT_NO_THROW(set_up());
+  EXPECT_EQ(std::exchange(asked_of, -1), int(device));
+  cuda::set_neighbours({[](int d) { asked_of = d; }, [](int) { return std::string("somebody holds much"); }});
+  setenv("OPTIMISERS_EMULATED_MEMORY", std::to_string(full).c_str(), 1);
+  try {
+    set_up();
+    ADD_FAILURE() << "no error";
+  } catch (const Error& e) {
+    EXPECT_NE(std::string(e.what()).find("; in this process somebody holds much; nothing was changed"),
+              std::string::npos)
+        << e.what();
+  }
+  EXPECT_EQ(std::exchange(asked_of, -1), int(device));
+  setenv("OPTIMISERS_EMULATED_CAPTURE", "1", 1);  // where memory is not given back
+  EXPECT_THROW(cuda::allocate(device, 1000), Error);
+  EXPECT_EQ(asked_of, -1);
+  cuda::set_neighbours({});
+  unsetenv("OPTIMISERS_EMULATED_CAPTURE");
+  unsetenv("OPTIMISERS_EMULATED_MEMORY");
+}
+
 TEST_F(Cuda, MemoryThatRunsOutChangesNothing) {
-  setenv("OPTIMISERS_EMULATED_MEMORY", "70000", 1);
+  setenv("OPTIMISERS_EMULATED_MEMORY", std::to_string(memory_in_use() + 70'000).c_str(), 1);
   Twin x(DType::float32, {8000}, {}, 1);
   try {
     Optimiser opt({{"w", {8000}, DType::float32, {{rule("Adam")}, {}, {}}, device}}, std::vector{x.view(true)});

@@ -75,6 +75,14 @@ class Stream {
   void* before_;
 };
 
+/// Others in the process that keep memory of devices for later. Where an allocation fails, `give_back` is called and it
+/// is tried once more; `held` says who holds what, for the error. Both on any thread; null: nobody.
+struct Neighbours {
+  void (*give_back)(int device) = nullptr;
+  std::string (*held)(int device) = nullptr;
+};
+void set_neighbours(const Neighbours& neighbours);
+
 /// Memory of the driver's, zeroed. Throws Error(memory) that gives the sizes, with nothing changed.
 std::byte* allocate(int device, std::size_t bytes);
 void release(int device, std::byte* memory) noexcept;

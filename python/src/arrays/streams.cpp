@@ -22,6 +22,20 @@ std::string library_path() {
   return std::filesystem::path(own).replace_filename("_cuda.so").string();
 }
 
+// What other libraries say of a device's memory, asked wherever it did not suffice; a question that fails is none.
+std::string ask_libraries(const char* what, int device) {
+  if (Py_IsInitialized() == 0 || Unlocked::finalising()) return "";
+  const nb::gil_scoped_acquire gil;
+  try {
+    const nb::object said = nb::module_::import_("optimisers._arrays").attr(what)(device);
+    return said.is_none() ? "" : nb::cast<nb::str>(said).c_str();
+  } catch (const nb::python_error&) {
+    return "";
+  }
+}
+void give_back(int device) { ask_libraries("give_back_memory", device); }
+std::string memory_held(int device) { return ask_libraries("memory_held", device); }
+
 unsigned forks_when_loaded = 0;
 
 CudaStatus load() {
@@ -30,6 +44,7 @@ CudaStatus load() {
   const std::string path = library_path();
   if (!std::filesystem::exists(path)) status.reason = "this installation has no CUDA library (" + path + ")";
   else status.on = cuda::load(path, status.reason);
+  if (status.on) cuda::set_neighbours({give_back, memory_held});
   return status;
 }
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import stand_in_cupy as cp
 from device_arrays import CudaArray, DLPackArray, host, needs_emulation, on_device
 from support import bits, layers, sized
 
@@ -99,6 +100,54 @@ def test_too_little_memory_is_an_error_that_changes_nothing(monkeypatch):
     monkeypatch.delenv("OPTIMISERS_EMULATED_MEMORY")
     assert before == (bits(host(model)), bits(host(state["w"].state)))
     opt.update_(state, model, model)
+
+
+class Pool:
+    """torch's and CuPy's, of which giving back makes room on the emulated device."""
+
+    def __init__(self, monkeypatch, room):
+        self.monkeypatch, self.room, self.asked = monkeypatch, room, 0
+
+    def give_back(self):
+        self.asked += 1
+        self.monkeypatch.setenv("OPTIMISERS_EMULATED_MEMORY", self.room)
+
+    def used_bytes(self):
+        return 70
+
+    def total_bytes(self):
+        return 700
+
+    free_all_blocks = give_back
+
+
+@needs_emulation
+@pytest.mark.parametrize("library", ["torch", "cupy"])
+@pytest.mark.parametrize("room", ["100000000", "1000"])
+def test_libraries_are_asked_to_give_back_what_they_keep(monkeypatch, library, room):
+    pool = Pool(monkeypatch, room)
+    if library == "torch":
+        import torch
+
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: True)
+        monkeypatch.setattr(torch.cuda, "empty_cache", pool.give_back)
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 70)
+        monkeypatch.setattr(torch.cuda, "memory_reserved", lambda device: 700)
+    else:
+        monkeypatch.setitem(sys.modules, "cupy", cp.module)
+        monkeypatch.setattr(cp, "get_default_memory_pool", lambda: pool, raising=False)
+    x = CudaArray(np.zeros(1000, np.float32))
+    monkeypatch.setenv("OPTIMISERS_EMULATED_MEMORY", "1000")
+    if room == "1000":
+        who = {"torch": "torch holds 700 bytes, 70 of them in tensors", "cupy": "CuPy holds 700 bytes, 70 of them"}
+        with pytest.raises(
+            opt.DeviceMemoryError, match=rf"asked for, \d+ free of 1000; in this process.*{who[library]}"
+        ):
+            opt.setup(opt.Adam(), x)
+        assert pool.asked == 1
+        return
+    state = opt.setup(opt.Adam(), x)
+    assert pool.asked == 1 and opt.update_(state, x, x.copy())
 
 
 @needs_emulation

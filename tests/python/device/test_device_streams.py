@@ -3,6 +3,7 @@
 import copy
 import pickle
 
+import numpy as np
 import pytest
 import stand_in_cupy as cp
 from device_arrays import CudaArray, DLPackArray, needs_emulation, on_device
@@ -123,3 +124,70 @@ def test_moving_within_devices_has_arrived_on_return(calls):
     calls()
     opt.to_device(DLPackArray(X), "cuda:0")
     assert calls("copy", "wait")[-1] == "wait 0 0x0"
+
+
+MODELS = {
+    "layers": (lambda: layers(3), opt.OptimiserChain(opt.ClipNorm(0.5, scope="global"), opt.Adam())),
+    "transposed": (lambda: [sized((5, 4, 3), "float32", 1).transpose(2, 0, 1)], opt.Adam()),
+    "16-bit": (
+        lambda: [sized((40,), "bfloat16", 1)],
+        opt.MixedPrecision(opt.OptimiserChain(opt.ClipNorm(1.0), opt.Adam())),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_the_first_step_allocates_nothing(calls, name):
+    make, rule = MODELS[name]
+    model, gradients = on_device(make()), on_device(make())
+    state = opt.setup(rule, model)
+    calls()
+    opt.update_(state, model, gradients)
+    found = calls()
+    assert any(line.startswith("launch") for line in found)
+    assert [line for line in found if line.startswith(("allocate", "free", "load"))] == []
+
+
+def test_the_first_step_of_a_tied_model_allocates_nothing(calls):
+    shared = CudaArray(sized((4, 3), "float32", 1))
+    state = opt.setup(opt.Adam(), [shared, shared])
+    calls()
+    opt.update_(state, [shared, shared], on_device([sized((4, 3), "float32", seed).copy(order="F") for seed in (2, 3)]))
+    found = calls()
+    assert any(line.startswith("launch") for line in found)
+    assert [line for line in found if line.startswith(("allocate", "free"))] == []
+
+
+def test_calls_that_come_again_allocate_nothing_and_send_what_changed(calls):
+    x, g, other = CudaArray(X.copy()), CudaArray(G.copy()), CudaArray(X.copy())
+    state = opt.setup(opt.Adam(), x)
+
+    def step(stream=None):
+        opt.update_(state, opt.Duplicated(x, g), zero_grad=True, stream=stream)
+        opt.lerp_(other, x, 0.1, stream=stream)
+        return opt.norm([x, other], stream=stream), opt.norm([x, other], 1, stream=stream)
+
+    step()
+    calls()
+    before = np.linalg.norm([x.host, other.host])
+    x.host[:], other.host[:] = X, G
+    again = step()
+    found = calls()
+    assert [line for line in found if line.startswith(("allocate", "free", "release", "load"))] == []
+    assert sum(line.startswith("launch") for line in found) == 5  # the step, zeroing, lerp_, and two norms
+    assert again[0] != before
+    assert np.allclose(again, (np.linalg.norm([x.host, other.host]), np.abs([x.host, other.host]).sum()), rtol=1e-6)
+    step(stream=0x50)
+    assert calls("launch")[-1] == "launch 0 0x50"
+
+
+def test_tables_of_one_stream_are_not_those_of_another(calls):
+    """What is on its way on one stream is not there yet for the other."""
+    x, y, z = (CudaArray(sized((50,), "float32", seed)) for seed in (1, 2, 3))
+    opt.lerp_(x, y, 0.5, stream=0x50)
+    opt.lerp_(x, z, 0.5, stream=0x60)
+    calls()
+    opt.lerp_(x, y, 0.5, stream=0x50)
+    assert len(calls("launch")) == 1
+    opt.lerp_(x, y, 0.5, stream=0x60)
+    assert len(calls("launch")) == 2  # the addresses were others
