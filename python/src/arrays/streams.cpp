@@ -129,13 +129,15 @@ void Streams::use(std::optional<void*> given) {
     else if (d.library == Library::cupy) d.stream = cupy_stream(d.device);
     else d.stream = nullptr;
     d.given = given.has_value();
+    d.adopted = false;
     cuda::set_stream(d.device, d.stream);
   }
 }
 
 void Streams::adopt(int device, void* stream) {
   for (Device& d : devices_) {
-    if (d.device != device || d.given || d.library != Library::other) continue;
+    if (d.device != device || d.given || d.adopted || d.library != Library::other) continue;
+    d.adopted = true;
     d.stream = stream;
     cuda::set_stream(device, stream);
   }

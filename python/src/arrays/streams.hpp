@@ -46,7 +46,8 @@ class Streams {
   bool empty() const { return devices_.empty(); }
   // From now on this thread's work for these devices goes to the stream given, or to the one their library uses now.
   void use(std::optional<void*> given = {});
-  // Arrays of a library that has no current stream name one themselves.
+  // Arrays of a library that has no current stream name one themselves; the first one's is taken, what comes in later is
+  // ordered with it.
   void adopt(int device, void* stream);
   // CuPy's stream goes on behind what this thread has enqueued.
   static void let_cupy_follow(int device);
@@ -63,7 +64,7 @@ class Streams {
     int device;
     Library library;
     void* stream = nullptr;
-    bool given = false;
+    bool given = false, adopted = false;
   };
   template <class F>
   void order_with_torch(F&& order) const;

@@ -156,6 +156,16 @@ def test_a_stream_given_is_not_used_again(calls):
     assert calls("launch")[-1] == "launch 0 0x0"
 
 
+def test_arrays_that_name_different_streams_are_all_ordered(calls):
+    """Work goes to the first one's stream, behind the others; the last one's is not behind what writes the first."""
+    model = [CudaArray(X.copy(), stream=stream) for stream in (0x40, 0x50)]
+    state = opt.setup(opt.Adam(), model)
+    calls()
+    opt.update_(state, model, [CudaArray(G), CudaArray(G)])
+    found = calls("follow", "launch")
+    assert found[-1] == "launch 0 0x40" and "follow 0 0x40" in found
+
+
 def test_arrays_handed_out_outlive_the_stream_they_were_made_on(calls, cupy, monkeypatch):
     cp.current.ptr = 0x60
     model = [cp.array(X), DLPackArray(X)]
