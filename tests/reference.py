@@ -237,6 +237,99 @@ def lion(h, c, x, dx, s):
     return h.eta * direction
 
 
+@rule("Adan", zeros("m", "e", real=("n",), then=("g",)), eta=1e-3, beta=(0.98, 0.99), beta_difference=0.92,
+      lambda_=0.0, epsilon=1e-8, prox=True)  # fmt: skip
+def adan(h, c, x, dx, s):
+    """As the authors' code, whose betas are (beta[0], beta_difference, beta[1]): one minus the paper's."""
+    d = dx - s["g"] if hasattr(c, "product") else np.zeros_like(dx)
+    c.product = getattr(c, "product", 1.0) * h.beta_difference
+    s["g"] = dx
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    s["e"] = h.beta_difference * s["e"] + (1 - h.beta_difference) * d
+    s["n"] = h.beta[1] * s["n"] + (1 - h.beta[1]) * abs2(dx + h.beta_difference * d)
+    nesterov = s["m"] / (1 - c.beta1_t) + h.beta_difference * s["e"] / (1 - c.product)
+    u = h.eta * nesterov / (np.sqrt(s["n"] / (1 - c.beta2_t)) + h.epsilon)
+    decay = h.eta * h.lambda_
+    return (u + decay * x) / (1 + decay) if h.prox else u + decay * x
+
+
+@rule("AdEMAMix", zeros("m", "s", real=("v",)), eta=1e-3, beta=(0.9, 0.999), lambda_=0.0, epsilon=1e-8,
+      beta_slow=0.9999, weight=2.0, warmup=0.0)  # fmt: skip
+def ademamix(h, c, x, dx, s):
+    """The authors' schedulers of alpha and beta3, with one number of steps for both."""
+    moments(h, dx, s)
+    slow, weight = h.beta_slow, h.weight
+    if c.t < h.warmup:
+        at = c.t / h.warmup
+        steps = [np.log(0.5) / np.log(beta + 1e-8) - 1 for beta in (h.beta[0], h.beta_slow)]
+        slow = 0.5 ** (1 / ((1 - at) * steps[0] + at * steps[1] + 1))
+        weight = at * h.weight
+    s["s"] = slow * s["s"] + (1 - slow) * dx
+    mixed = s["m"] / (1 - c.beta1_t) + weight * s["s"]
+    return h.eta * (mixed / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon) + h.lambda_ * x)
+
+
+@rule("ADOPT", zeros("m", real=("v",)), eta=1e-3, beta=(0.9, 0.9999), lambda_=0.0, epsilon=1e-6)
+def adopt(h, c, x, dx, s):
+    """The authors' code: the first gradient only sets v, and the normalised gradient is clipped to t^(1/4)."""
+    if c.t == 1:
+        s["v"] = abs2(dx)
+        return np.zeros_like(dx)
+    normalised = dx / np.maximum(np.sqrt(s["v"]), h.epsilon)
+    clipped = clip_grad(SimpleNamespace(delta=(c.t - 1) ** 0.25), c, x, normalised, s)
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * clipped
+    s["v"] = h.beta[1] * s["v"] + (1 - h.beta[1]) * abs2(dx)
+    return h.eta * (s["m"] + h.lambda_ * x)
+
+
+@rule("LaProp", zeros("m", real=("v",)), eta=4e-4, beta=(0.9, 0.999), epsilon=1e-15)
+def laprop(h, c, x, dx, s):
+    """The authors' code: the bias of m is that of a mean of the learning rates."""
+    s["v"] = h.beta[1] * s["v"] + (1 - h.beta[1]) * abs2(dx)
+    normalised = dx / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon)
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * h.eta * normalised
+    c.rate = h.beta[0] * getattr(c, "rate", 0.0) + (1 - h.beta[0]) * h.eta
+    return s["m"] * (h.eta / c.rate if c.rate else 0.0)
+
+
+@rule("NAdamW", zeros("m", real=("v",)), eta=1e-3, beta=(0.9, 0.999), lambda_=0.0, epsilon=1e-8)
+def nadamw(h, c, x, dx, s):
+    """Dozat's two bias corrections with a constant beta, as optax; no factor beside the second moment."""
+    moments(h, dx, s)
+    m_bar = h.beta[0] * s["m"] / (1 - c.beta1_t * h.beta[0]) + (1 - h.beta[0]) * dx / (1 - c.beta1_t)
+    return h.eta * (m_bar / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon) + h.lambda_ * x)
+
+
+@rule("Yogi", lambda h, x: {"m": np.full_like(x, h.initial), "v": np.full_like(x.real, h.initial)},
+      eta=1e-2, beta=(0.9, 0.999), epsilon=1e-3, initial=1e-6)  # fmt: skip
+def yogi(h, c, x, dx, s):
+    """Deviates from the paper's algorithm as its authors' code does: bias corrections."""
+    s["m"] = h.beta[0] * s["m"] + (1 - h.beta[0]) * dx
+    s["v"] = s["v"] - (1 - h.beta[1]) * sign(s["v"] - abs2(dx)) * abs2(dx)
+    return h.eta * (s["m"] / (1 - c.beta1_t)) / (np.sqrt(s["v"] / (1 - c.beta2_t)) + h.epsilon)
+
+
+@rule("Signum", zeros("m"), eta=1e-3, rho=0.9)
+def signum(h, c, x, dx, s):
+    s["m"] = h.rho * s["m"] + (1 - h.rho) * dx
+    return h.eta * sign(s["m"])
+
+
+@rule("ZeroNonFinite", nothing)
+def zero_non_finite(h, c, x, dx, s):
+    return np.where(np.isfinite(dx), dx, 0)
+
+
+@rule("Box", nothing, bounds=(-1.0, 1.0))
+def box(h, c, x, dx, s):
+    return x - np.clip(x - dx, *h.bounds)
+
+
+@rule("NonNegative", nothing)
+def non_negative(h, c, x, dx, s):
+    return np.where(x - dx < 0, x, dx)
+
+
 @rule("WeightDecay", nothing, lambda_=5e-4)
 def weight_decay(h, c, x, dx, s):
     return dx + h.lambda_ * x

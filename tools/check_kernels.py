@@ -14,7 +14,7 @@ OPTIMISERS_CUDA_ARCHITECTURES=90 gives both), and fails unless
 - sweeps of fused chains ask for all that an element group needs before they use any of it, and measurements of a
   gradient for 64 bytes, in pieces of 64 bits or more: what is used at once makes a second trip to memory of the next;
 - no multiplication and addition were contracted to one instruction, which would give other bits than the CPU's: the
-  compilers were told so, and the PTX has no fused operation but those of pow (division and roots become fused
+  compilers were told so, and the PTX has no fused operation but those of pow and log (division and roots become fused
   operations below PTX, as IEEE arithmetic allows).
 """
 
@@ -42,7 +42,7 @@ MEASURED = 64  # bytes that a thread of a measurement asks for before it uses an
 # branches on it goes wrong (seen on an H200: arrays of 16 bits were interpolated as complex ones).
 HALVES = re.compile(r"VIMNMX\S*16x2\S*\s+\w+, (U?P\d), \1,")
 FUSED = re.compile(r"\bfma\.|\b(?:mul|add|sub|mad)\.f(?:32|64)")  # without .rn, ptxas may contract
-MAY_FUSE = re.compile(r"__internal_accurate_pow")
+MAY_FUSE = re.compile(r"__internal_accurate_pow|9logarithm")
 INSTRUCTION = re.compile(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@!?U?P\w+\s+)?([A-Z][\w.]*)")
 REGISTER = re.compile(r"\bR(\d+)\b")
 LOAD = re.compile(r"LDG\..*?(64|128)")

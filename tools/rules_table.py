@@ -26,7 +26,8 @@ def row(rule: type[opt.Rule]) -> str:
     """Return the table row of one rule: name with defaults, update, reference."""
     defaults = [f.name if f.default is None else f"{f.name}={f.default!r}" for f in rule.fields]
     update = "<br>".join(code(line.strip()) for line in rule.update.splitlines())
-    return f"| **{rule.__name__}**<br>{code(', '.join(defaults))} | {update} | {rule.reference} |"
+    named = f"**{rule.__name__}**" + (f"<br>{code(', '.join(defaults))}" if defaults else "")
+    return f"| {named} | {update} | {rule.reference} |"
 
 
 def table() -> str:

@@ -122,12 +122,16 @@ NAMES = {
     "lbfgs": "scipy.optimize.minimize on the vector that destructure returns (examples/flat_lbfgs.py)",
     "sparseadam": "Adam; gradients are dense",
     "adamweightdecay": "AdamW",
+    "signsgd": "Signum(eta, rho=0)",
+    "zeronans": "ZeroNonFinite()",
+    "projectionbox": "Box(bounds), the last rule of a chain",
+    "projectionnonnegative": "NonNegative(), the last rule of a chain",
+    "keepparamsnonnegative": "NonNegative(), the last rule of a chain",
     "l1": "SignDecay(lambda_)",
     "l2": "WeightDecay(lambda_)",
     "l2regularization": "WeightDecay(lambda_)",
     "optimistadam": "OAdam",
     "optimisticadam": "OAdam",
-    "nadamw": "OptimiserChain(WeightDecay(lambda_), NAdam())",
     "earlystopping": "EarlyStop",
 }
 

@@ -20,14 +20,24 @@ __all__ = [  # noqa: RUF022  the order of the registry
     "AMSGrad",
     "OAdam",
     "AdaBelief",
+    "Yogi",
+    "NAdamW",
+    "LaProp",
+    "Adan",
+    "AdEMAMix",
+    "ADOPT",
     "AdaGrad",
     "AdaDelta",
     "Lion",
+    "Signum",
     "WeightDecay",
     "SignDecay",
     "ClipGrad",
     "ClipNorm",
+    "ZeroNonFinite",
     "AccumGrad",
+    "Box",
+    "NonNegative",
 ]
 
 class Descent(BuiltinRule):
@@ -226,6 +236,120 @@ class AdaBelief(BuiltinRule):
         epsilon: float = 1e-16,
     ) -> None: ...
 
+class Yogi(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def initial(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.01,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 0.001,
+        initial: float = 1e-06,
+    ) -> None: ...
+
+class NAdamW(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class LaProp(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.0004,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-15,
+    ) -> None: ...
+
+class Adan(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def beta_difference(self) -> float: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def prox(self) -> bool: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.98, 0.99),
+        beta_difference: float = 0.92,
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+        prox: bool = True,
+    ) -> None: ...
+
+class AdEMAMix(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def beta_slow(self) -> float: ...
+    @property
+    def weight(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+        beta_slow: float = 0.9999,
+        weight: float = 2.0,
+        warmup: float = 0.0,
+    ) -> None: ...
+
+class ADOPT(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.9999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-06,
+    ) -> None: ...
+
 class AdaGrad(BuiltinRule):
     @property
     def eta(self) -> float: ...
@@ -257,6 +381,17 @@ class Lion(BuiltinRule):
         self,
         eta: float = 0.001,
         beta: Sequence[float] = (0.9, 0.999),
+    ) -> None: ...
+
+class Signum(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        rho: float = 0.9,
     ) -> None: ...
 
 class WeightDecay(BuiltinRule):
@@ -300,10 +435,28 @@ class ClipNorm(BuiltinRule):
         scope: Literal["leaf", "global"] = "leaf",
     ) -> None: ...
 
+class ZeroNonFinite(BuiltinRule):
+    def __init__(
+        self,
+    ) -> None: ...
+
 class AccumGrad(BuiltinRule):
     @property
     def n(self) -> int: ...
     def __init__(
         self,
         n: int,
+    ) -> None: ...
+
+class Box(BuiltinRule):
+    @property
+    def bounds(self) -> tuple[float, float]: ...
+    def __init__(
+        self,
+        bounds: Sequence[float] = (-1.0, 1.0),
+    ) -> None: ...
+
+class NonNegative(BuiltinRule):
+    def __init__(
+        self,
     ) -> None: ...

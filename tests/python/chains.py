@@ -36,6 +36,16 @@ def drawn_chains(length: int, dtype: str, count: int) -> Iterator[list[Spec]]:
     return (chain for chain in chains if suits(chain, dtype))
 
 
+# Whom every rule meets in the tests of pairs: those whose kernels are joined with others, that measure, that gate.
+MET_BY_ALL = {"Adam", "WeightDecay", "ClipNorm", "AccumGrad"}
+
+
+def partners(first: Spec, specs: list[Spec]) -> list[Spec]:
+    """Every third of the rules behind this one, another third behind the next, so that all meet before or behind."""
+    place = specs.index(first)
+    return [s for i, s in enumerate(specs) if s[0] in MET_BY_ALL | {first[0]} or (place + i) % 3 == 0]
+
+
 def apart(chain: list[Spec]) -> list[Spec]:
     """The chain with NOTHING between its stages."""
     return [stage for spec in chain for stage in (spec, NOTHING)][:-1]

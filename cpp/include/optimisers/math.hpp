@@ -60,6 +60,9 @@ OPT_FN R root(R a) {
   return std::sqrt(a);
 }
 
+// On a device a function of its own, whose last bit is that library's (tools/check_kernels.py).
+OPT_CALL double logarithm(double a) { return std::log(a); }
+
 // ε of a denominator as a scalar of type R, never so small that 0/0 were not 0: beside a root about the least root of a
 // number that is not 0, so that a root whose square has vanished is not much too small; under a root with squares,
 // less.

@@ -48,6 +48,7 @@ enum class Range : std::uint8_t {
   unit,         // [0, 1)
   factors,      // 0 < first <= 1 <= second
   ordered,      // 0 <= first <= second
+  interval,     // first <= second, both finite
   count,        // integers >= 1
   norm_order,   // any real but 0, and +-inf
   choice,       // booleans and enums: every value of the type

@@ -61,6 +61,7 @@ bool in_range(Range range, Pair a) {
   if (!std::isfinite(a.first) || !std::isfinite(a.second)) return false;
   if (range == Range::factors) return 0 < a.first && a.first <= 1 && 1 <= a.second;
   if (range == Range::ordered) return 0 <= a.first && a.first <= a.second;
+  if (range == Range::interval) return a.first <= a.second;
   return in_range(range, a.first) && in_range(range, a.second);
 }
 
@@ -84,8 +85,8 @@ std::string expectation(const FieldInfo& f) {
 bool is_scalar(const FieldInfo& f) {
   return (f.kind == FieldKind::number || f.kind == FieldKind::pair) && f.range != Range::norm_order;
 }
-double larger_of(const Value& value) {
-  if (const auto* pair = std::get_if<Pair>(&value)) return std::max(pair->first, pair->second);
+double magnitude_of(const Value& value) {
+  if (const auto* pair = std::get_if<Pair>(&value)) return std::max(std::abs(pair->first), std::abs(pair->second));
   return std::get<double>(value);
 }
 
@@ -108,8 +109,8 @@ std::string_view name_of(FieldKind kind) {
 }
 
 std::string_view name_of(Range range) {
-  constexpr std::string_view names[] = {"nonnegative", "positive", "unit",       "factors",
-                                        "ordered",     "count",    "norm_order", "choice"};
+  constexpr std::string_view names[] = {"nonnegative", "positive", "unit",       "factors", "ordered",
+                                        "interval",    "count",    "norm_order", "choice"};
   return names[static_cast<int>(range)];
 }
 
@@ -119,6 +120,7 @@ std::string_view text_of(Range range) {
                                         "[0, 1)",
                                         "0 < first <= 1 <= second",
                                         "0 <= first <= second",
+                                        "first <= second",
                                         "1, 2, ...",
                                         "any real number but 0, or ±inf",
                                         ""};
@@ -236,7 +238,7 @@ std::string RuleValue::overflow(int real) const {
            " holds (at most " + end + ")";
   };
   for (const FieldInfo& f : info_->fields)
-    if (is_scalar(f) && larger_of(get(f)) > largest) return text(f, ", more than ");
+    if (is_scalar(f) && magnitude_of(get(f)) > largest) return text(f, ", more than ");
   if (info_->finite[real](bytes_.data())) return {};
   const auto to_blame = [&](const FieldInfo& f) {  // with its default nothing overflows
     RuleValue other(*this);

@@ -30,7 +30,14 @@ __all__ = [  # noqa: RUF022  torch.optim's, then the registry's
     "AMSGrad",
     "OAdam",
     "AdaBelief",
+    "Yogi",
+    "NAdamW",
+    "LaProp",
+    "Adan",
+    "AdEMAMix",
+    "ADOPT",
     "Lion",
+    "Signum",
 ]
 
 class SGD(Named):
@@ -311,12 +318,136 @@ class AdaBelief(Named):
         differentiable: bool = False,
     ) -> None: ...
 
+class Yogi(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.01,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 0.001,
+        initial: float | torch.Tensor = 1e-06,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class NAdamW(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class LaProp(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.0004,
+        betas: Sequence[float] = (0.9, 0.999),
+        eps: float | torch.Tensor = 1e-15,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Adan(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.98, 0.99),
+        beta_difference: float | torch.Tensor = 0.92,
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        prox: bool = True,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class AdEMAMix(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        beta_slow: float | torch.Tensor = 0.9999,
+        weight: float | torch.Tensor = 2.0,
+        warmup: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class ADOPT(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.9999),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-06,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
 class Lion(Named):
     def __init__(
         self,
         params: Params,
         lr: float | torch.Tensor = 0.001,
         betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Signum(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        momentum: float | torch.Tensor = 0.9,
         weight_decay: float | torch.Tensor = 0.0,
         *,
         clip_grad_norm: float | None = None,

@@ -35,7 +35,8 @@ def test_nothing_behind_an_accumulation_moves_before_it_fires(spec):
         opt.update_(state, x, sized((9,), "float64", seed))
         assert bits(x, list(arrays(tuple(state.state[1])))) == before
     opt.update_(state, x, sized((9,), "float64", 4))
-    assert bits(x) != bits(sized((9,), "float64", 1)) or spec[0] == "AccumGrad"
+    moves_nothing_yet = {"AccumGrad", "ADOPT"}
+    assert bits(x) != bits(sized((9,), "float64", 1)) or spec[0] in moves_nothing_yet
 
 
 def run_with(rule, grads):

@@ -19,6 +19,7 @@ BAD_NUMBERS = {
 }
 BAD_PAIRS = {
     "factors": [(0.0, 1.2), (-0.5, 1.2), (1.1, 1.2), (0.5, 0.9), (NAN, 1.2), (0.5, NAN), (0.5, INF)],
+    "interval": [(2.0, 1.0), (0.0, -1e-300), (NAN, 1.0), (0.0, NAN), (0.0, INF), (-INF, 0.0)],
     "ordered": [(-1.0, 1.0), (2.0, 1.0), (NAN, 1.0), (0.0, NAN), (0.0, INF)],
 }
 EDGES = {
@@ -29,6 +30,7 @@ EDGES = {
     "norm_order": [INF, -INF, -0.5, 1e-3],
     "factors": [(1.0, 1.0), (1e-9, 1e9)],
     "ordered": [(0.0, 0.0), (2.0, 2.0)],
+    "interval": [(-1.0, -1.0), (0.0, 0.0), (-1e300, 1e300)],
 }
 FIELDS = [(name, field) for name in RULES for field in RULES[name].fields]
 EVERY_FIELD = pytest.mark.parametrize("name, field", FIELDS, ids=lambda v: v if isinstance(v, str) else v.name)

@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pytest
 from support import (
+    REFUSES_COMPLEX,
     RULES,
     all_variants,
     arrays,
@@ -48,7 +49,7 @@ def changed_leaves(before, after):
 def test_chain_equals_composition(spec, dtype):
     others = [("WeightDecay", {}), ("Momentum", {}), ("ClipNorm", {"omega": 0.05})]
     rules = [build(s) for s in [*others[:1], spec, *others[1:]]]
-    if dtype == "complex64" and spec[0] == "Rprop":
+    if dtype == "complex64" and spec[0] in REFUSES_COMPLEX:
         rules = [build(s) for s in others]
     x = sized((61,), dtype, 1)
     by_hand, hand_states = x.copy(), [opt.init(rule, x) for rule in rules]
@@ -91,7 +92,7 @@ def test_empty_chain_equals_descent_of_one():
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float32", "float64", "complex64"])
 @EVERY_RULE
 def test_torch_equals_numpy(spec, dtype):
-    if dtype == "complex64" and spec[0] == "Rprop":
+    if dtype == "complex64" and spec[0] in REFUSES_COMPLEX:
         spec = ("Adam", {})
     x = sized((5, 27), dtype, 1)
     tensor = to_torch(x)
@@ -207,7 +208,7 @@ def adjustable(spec):
 ADJUSTED = {
     "eta": 0.002, "rho": 0.5, "beta": (0.5, 0.9), "epsilon": 1e-2, "lambda_": 0.2, "delta": 0.6, "omega": 0.5,
     "p": 1.0, "n": 2, "ell": (0.6, 1.3), "gamma": (1e-3, 2e-3), "throw": False, "couple": False,
-    "scope": "global", "pytorch": True,
+    "scope": "global", "pytorch": True, "bounds": (-0.5, 0.6), "prox": False, "warmup": 6.0,
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 from model_of_semantics import Twin, children, gradients, is_leaf, leaves, names, places, values
-from support import RULES, bits, build, close, is_complex, reference, sized, slots
+from support import REFUSES_COMPLEX, RULES, bits, build, close, is_complex, reference, sized, slots
 
 import optimisers as opt
 
@@ -118,13 +118,15 @@ NUMBERS = {
     "n": (1, 2, 3), "ell": ((0.5, 1.2), (1.0, 1.0)), "gamma": ((1e-6, 50.0), (0.02, 0.04)),
     "centred": (False, True), "couple": (True, False), "throw": (True, False), "scope": ("leaf", "global"),
     "pytorch": (False, True), "momentum_decay": (4e-3, 0.1),
+    "beta_difference": (0.92, 0.5), "beta_slow": (0.9999, 0.95), "weight": (2.0, 5.0), "warmup": (0.0, 3.0),
+    "prox": (True, False), "initial": (1e-6, 0.1), "bounds": ((-1.0, 1.0), (0.1, 0.3)),
 }  # fmt: skip
 
 
 @st.composite
 def rules(draw, complex_leaves, longest=3):
     """A spec: a rule or a chain, hyperparameters from NUMBERS; sometimes in mixed precision."""
-    usable = [name for name in RULES if not (complex_leaves and name == "Rprop")]
+    usable = [name for name in RULES if not (complex_leaves and name in REFUSES_COMPLEX)]
     chain = []
     for name in draw(st.lists(st.sampled_from(usable), min_size=0, max_size=longest)):
         chain.append((name, {f.name: draw(st.sampled_from(NUMBERS[f.name])) for f in RULES[name].fields}))

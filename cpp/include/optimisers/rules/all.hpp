@@ -9,20 +9,30 @@
 #include "optimisers/rules/adam.hpp"
 #include "optimisers/rules/adamax.hpp"
 #include "optimisers/rules/adamw.hpp"
+#include "optimisers/rules/adan.hpp"
+#include "optimisers/rules/ademamix.hpp"
+#include "optimisers/rules/adopt.hpp"
 #include "optimisers/rules/amsgrad.hpp"
+#include "optimisers/rules/box.hpp"
 #include "optimisers/rules/clip_grad.hpp"
 #include "optimisers/rules/clip_norm.hpp"
 #include "optimisers/rules/descent.hpp"
+#include "optimisers/rules/laprop.hpp"
 #include "optimisers/rules/lion.hpp"
 #include "optimisers/rules/momentum.hpp"
 #include "optimisers/rules/nadam.hpp"
+#include "optimisers/rules/nadamw.hpp"
 #include "optimisers/rules/nesterov.hpp"
+#include "optimisers/rules/non_negative.hpp"
 #include "optimisers/rules/oadam.hpp"
 #include "optimisers/rules/radam.hpp"
 #include "optimisers/rules/rmsprop.hpp"
 #include "optimisers/rules/rprop.hpp"
 #include "optimisers/rules/sign_decay.hpp"
+#include "optimisers/rules/signum.hpp"
 #include "optimisers/rules/weight_decay.hpp"
+#include "optimisers/rules/yogi.hpp"
+#include "optimisers/rules/zero_non_finite.hpp"
 
 namespace optimisers::inline OPT_ABI {
 
@@ -33,8 +43,10 @@ using AllRules = std::tuple<OPTIMISERS_RULES>;
 using AllRules = std::tuple<
     Descent, Momentum, Nesterov, Rprop, RMSProp,
     Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
-    AdaGrad, AdaDelta, Lion,
-    WeightDecay, SignDecay, ClipGrad, ClipNorm, AccumGrad>;
+    Yogi, NAdamW, LaProp, Adan, AdEMAMix, ADOPT,
+    AdaGrad, AdaDelta, Lion, Signum,
+    WeightDecay, SignDecay, ClipGrad, ClipNorm, ZeroNonFinite, AccumGrad,
+    Box, NonNegative>;
 // clang-format on
 #endif
 inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
