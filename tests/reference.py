@@ -1,8 +1,8 @@
 """An independent float64/complex128 reference of every rule, written only from the formulas of the contract.
 
 This is the one deliberate second writing of the arithmetic: slow, plain NumPy, one short function a rule.
-A rule is `f(h, c, x, dx, s) -> dx`: hyperparameters h, clock c (already advanced), parameter x, gradient dx, slots s
-(a dict it writes to). What it returns is subtracted from x; None stops the chain for this leaf.
+A rule is `f(h, c, x, dx, s) -> dx`: hyperparameters h, clock c (already advanced; c.g is the gradient as it came to the
+chain, or out of the last AccumGrad), parameter x, gradient dx, slots s (a dict it writes to). What it returns is subtracted from x; None stops the chain for this leaf.
 
 A spec names what to run: ("Adam", {"eta": 0.1}); a list of specs is a chain; MixedPrecision is
 ("MixedPrecision", {"rule": spec, "dtype": "float32"}).
@@ -330,6 +330,44 @@ def non_negative(h, c, x, dx, s):
     return np.where(x - dx < 0, x, dx)
 
 
+@rule("Grams", nothing)
+def grams(h, c, x, dx, s):
+    return sign(c.g) * np.abs(dx)
+
+
+@rule("CautiousDecay", nothing, lambda_=5e-4)
+def cautious_decay(h, c, x, dx, s):
+    return np.where((dx * x.conj()).real >= 0, dx + h.lambda_ * x, dx)
+
+
+@rule("Ema", lambda h, x: {"a": x.copy()}, rho=0.999)
+def ema(h, c, x, dx, s):
+    s["a"] = h.rho * s["a"] + (1 - h.rho) * (x - dx)
+    return dx
+
+
+@rule("Lookahead", lambda h, x: {"a": x.copy()}, n=5, weight=0.5)
+def lookahead(h, c, x, dx, s):
+    c.steps = getattr(c, "steps", 0) + 1
+    if c.steps < h.n:
+        return dx
+    c.steps = 0
+    s["a"] = s["a"] + h.weight * (x - dx - s["a"])
+    return x - s["a"]
+
+
+@rule("ScheduleFree", lambda h, x: {"z": x.copy()}, rho=0.9, warmup=0.0, power=0.0)
+def schedule_free(h, c, x, dx, s):
+    """The authors' code, where x is y: y ← (1−c) y + c z + (ρ (1−c) − 1) dx;  z ← z − dx."""
+    scale = min(c.t / h.warmup, 1) if h.warmup else 1
+    weight = c.t**h.power * scale**2
+    c.weights = getattr(c, "weights", 0.0) + weight
+    ck = weight / c.weights
+    dx, z = scale * dx, s["z"]
+    s["z"] = z - dx
+    return ck * (x - z) + (1 - h.rho * (1 - ck)) * dx
+
+
 @rule("WeightDecay", nothing, lambda_=5e-4)
 def weight_decay(h, c, x, dx, s):
     return dx + h.lambda_ * x
@@ -399,8 +437,8 @@ class Stage:
     def is_global(self) -> bool:
         return self.rule.name == "ClipNorm" and self.h.scope == "global"
 
-    def apply(self, x: Array, dx: Array | None) -> Array | None:
-        self.c.t += 1
+    def apply(self, x: Array, dx: Array | None, g: Array | None) -> Array | None:
+        self.c.t, self.c.g = self.c.t + 1, g
         if hasattr(self.h, "beta"):  # running products: beta may be adjusted on the way
             self.c.beta1_t *= self.h.beta[0]
             self.c.beta2_t *= self.h.beta[1]
@@ -463,6 +501,7 @@ def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
     """One update of several leaves, which meet only in their global ClipNorms: the k-th of each with the same p."""
     dxs = [None if g is None else np.asarray(g).astype(leaf.x.dtype) for leaf, g in zip(leaves, grads, strict=True)]
     at = [leaf.first_stage(g) for leaf, g in zip(leaves, grads, strict=True)]
+    seen = list(dxs)
     for leaf in leaves:
         leaf.dx = np.zeros_like(leaf.x)
     waiting = True
@@ -471,7 +510,8 @@ def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
         for i, leaf in enumerate(leaves):
             value = leaf.begin()
             while at[i] < len(leaf.stages) and not leaf.stages[at[i]].is_global:
-                dxs[i] = leaf.stages[at[i]].apply(value, dxs[i])
+                dxs[i] = leaf.stages[at[i]].apply(value, dxs[i], seen[i])
+                seen[i] = dxs[i] if leaf.stages[at[i]].rule.name == "AccumGrad" else seen[i]
                 at[i] = len(leaf.stages) if dxs[i] is None else at[i] + 1
             if at[i] < len(leaf.stages):
                 waiting[i] = sum(stage.is_global for stage in leaf.stages[: at[i]]), leaf.stages[at[i]].h.p

@@ -242,7 +242,14 @@ class Leaves final : public DeviceLeaves {
 
   // Slots that do not start at zero, and master copies.
   void start(std::span<const ArrayView> x) {
-    std::vector<ArrayView> masters, values;
+    std::vector<ArrayView> copies, values;
+    const auto copy = [&](const ArrayView& from, const Arena& arena, std::int64_t offset, DType dtype) {
+      values.push_back(from);
+      ArrayView& to = copies.emplace_back(from);
+      to.data = arena.data() + offset * size_of(dtype);
+      to.strides = nullptr;
+      to.dtype = dtype;
+    };
     for (std::uint32_t i = 0; i < state_.leaves.size(); ++i) {
       const LeafRecord& leaf = state_.leaves[i];
       const Group& group = state_.groups[leaf.group];
@@ -250,6 +257,7 @@ class Leaves final : public DeviceLeaves {
       if (i < x.size()) tables_of(i).load_kernels_of(x[i]);  // stages before one of the user's have no array yet
       for (std::size_t k = 0; k < group.slots.size(); ++k) {
         const GroupSlot& slot = group.slots[k];
+        if (slot.at_x) copy(x[i], group.arenas[k], leaf.offset, slot.dtype);
         if (slot.start < 0) continue;
         const double value = start_of(group, slot, state_.row_of(i));
         const FillTable table{group.arenas[k].data() + leaf.offset * size_of(slot.dtype), leaf.size, value, slot.dtype};
@@ -257,14 +265,9 @@ class Leaves final : public DeviceLeaves {
                                      unsigned((leaf.size + Fill::elements - 1) / Fill::elements)),
               device_, "setup");
       }
-      if (!group.master) continue;
-      values.push_back(x[i]);
-      ArrayView& master = masters.emplace_back(x[i]);
-      master.data = group.masters.data() + leaf.offset * size_of(group.compute);
-      master.strides = nullptr;
-      master.dtype = group.compute;
+      if (group.master) copy(x[i], group.masters, leaf.offset, group.compute);
     }
-    run_pairs(device_, masters, values, PairOp::copy, 0, 0);
+    run_pairs(device_, copies, values, PairOp::copy, 0, 0);
     cuda::wait(device_);
   }
 

@@ -32,10 +32,15 @@ __all__ = [  # noqa: RUF022  the order of the registry
     "Signum",
     "WeightDecay",
     "SignDecay",
+    "CautiousDecay",
+    "Grams",
     "ClipGrad",
     "ClipNorm",
     "ZeroNonFinite",
     "AccumGrad",
+    "Ema",
+    "Lookahead",
+    "ScheduleFree",
     "Box",
     "NonNegative",
 ]
@@ -410,6 +415,19 @@ class SignDecay(BuiltinRule):
         lambda_: float = 0.001,
     ) -> None: ...
 
+class CautiousDecay(BuiltinRule):
+    @property
+    def lambda_(self) -> float: ...
+    def __init__(
+        self,
+        lambda_: float = 0.0005,
+    ) -> None: ...
+
+class Grams(BuiltinRule):
+    def __init__(
+        self,
+    ) -> None: ...
+
 class ClipGrad(BuiltinRule):
     @property
     def delta(self) -> float: ...
@@ -446,6 +464,39 @@ class AccumGrad(BuiltinRule):
     def __init__(
         self,
         n: int,
+    ) -> None: ...
+
+class Ema(BuiltinRule):
+    @property
+    def rho(self) -> float: ...
+    def __init__(
+        self,
+        rho: float = 0.999,
+    ) -> None: ...
+
+class Lookahead(BuiltinRule):
+    @property
+    def n(self) -> int: ...
+    @property
+    def weight(self) -> float: ...
+    def __init__(
+        self,
+        n: int = 5,
+        weight: float = 0.5,
+    ) -> None: ...
+
+class ScheduleFree(BuiltinRule):
+    @property
+    def rho(self) -> float: ...
+    @property
+    def warmup(self) -> float: ...
+    @property
+    def power(self) -> float: ...
+    def __init__(
+        self,
+        rho: float = 0.9,
+        warmup: float = 0.0,
+        power: float = 0.0,
     ) -> None: ...
 
 class Box(BuiltinRule):

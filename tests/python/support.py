@@ -18,12 +18,13 @@ RULES = {cls.__name__: cls for cls in opt.RULES}
 NUMPY_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 TORCH_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 REFUSES_COMPLEX = {"Rprop", "Box", "NonNegative"}
+SEES_GRADIENT = {"Grams"}  # beside what the stages before it made of that
 
 # Values other than the default, by field name. Lion's direction stays clear of zero with this beta and gradients of
 # size 0.5 to 1: over six steps 0.6 |m| < 0.14 < 0.4 * 0.5. omega is small enough that every p used here clips.
 CHANGED: dict[str, Any] = {
     "eta": 0.03, "rho": 0.7, "beta": (0.6, 0.95), "epsilon": 1e-3, "lambda_": 0.05, "delta": 0.7, "omega": 0.01,
-    "p": 3.5, "n": 2, "ell": (0.7, 1.5), "gamma": (0.02, 0.04), "bounds": (-0.75, 0.6), "warmup": 4.0,
+    "p": 3.5, "n": 2, "ell": (0.7, 1.5), "gamma": (0.02, 0.04), "bounds": (-0.75, 0.6), "warmup": 4.0, "power": 0.5,
 }  # fmt: skip
 ORDERS = (1.0, 2.0, 3.5, -2.0, float("inf"), float("-inf"))
 
@@ -236,6 +237,8 @@ SLACK = {"RAdam": 1e-12}
 # What the rounding errors of a slot are relative to where that is not the slot itself: differences have those of what
 # they are differences of, in another slot; ADOPT's moment is a tenth of numbers about 1, which may be what is left of
 # others that cancelled.
+# Rules whose step is a difference of the parameter and a slot of its size, and has the rounding errors of those.
+ABOUT_X = {"Lookahead", "ScheduleFree"}
 SIZES: dict[str, str | float] = {"Adan.e": "g", "ADOPT.m": 0.1}
 
 
@@ -263,7 +266,7 @@ class Follower:
         self.eps = float(np.finfo(self.compute).eps)
         names = stages(spec)
         self.relative = STEP_ULPS * len(names) ** 2 * self.eps + max((SLACK.get(n, 0.0) for n in names), default=0.0)
-        self.step_size = np.zeros(self.leaf.x.shape)
+        self.step_size = np.abs(self.leaf.x) if ABOUT_X & set(names) else np.zeros(self.leaf.x.shape)
         self.slot_size = [{k: np.abs(v) for k, v in stage.s.items()} for stage in self.leaf.stages]
 
     def before(self, x: Any) -> None:

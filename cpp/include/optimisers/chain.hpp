@@ -139,7 +139,8 @@ OPT_HIDDEN StageKernels fuse(TypeList<Used...>, TypeList<R, Rest...>, const Rule
 template <class... R>
 OPT_HIDDEN void add_fused(Program& program, TypeList<R...> rules) {
   static_assert((max_slots<R> + ... + 0) <= max_fused_slots, "a fused chain has at most 16 slots: use Chain");
-  if constexpr (sizeof...(R) > 1) {
+  // One that sees the gradient may have a gate before it: stage by stage it finds out where it comes from.
+  if constexpr (sizeof...(R) > 1 && !(SeesGradient<R> || ...)) {
     refuse_contraction("a fused chain");
     const int count = int(sizeof...(R)), first = int(program.stages.size()) - count;
     const RuleValue* values = program.stages.data() + first;

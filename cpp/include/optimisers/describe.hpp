@@ -47,7 +47,7 @@ static std::span<const SlotInfo> slots_of() {
     std::array<SlotInfo, max_slots<R>> a{};
     for (std::size_t i = 0; i < a.size(); ++i)
       a[i] = {R::slots[i].name, R::slots[i].real, R::slots[i].start ? offset_of(R::slots[i].start) : -1,
-              R::slots[i].unless ? offset_of(R::slots[i].unless) : -1};
+              R::slots[i].unless ? offset_of(R::slots[i].unless) : -1, R::slots[i].at_x};
     return a;
   });
 }
@@ -117,6 +117,7 @@ static RuleInfo describe(int id) {
     static_assert(sizeof clock <= sizeof info.clock_start);
     std::memcpy(info.clock_start.data(), &clock, sizeof clock);
   }
+  info.sees_gradient = SeesGradient<R>;
   if constexpr (RefusesComplex<R>) info.refuses_complex = R::refuses_complex;
   info.slot_count = [](const void* r) { return slot_count(as<R>(r)); };
   info.equal = [](const void* a, const void* b) { return as<R>(a) == as<R>(b); };

@@ -116,6 +116,19 @@ OPT_FN auto& get(Bag<T, Rest...>& bag) {
   else return get<I - 1>(bag.rest);
 }
 
+// The gradient of a stage that sees it: its pointer stands behind those of the slots.
+template <class T, bool Sees>
+struct SeenGradient {
+  OPT_FN static SeenGradient at(void* const*) { return {}; }
+  OPT_FN void fetch(std::int64_t) {}
+};
+template <class T>
+struct SeenGradient<T, true> {
+  const T* g;
+  OPT_FN static SeenGradient at(void* const* behind_slots) { return {static_cast<const T*>(*behind_slots)}; }
+  OPT_FN void fetch(std::int64_t i) { fetch_ahead(g + i); }
+};
+
 // Pointers to the slots of one rule, and its scalars.
 template <class T, class U, class Indices>
 struct StageData;
@@ -124,17 +137,23 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
   using R = typename U::Rule;
   typename R::template Step<real_t<T>> k;
   Bag<slot_t<R, I, T>*...> slot;
+  [[no_unique_address]] SeenGradient<T, SeesGradient<R>> gradient;
 
   OPT_FN static StageData at(const std::byte* step, void* const* slots) {
     return {*reinterpret_cast<const typename R::template Step<real_t<T>>*>(step),
-            bag(static_cast<slot_t<R, I, T>*>(slots[I])...)};
+            bag(static_cast<slot_t<R, I, T>*>(slots[I])...),
+            SeenGradient<T, SeesGradient<R>>::at(slots + sizeof...(I))};
   }
 
-  OPT_FN void fetch([[maybe_unused]] std::int64_t i) { (fetch_ahead(get<I>(slot) + i), ...); }
+  OPT_FN void fetch([[maybe_unused]] std::int64_t i) {
+    (fetch_ahead(get<I>(slot) + i), ...);
+    gradient.fetch(i);
+  }
 
   OPT_FN void apply(T x, T& dx, [[maybe_unused]] std::int64_t i) {
     [[maybe_unused]] Bag<slot_t<R, I, T>...> s = bag(get<I>(slot)[i]...);
-    R::template apply<T>(k, x, dx, get<I>(s)...);
+    if constexpr (SeesGradient<R>) R::template apply<T>(k, x, gradient.g[i], dx, get<I>(s)...);
+    else R::template apply<T>(k, x, dx, get<I>(s)...);
     ((get<I>(slot)[i] = get<I>(s)), ...);
   }
 };

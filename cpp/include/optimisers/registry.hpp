@@ -35,6 +35,7 @@ struct SlotInfo {
   bool real;
   int start;   // offset of the double it starts at, -1: zero
   int unless;  // offset of the flag that makes it start at zero all the same, -1: none
+  bool at_x;   // it starts at the parameter
 };
 
 struct RuleInfo {
@@ -48,6 +49,7 @@ struct RuleInfo {
   std::array<std::byte, 64> defaults;
   std::array<double, 4> clock_start;
   const char* refuses_complex;  // reason, or null
+  bool sees_gradient;           // its kernels find the gradient behind the slots
   int (*slot_count)(const void* rule);
   bool (*equal)(const void*, const void*);
 

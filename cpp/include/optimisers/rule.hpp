@@ -19,6 +19,8 @@
 //   reducing rules:  Norm norm() const;  bool rejects(double) const;  finish(Step<R>&, double norm) const;
 //   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const;
 //                    bool flush(Clock&, Step<R>&, bool has_gradient) const   (see accum_grad.hpp);
+//   sees_gradient = true: apply() takes (step, x, g, dx, slots...), g being dx as it came to the chain, or out of the
+//                    last gating stage before this one;
 //   refuses_complex: reason why a complex leaf is an error at setup.
 #pragma once
 #include <array>
@@ -78,6 +80,7 @@ struct Slot {
   double Rule::* start = nullptr;  // starts at this hyperparameter; zero otherwise
   bool Rule::* when = nullptr;     // exists only if this hyperparameter is true
   bool Rule::* unless = nullptr;   // starts at zero all the same if this one is true
+  bool at_x = false;               // starts at the parameter
 };
 
 struct NoClock {};
@@ -135,12 +138,23 @@ constexpr int slot_count(const R& rule) {
 template <class R, int I, class T>
 using slot_t = std::conditional_t<R::slots[I].real, real_t<T>, T>;
 
+// A stage that looks at the gradient beside what the stages before it made of that.
+template <class R>
+concept SeesGradient = requires { requires R::sees_gradient; };
+
 namespace detail {
 template <class R, class T, int... I>
 constexpr bool applies(std::integer_sequence<int, I...>) {
-  return requires(const typename R::template Step<real_t<T>>& k, T x, T& dx, slot_t<R, I, T>&... s) {
-    R::template apply<T>(k, x, dx, s...);
+  return requires(const typename R::template Step<real_t<T>>& k, T x, T g, T& dx, slot_t<R, I, T>&... s) {
+    requires SeesGradient<R> || requires { R::template apply<T>(k, x, dx, s...); };
+    requires !SeesGradient<R> || requires { R::template apply<T>(k, x, g, dx, s...); };
   };
+}
+template <class R>
+constexpr bool slots_start_once() {
+  for (const auto& s : R::slots)
+    if (s.at_x && (s.real || s.start != nullptr)) return false;
+  return true;
 }
 template <class R>
 constexpr bool conditional_slots_last() {
@@ -190,9 +204,10 @@ constexpr bool check_rule() {
                 "a step's scalars are all of type R");
   static_assert(max_slots<R> <= 4, "kernels carry at most four slots");
   static_assert(detail::conditional_slots_last<R>(), "conditional slots stand last");
+  static_assert(detail::slots_start_once<R>(), "a slot that starts at the parameter is of its type and starts there alone");
   static_assert(max_slots<R> - min_slots<R> <= 1, "one conditional slot a rule: it has a kernel with and one without");
   static_assert(detail::applies<R, float>(std::make_integer_sequence<int, max_slots<R>>{}),
-                "apply() takes (step, x, dx, one reference per slot)");
+                "apply() takes (step, x, dx, one reference per slot), or (step, x, g, dx, ...) if it sees_gradient");
   static_assert(detail::applies<R, float>(std::make_integer_sequence<int, min_slots<R>>{}),
                 "apply() needs an overload without the conditional slots");
   if constexpr (!RefusesComplex<R>)

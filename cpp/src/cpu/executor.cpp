@@ -53,7 +53,8 @@ class Range {
 
   void sweep(std::int64_t begin, std::int64_t end) {
     // A leaf that an earlier stage stops or that starts in the middle runs stage by stage.
-    const bool all = job_.course.first == 0 && job_.course.end == int(group_.stages.size()) && !job_.course.no_gradient;
+    const bool all = job_.course.first == 0 && job_.course.end == int(group_.stages.size()) &&
+                     !job_.course.no_gradient && !group_.sees;
     if (all && subtracts_ && sweep_direct(begin, end)) return;
     if (all) begin = sweep_bhalf(begin, end);
     for (std::int64_t b = begin; b < end; b += block) {
@@ -76,7 +77,8 @@ class Range {
       const std::byte* dx = gradient(b, n);
       std::byte* x = stage > job_.course.first ? parameter(b, n, false) : nullptr;
       for (int s = job_.course.first; s < stage; ++s) {
-        void* slots[4];
+        void* slots[4 + 1];
+        if (group_.sees) see(s, dx, n);
         copied_slots(group_.stages[std::size_t(s)], b, n, slots);
         dx = middle(group_.stages[std::size_t(s)], x, dx, slots, n);
       }
@@ -153,17 +155,26 @@ class Range {
   }
 
   const std::byte* run_stages(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    for (int s = job_.course.first; s < job_.course.end; ++s)
+    for (int s = job_.course.first; s < job_.course.end; ++s) {
+      if (group_.sees) see(s, dx, n);
       dx = pass(pass_over(group_.stages, s, s + 1, group_.stages[std::size_t(s)].kernels),
                 subtracts_ && s + 1 == job_.course.end, b, n, x, dx);
+    }
     return dx;
   }
 
   const std::byte* pass(const Pass& p, bool last, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    void* slots[max_pass_slots];
+    void* slots[max_pass_slots + 1];
     slot_pointers(group_, p.first_slot, p.slot_count, job_.offset + b, slots);
+    slots[p.slot_count] = seen_;
     (last ? p.kernels.last : p.kernels.middle)(job_.steps + p.step_offset, x, dx, buffers_.dx, slots, n);
     return buffers_.dx;
+  }
+
+  // What stages from `s` on see as the gradient: as the chain begins, and behind a gate.
+  void see(int s, const std::byte* dx, std::int64_t n) {
+    if (s != job_.course.first && !group_.stages[std::size_t(s - 1)].info->gating()) return;
+    seen_ = dx == buffers_.dx ? std::memcpy(buffers_.more, dx, std::size_t(n * size_)) : const_cast<std::byte*>(dx);
   }
 
   // What the last kernel did not do: x back into its own type, dx to where it was asked for.
@@ -248,6 +259,7 @@ class Range {
       const int item = size_of(group_.slots[std::size_t(stage.first_slot + i)].dtype);
       slots[i] = std::memcpy(buffers_.slots[i], slots[i], std::size_t(n * item));
     }
+    slots[stage.slot_count] = seen_;
   }
 
   const Job& job_;
@@ -256,6 +268,7 @@ class Range {
   Buffers& buffers_;
   const std::int64_t size_;
   const bool subtracts_;
+  void* seen_ = nullptr;  // of this block: the gradient, for stages that look at it
 };
 
 // ---- all leaves

@@ -82,10 +82,12 @@ Group::Group(const Program& program, DType storage_dtype, int on_device)
     for (int i = 0; i < stage.slot_count; ++i) {
       const SlotInfo& slot = info.slots[std::size_t(i)];
       slots.push_back(
-          {slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start, slot.unless});
+          {slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start, slot.unless,
+           slot.at_x});
     }
     stage.kernels = kernels_of(info, stage.slot_count, compute);
     gates |= info.gating();
+    sees |= info.sees_gradient;
     if (info.reducing()) reducers.push_back(int(stages.size()));
     stages.push_back(stage);
   }

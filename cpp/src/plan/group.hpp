@@ -47,6 +47,7 @@ struct GroupSlot {
   int stage;
   int start;   // offset in the stage's rule of the double it starts at, -1: zero
   int unless;  // and of the flag that makes it start at zero all the same, -1: none
+  bool at_x;   // it starts at the parameter
 };
 
 struct Group {
@@ -57,6 +58,7 @@ struct Group {
   int device;
   bool master;
   bool gates = false;  // a stage may run without a gradient
+  bool sees = false;   // a stage looks at the gradient: all run one by one
   int real;            // the compute type's real type: 0 float, 1 double
   std::vector<Stage> stages;
   std::vector<Pass> passes;   // all stages, in order

@@ -72,7 +72,7 @@ std::vector<std::int64_t> host_sizes(const Optimiser::State& state) {
 // Whether setup writes the group's arenas: they start at zero by themselves.
 bool starts_written(const Group& group) {
   return group.device == on_host && (group.master || std::any_of(group.slots.begin(), group.slots.end(),
-                                                                 [](const GroupSlot& s) { return s.start >= 0; }));
+                                                                 [](const GroupSlot& s) { return s.start >= 0 || s.at_x; }));
 }
 
 // What elements [begin, end) of a leaf's slots start at, and their master copy.
@@ -84,6 +84,7 @@ void start(Optimiser::State& state, Optimiser::Leaf i, const ArrayView& x, std::
   };
   for (std::size_t k = 0; k < group.slots.size(); ++k) {
     const GroupSlot& slot = group.slots[k];
+    if (slot.at_x) cpu::load(x, begin, end - begin, slot.dtype, at(group.arenas[k], slot.dtype));
     if (slot.start < 0) continue;
     fill_slot(at(group.arenas[k], slot.dtype), end - begin, slot.dtype, start_of(group, slot, state.row_of(i)));
   }

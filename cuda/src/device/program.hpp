@@ -28,9 +28,11 @@ struct SlotLanes<T, U, V, std::integer_sequence<int, I...>> {
                     [[maybe_unused]] int count) {
     (cuda::store<V>(detail::get<I>(slot).v, true, count, reinterpret_cast<slot_type<I>*>(to[I]) + i), ...);
   }
-  OPT_FN void apply(const std::byte* step, const T* x, T* dx) {
+  OPT_FN void apply(const std::byte* step, const T* x, [[maybe_unused]] const T* g, T* dx) {
     const auto k = *reinterpret_cast<const typename R::template Step<real_t<T>>*>(step);
-    for (int v = 0; v < V; ++v) R::template apply<T>(k, x[v], dx[v], detail::get<I>(slot).v[v]...);
+    for (int v = 0; v < V; ++v)
+      if constexpr (SeesGradient<R>) R::template apply<T>(k, x[v], g[v], dx[v], detail::get<I>(slot).v[v]...);
+      else R::template apply<T>(k, x[v], dx[v], detail::get<I>(slot).v[v]...);
   }
 };
 
@@ -97,13 +99,16 @@ struct Interpreted {
   template <bool Write, class T, int V>
   OPT_FN static void apply(const GroupTable& t, int first, int end, const std::byte* steps, std::int64_t i, int count,
                            const T* x, T* dx) {
+    T g[V];
     for (int s = first; s < end; ++s) {
       const StageTable& stage = t.stages[s];
+      if (s == first || t.stages[s - 1].gates)
+        for (int v = 0; v < V; ++v) g[v] = dx[v];
       with_use(stage, [&]<class U>(U*) {
         if constexpr (!(is_complex<T> && RefusesComplex<typename U::Rule>)) {
           SlotLanes<T, U, V> lanes;
           lanes.load(t.slots + stage.first_slot, i, count);
-          lanes.apply(steps + stage.step_offset, x, dx);
+          lanes.apply(steps + stage.step_offset, x, g, dx);
           if constexpr (Write) lanes.store(t.slots + stage.first_slot, i, count);
         }
       });
@@ -142,7 +147,7 @@ struct Fused {
     constexpr auto slot = [](int p) { return detail::slot_offset<Use<R>...>(p); };
     constexpr auto step = [](int p) { return detail::step_offset<T, Use<R>...>(p); };
     (detail::get<P>(stage).load(t.slots + slot(P), i, count), ...);
-    (detail::get<P>(stage).apply(steps + step(P), x, dx), ...);
+    (detail::get<P>(stage).apply(steps + step(P), x, nullptr, dx), ...);
     (detail::get<P>(stage).store(t.slots + slot(P), i, count), ...);
   }
 };

@@ -8,6 +8,7 @@ import pytest
 from support import (
     REFUSES_COMPLEX,
     RULES,
+    SEES_GRADIENT,
     all_variants,
     arrays,
     bits,
@@ -48,7 +49,8 @@ def changed_leaves(before, after):
 @EVERY_RULE
 def test_chain_equals_composition(spec, dtype):
     others = [("WeightDecay", {}), ("Momentum", {}), ("ClipNorm", {"omega": 0.05})]
-    rules = [build(s) for s in [*others[:1], spec, *others[1:]]]
+    before = 0 if spec[0] in SEES_GRADIENT else 1  # alone it takes what it is given for the gradient
+    rules = [build(s) for s in [*others[:before], spec, *others[1:]]]
     if dtype == "complex64" and spec[0] in REFUSES_COMPLEX:
         rules = [build(s) for s in others]
     x = sized((61,), dtype, 1)
@@ -209,6 +211,7 @@ ADJUSTED = {
     "eta": 0.002, "rho": 0.5, "beta": (0.5, 0.9), "epsilon": 1e-2, "lambda_": 0.2, "delta": 0.6, "omega": 0.5,
     "p": 1.0, "n": 2, "ell": (0.6, 1.3), "gamma": (1e-3, 2e-3), "throw": False, "couple": False,
     "scope": "global", "pytorch": True, "bounds": (-0.5, 0.6), "prox": False, "warmup": 6.0,
+    "power": 1.0,
 }  # fmt: skip
 
 

@@ -119,7 +119,7 @@ NUMBERS = {
     "centred": (False, True), "couple": (True, False), "throw": (True, False), "scope": ("leaf", "global"),
     "pytorch": (False, True), "momentum_decay": (4e-3, 0.1),
     "beta_difference": (0.92, 0.5), "beta_slow": (0.9999, 0.95), "weight": (2.0, 5.0), "warmup": (0.0, 3.0),
-    "prox": (True, False), "initial": (1e-6, 0.1), "bounds": ((-1.0, 1.0), (0.1, 0.3)),
+    "prox": (True, False), "initial": (1e-6, 0.1), "power": (0.0, 1.0), "bounds": ((-1.0, 1.0), (0.1, 0.3)),
 }  # fmt: skip
 
 

@@ -14,11 +14,15 @@
 #include "optimisers/rules/adopt.hpp"
 #include "optimisers/rules/amsgrad.hpp"
 #include "optimisers/rules/box.hpp"
+#include "optimisers/rules/cautious_decay.hpp"
 #include "optimisers/rules/clip_grad.hpp"
 #include "optimisers/rules/clip_norm.hpp"
 #include "optimisers/rules/descent.hpp"
+#include "optimisers/rules/ema.hpp"
+#include "optimisers/rules/grams.hpp"
 #include "optimisers/rules/laprop.hpp"
 #include "optimisers/rules/lion.hpp"
+#include "optimisers/rules/lookahead.hpp"
 #include "optimisers/rules/momentum.hpp"
 #include "optimisers/rules/nadam.hpp"
 #include "optimisers/rules/nadamw.hpp"
@@ -28,6 +32,7 @@
 #include "optimisers/rules/radam.hpp"
 #include "optimisers/rules/rmsprop.hpp"
 #include "optimisers/rules/rprop.hpp"
+#include "optimisers/rules/schedule_free.hpp"
 #include "optimisers/rules/sign_decay.hpp"
 #include "optimisers/rules/signum.hpp"
 #include "optimisers/rules/weight_decay.hpp"
@@ -45,8 +50,8 @@ using AllRules = std::tuple<
     Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
     Yogi, NAdamW, LaProp, Adan, AdEMAMix, ADOPT,
     AdaGrad, AdaDelta, Lion, Signum,
-    WeightDecay, SignDecay, ClipGrad, ClipNorm, ZeroNonFinite, AccumGrad,
-    Box, NonNegative>;
+    WeightDecay, SignDecay, CautiousDecay, Grams, ClipGrad, ClipNorm, ZeroNonFinite, AccumGrad,
+    Ema, Lookahead, ScheduleFree, Box, NonNegative>;
 // clang-format on
 #endif
 inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
