@@ -2,7 +2,8 @@
 
 This is the one deliberate second writing of the arithmetic: slow, plain NumPy, one short function a rule.
 A rule is `f(h, c, x, dx, s) -> dx`: hyperparameters h, clock c (already advanced; c.g is the gradient as it came to the
-chain, or out of the last AccumGrad), parameter x, gradient dx, slots s (a dict it writes to). What it returns is subtracted from x; None stops the chain for this leaf.
+chain, or out of the last AccumGrad), parameter x, gradient dx, slots s (a dict it writes to).
+What it returns is subtracted from x; None stops the chain for this leaf.
 
 A spec names what to run: ("Adam", {"eta": 0.1}); a list of specs is a chain; MixedPrecision is
 ("MixedPrecision", {"rule": spec, "dtype": "float32"}).

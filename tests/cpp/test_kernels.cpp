@@ -40,11 +40,12 @@ void erase_payloads(std::vector<std::byte>& bytes) {
 using Result = std::vector<std::vector<std::byte>>;
 
 Result run(StageFn f, const std::byte* steps, int compute, int slot_count) {
-  Block x(compute, 1), dx(compute, 2), out(compute, 3);
+  Block x(compute, 1), dx(compute, 2), out(compute, 3), gradient(compute, 30);
   std::vector<Block> slots;
   std::vector<void*> pointers;
   for (int i = 0; i < slot_count; ++i) slots.emplace_back(compute, unsigned(4 + i), i > 0);
   for (auto& s : slots) pointers.push_back(s.bytes.data());
+  pointers.push_back(gradient.bytes.data());  // where stages that see it look
   f(steps, x.bytes.data(), dx.bytes.data(), out.bytes.data(), pointers.data(), n);
   Result result{x.bytes, out.bytes};
   for (auto& s : slots) result.push_back(s.bytes);
