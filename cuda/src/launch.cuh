@@ -20,10 +20,8 @@ template <class T, Access A>
 inline constexpr int least_blocks<Sweep<T, A, Interpreted>> = A == Access::any || is_complex<T> ? 1 : 0;
 template <class T, Access A, bool Stages>
 inline constexpr int least_blocks<MeasureSums<T, A, Stages>> = 1;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ != 900
 template <>
 inline constexpr int least_blocks<Sweep<float, Access::plain, Interpreted>> = 1;
-#endif
 
 template <class K>
 __global__ void __launch_bounds__(K::threads, least_blocks<K>) kernel(const __grid_constant__ typename K::Table table) {

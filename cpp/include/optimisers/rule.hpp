@@ -204,7 +204,7 @@ constexpr bool check_rule() {
                 "a step's scalars are all of type R");
   static_assert(max_slots<R> <= 4, "kernels carry at most four slots");
   static_assert(detail::conditional_slots_last<R>(), "conditional slots stand last");
-  static_assert(detail::slots_start_once<R>(), "a slot that starts at the parameter is of its type and starts there alone");
+  static_assert(detail::slots_start_once<R>(), "a slot that starts at x is of x's type");
   static_assert(max_slots<R> - min_slots<R> <= 1, "one conditional slot a rule: it has a kernel with and one without");
   static_assert(detail::applies<R, float>(std::make_integer_sequence<int, max_slots<R>>{}),
                 "apply() takes (step, x, dx, one reference per slot), or (step, x, g, dx, ...) if it sees_gradient");

@@ -81,9 +81,8 @@ Group::Group(const Program& program, DType storage_dtype, int on_device)
     step_size += (info.step_size[std::size_t(real)] + 7) / 8 * 8;
     for (int i = 0; i < stage.slot_count; ++i) {
       const SlotInfo& slot = info.slots[std::size_t(i)];
-      slots.push_back(
-          {slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start, slot.unless,
-           slot.at_x});
+      slots.push_back({slot.name, slot.real ? real_dtype(compute) : compute, int(stages.size()), slot.start,
+                       slot.unless, slot.at_x});
     }
     stage.kernels = kernels_of(info, stage.slot_count, compute);
     gates |= info.gating();

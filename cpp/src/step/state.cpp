@@ -71,8 +71,9 @@ std::vector<std::int64_t> host_sizes(const Optimiser::State& state) {
 
 // Whether setup writes the group's arenas: they start at zero by themselves.
 bool starts_written(const Group& group) {
-  return group.device == on_host && (group.master || std::any_of(group.slots.begin(), group.slots.end(),
-                                                                 [](const GroupSlot& s) { return s.start >= 0 || s.at_x; }));
+  return group.device == on_host &&
+         (group.master || std::any_of(group.slots.begin(), group.slots.end(),
+                                      [](const GroupSlot& s) { return s.start >= 0 || s.at_x; }));
 }
 
 // What elements [begin, end) of a leaf's slots start at, and their master copy.

@@ -12,7 +12,8 @@ struct CautiousDecay {
       .summary = "Weight decay of those elements that the step brings nearer to zero anyway.",
       .update = "dx ← dx + λ x where dx·x ≥ 0",
       .notes =
-          "In place of WeightDecay behind a rule; times no learning rate. pytorch_optimizer's cautious decay and dion's "
+          "In place of WeightDecay behind a rule; times no learning rate. pytorch_optimizer's cautious decay and "
+          "dion's "
           "cautious_wd. Complex: where the real part of dx times the conjugate of x is not negative.",
       .reference = "Chen, Li & Liu 2025, arXiv:2510.12402"};
   static constexpr std::tuple fields{

@@ -13,7 +13,8 @@ struct Lookahead {
       .summary = "After every n steps the parameter goes back part of the way to where it was then: the last stage.",
       .update = "every n-th step: a ← a + w (x − dx − a);  dx ← x − a   (a starts at x)",
       .notes =
-          "The rules before it keep their state, as in the paper's experiments by default and in timm. a, in float32 for "
+          "The rules before it keep their state, as in the paper's experiments by default and in timm. a, in float32 "
+          "for "
           "16-bit leaves, holds the slow weights; n is the paper's k and w its α.",
       .reference = "Zhang et al. 2019, arXiv:1907.08610"};
   static constexpr std::tuple fields{Field{"n", &Lookahead::n, Range::count, "steps of the fast weights"},
