@@ -46,8 +46,8 @@ class Streams {
   bool empty() const { return devices_.empty(); }
   // From now on this thread's work for these devices goes to the stream given, or to the one their library uses now.
   void use(std::optional<void*> given = {});
-  // Arrays of a library that has no current stream name one themselves; the first one's is taken, what comes in later is
-  // ordered with it.
+  // Arrays of a library that has no current stream name one themselves; the first one's is taken, what comes in later
+  // is ordered with it.
   void adopt(int device, void* stream);
   // CuPy's stream goes on behind what this thread has enqueued.
   static void let_cupy_follow(int device);
