@@ -191,7 +191,7 @@ SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizer
 # The Python tests that reach into memory in every way; check-deep runs all.
 REACHING = $(filter-out %/test_jax.py %/test_depth.py,$(wildcard tests/python/trees/*.py tests/python/arrays/*.py)) $(addprefix tests/python/,state/test_states.py \
 	state/test_faults.py rules/test_rules_by_part.py rules/test_user_rules.py rules/test_user_rule_faults.py \
-	rules/test_markers.py rules/test_rule_classes.py)
+	rules/test_markers.py rules/test_rule_classes.py) $(filter-out %/test_device_runner.py,$(wildcard tests/python/device/test_device*.py))
 
 sanitizers: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## C++ and Python tests and random calls under sanitizers
 	@sh tools/ensure_gtest.sh

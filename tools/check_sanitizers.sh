@@ -2,7 +2,7 @@
 # check_sanitizers.sh [FOLDER]: the C++ tests under ThreadSanitizer, and under AddressSanitizer with
 # UndefinedBehaviorSanitizer; with the latter two also the fuzz harness of the C interface, for FUZZ_SECONDS, and, with
 # PYTHON on the extension, the files of Python tests named in PYTHON_TESTS (none: left out) and the fuzz harness of the
-# extension, for as long. A report fails.
+# extension, for as long. Devices are emulated, under the same sanitizers. A report fails.
 set -eu
 cd "$(dirname "$0")/.."
 root=$(mkdir -p "${1:-build-sanitizers}" && cd "${1:-build-sanitizers}" && pwd)
@@ -87,7 +87,8 @@ else
   # Python never gives back all of its memory, so leaks are looked for in C++ only. Its own allocator would hide faults;
   # pytest must not catch what a sanitizer writes before it ends the process.
   with="LD_PRELOAD='$preload' ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 PYTHONMALLOC=malloc \
-PYTHONPATH='$root/address/package' PYTHONDONTWRITEBYTECODE=1 '$python'"
+PYTHONPATH='$root/address/package' PYTHONDONTWRITEBYTECODE=1 \
+OPTIMISERS_CUDA_LIBRARY='$root/address/cuda/liboptimisers_cuda_emulation.so' '$python'"
   sh -c "$with -c 'import sys, optimisers._core as m; sys.exit(not m.__file__.startswith(sys.argv[1]))' '$package'"
   even=
   odd=
