@@ -191,7 +191,7 @@ SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizer
 # The Python tests that reach into memory in every way; check-deep runs all.
 REACHING = $(filter-out %/test_jax.py %/test_depth.py,$(wildcard tests/python/trees/*.py tests/python/arrays/*.py)) $(addprefix tests/python/,state/test_states.py \
 	state/test_faults.py rules/test_rules_by_part.py rules/test_user_rules.py rules/test_user_rule_faults.py \
-	rules/test_markers.py rules/test_rule_classes.py) $(filter-out %/test_device_runner.py,$(wildcard tests/python/device/test_device*.py))
+	rules/test_markers.py rules/test_rule_classes.py files/test_format.py) $(filter-out %/test_device_runner.py,$(wildcard tests/python/device/test_device*.py))
 
 sanitizers: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## C++ and Python tests and random calls under sanitizers
 	@sh tools/ensure_gtest.sh
@@ -202,7 +202,7 @@ check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compi
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	$(MAKE) --no-print-directory tidy TIDY_NODES=225000
 	@sh tools/apt_install.sh libeigen3-dev || true
-	FUZZ_SECONDS=60 PYTHON_TESTS="$(filter-out tests/python/project/%,$(wildcard tests/python/*/test_*.py))" $(SANITIZE)
+	OPTIMISERS_FUZZ_FILES=10000 FUZZ_SECONDS=60 PYTHON_TESTS="$(filter-out tests/python/project/%,$(wildcard tests/python/*/test_*.py))" $(SANITIZE)
 	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
 		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)

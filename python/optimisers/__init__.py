@@ -30,6 +30,7 @@ from ._files._series import latest
 from ._history import History, Step
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
+from ._others import from_optax, from_torch, to_optax, to_torch
 from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
 from ._rule import Rule
 from ._rules import *  # noqa: F403  the classes of the registry
@@ -78,6 +79,8 @@ __all__ = [
     "flush_",
     "freeze",
     "freeze_",
+    "from_optax",
+    "from_torch",
     "get_num_threads",
     "getkeypath",
     "haskeypath",
@@ -101,6 +104,8 @@ __all__ = [
     "thaw",
     "thaw_",
     "to_device",
+    "to_optax",
+    "to_torch",
     "train_",
     "train_step_",
     "trainable",

@@ -9,6 +9,7 @@ from weakref import WeakValueDictionary
 
 from . import _arrays, _core
 from ._chains import MixedPrecision, OptimiserChain
+from ._clock import set_clock
 from ._core import InvalidValueError
 from ._markers import Marker
 from ._paths import KeyPath, listed
@@ -204,10 +205,19 @@ class Leaf(State):
 
     @property
     def clock(self) -> Any:
-        """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works."""
+        """The rule's scalars, named; for a chain one entry a stage. `dict(leaf.clock)` works.
+
+        Rules that count steps have `t`. Set it by name: `leaf.clock = {"t": 100}` is the clock after 100 steps with the
+        hyperparameters there are now, products of beta included, in every stage that has one; other names set these
+        scalars alone, and what `leaf.clock` returned sets all.
+        """
         clocks = iter(self._core.clocks(self._index))
         rule = self._core.rule_object(self._index)
         return _arranged(rule, lambda r: clock_tuple(r, next(clocks) if isinstance(r, BuiltinRule) else []), Clocks)
+
+    @clock.setter
+    def clock(self, given: Any) -> None:
+        set_clock(self._core, self._index, given)
 
     @property
     def state(self) -> Any:

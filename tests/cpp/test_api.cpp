@@ -157,8 +157,8 @@ TEST(Api, SlotsClocksAndMasters) {
   EXPECT_EQ(state["h"].clock("beta1_t", 0), 1.0);
   EXPECT_EQ(error_of([&] { (void)leaf.slot<double>("m"); }).kind(), ErrorKind::type);
   EXPECT_STREQ(error_of([&] { (void)leaf.slot<float>("q"); }).what(), "slot: \"h\" has no slot \"q\"; slots are m, v");
-  EXPECT_EQ(std::string(error_of([&] { (void)leaf.clock("t"); }).what()),
-            "clock: \"h\" has no clock \"t\"; clocks are beta1_t, beta2_t");
+  EXPECT_EQ(std::string(error_of([&] { (void)leaf.clock("s"); }).what()),
+            "clock: \"h\" has no clock \"s\"; clocks are beta1_t, beta2_t, t");
 }
 
 TEST(Api, FrozenLeavesAndLeavesWithoutARule) {

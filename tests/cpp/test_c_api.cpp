@@ -69,7 +69,7 @@ TEST(CApi, ReadsAndWritesState) {
   stage.struct_size = sizeof stage;
   ASSERT_EQ(optimisers_get_stage(c, 0, 1, &stage), OPTIMISERS_OK);
   EXPECT_STREQ(stage.rule, "Adam");
-  EXPECT_EQ(stage.slots * 10 + stage.clocks, 22);
+  EXPECT_EQ(stage.slots * 10 + stage.clocks, 23);
   optimisers_slot m{};
   m.struct_size = sizeof m;
   ASSERT_EQ(optimisers_get_slot(c, 0, 1, 0, &m), OPTIMISERS_OK);

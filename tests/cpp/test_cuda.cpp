@@ -163,7 +163,7 @@ TEST_F(Cuda, AdjustingFreezingAndCopyingDo) {
   pair.step();
   for (const bool there : {false, true}) {
     pair.of(there).set_frozen({&one, 1}, false);
-    const double clock[] = {0.5, 0.25};
+    const double clock[] = {0.5, 0.25, 3};
     pair.of(there).set_clock(0, 0, clock);
   }
   const Optimiser copy(pair.of(true));

@@ -146,10 +146,17 @@ std::vector<double> clock_after(const RuleValue& rule, std::int64_t steps) {
   const RuleInfo& info = rule.info();
   auto clock = info.clock_start;
   alignas(16) std::array<std::byte, 96> scalars;  // a step's
+  int count = -1;                                 // where the clock counts steps
   for (std::int64_t i = 0; i < steps && info.clock_size > 0; ++i) {
     const auto before = clock;
     info.tick[1](rule.data(), clock.data(), scalars.data());
-    if (clock == before) break;  // it has come to rest
+    for (int c = 0; c < info.clock_size; ++c)
+      if (std::string_view(info.clock[static_cast<std::size_t>(c)]) == "t") count = c;
+    auto rest = clock;
+    if (count >= 0) rest[static_cast<std::size_t>(count)] = before[static_cast<std::size_t>(count)];
+    if (rest != before) continue;  // nor do products of beta move once they have vanished
+    if (count >= 0) clock[static_cast<std::size_t>(count)] = static_cast<double>(steps);
+    break;
   }
   return {clock.begin(), clock.begin() + info.clock_size};
 }

@@ -68,7 +68,7 @@ def test_leaf_says_what_it_is():
     master, (clip, (adam,)) = leaf.state
     assert master.dtype == adam.m.dtype == torch.float32 and clip == () and adam._fields == ("m", "v")
     assert state["z"].state[0] is None and state["z"].state[1][1][0].v.dtype == np.float32
-    assert dict(leaf.clock[1][0]) == {"beta1_t": 1.0, "beta2_t": 1.0} and leaf.clock[1][0].beta1_t == 1.0
+    assert dict(leaf.clock[1][0]) == {"beta1_t": 1.0, "beta2_t": 1.0, "t": 0.0} and leaf.clock[1][0].beta1_t == 1.0
     assert repr(leaf).startswith('Leaf("w", (2, 3), bfloat16, MixedPrecision(')
 
 

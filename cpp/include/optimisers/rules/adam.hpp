@@ -26,13 +26,14 @@ struct Adam {
   friend bool operator==(const Adam&, const Adam&) = default;
 
   struct Clock {
-    double beta1_t = 1, beta2_t = 1;
+    double beta1_t = 1, beta2_t = 1, t = 0;
     OPT_FN void advance(Pair decay) {
+      t += 1;
       beta1_t *= decay.first;
       beta2_t *= decay.second;
     }
   };
-  static constexpr std::array clock{"beta1_t", "beta2_t"};
+  static constexpr std::array clock{"beta1_t", "beta2_t", "t"};
 
   template <class R>
   struct Step {

@@ -27,9 +27,9 @@ struct AdaMax {
   friend bool operator==(const AdaMax&, const AdaMax&) = default;
 
   struct Clock {
-    double beta1_t = 1;
+    double beta1_t = 1, t = 0;
   };
-  static constexpr std::array clock{"beta1_t"};
+  static constexpr std::array clock{"beta1_t", "t"};
 
   template <class R>
   struct Step {
@@ -39,6 +39,7 @@ struct AdaMax {
   template <class R>
   OPT_FN Step<R> tick(Clock& c) const {
     c.beta1_t *= beta.first;
+    c.t += 1;
     return {R(beta.first),
             R(1 - beta.first),
             R(beta.second),
