@@ -14,7 +14,7 @@ from ._core import InvalidTypeError, InvalidValueError
 from ._markers import Marker
 from ._rule import BuiltinRule, Rule
 
-FORMAT = 4  # of what `plain_data` returns; others are refused
+FORMAT = 5  # of what `plain_data` returns; others are refused
 PARTS = 8  # that the native state is made of; behind them what setup was given
 DEEPEST = 16  # how far down what a rule of one's own keeps is looked at
 

@@ -82,6 +82,14 @@ class Parameters:
         if not saved and here:
             raise InvalidValueError(f"{file.what}the file has no parameters; it was saved without a model")
         self._compare(file, here, saved, partial, cast)
+        for name, array in here:
+            if name in saved and not _core.may_write(array) and not _arrays.is_jax(array):
+                raise InvalidValueError(f'load: the array at "{name}" is read-only; pass a copy that can be written')
+            if _core.device_of(array) >= 0 and not (_arrays.is_tensor(array) or _arrays.is_cupy(array)):
+                raise InvalidValueError(
+                    f'load: the array at "{name}" is on a device and of neither torch nor CuPy; load the state without the '
+                    "model, and its parameters on the host"
+                )
         self.values = [self._value(file, saved.get(name), array) for name, array in here]
 
     @staticmethod

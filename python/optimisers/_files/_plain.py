@@ -28,7 +28,7 @@ class Packer:
             raise InvalidValueError(f"save: {place} is nested more than {DEEPEST} deep, or contains itself")
         cls = type(x)
         if x is None or cls in (bool, str, int):
-            return _checked_text(x, place) if cls is str else x
+            return checked_text(x, place) if cls is str else x
         if cls is float:
             return x if math.isfinite(x) else {"$float": str(x)}
         if cls is complex:
@@ -56,7 +56,7 @@ class Packer:
 
     def _pack_dict(self, x: dict[Any, Any], place: str, depth: int) -> Any:
         if all(type(key) is str and not key.startswith("$") for key in x):
-            return {_checked_text(k, place): self.pack(item, f"{place}/{k}", depth + 1) for k, item in x.items()}
+            return {checked_text(k, place): self.pack(item, f"{place}/{k}", depth + 1) for k, item in x.items()}
         pairs = [
             [self.pack(key, f"{place}: a key", depth + 1), self.pack(item, f"{place}/{key}", depth + 1)]
             for key, item in x.items()
@@ -71,17 +71,19 @@ class Packer:
         return {"$array": name, "library": library}
 
 
-def _checked_text(text: str, place: str) -> str:
+def checked_text(text: str, place: str, call: str = "save") -> str:
     try:
         text.encode()
     except UnicodeEncodeError as error:
-        raise InvalidValueError(f"save: {place} holds a text that is not Unicode: {text!r}") from error
+        raise InvalidValueError(f"{call}: {place} is or holds a text that is not Unicode: {text!r}") from error
     return text
 
 
 def _library_of(x: Any) -> str | None:
     if isinstance(x, np.generic):
         return "scalar" if x.dtype.kind in "fciub" or x.dtype.name == "bfloat16" else None
+    if isinstance(x, np.ma.MaskedArray):  # a file has no masks
+        return None
     if isinstance(x, np.ndarray):
         return "numpy" if x.dtype.kind in "fciub" or x.dtype.name == "bfloat16" else None
     return _core.library_of(x) if _arrays.is_tensor(x) or _arrays.is_jax(x) or _arrays.is_cupy(x) else None

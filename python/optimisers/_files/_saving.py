@@ -11,7 +11,7 @@ from .. import _arrays, _core
 from .._core import InvalidValueError
 from .._state import State, check_state
 from ._parameters import dotted, parameters
-from ._plain import Packer, as_written
+from ._plain import Packer, as_written, checked_text
 from ._rules_data import pack_rule
 from ._series import Pathlike, fspath, remove_old, series_of
 
@@ -23,6 +23,7 @@ def leaf_names(core: _core.State, call: str) -> list[str]:
         names.setdefault(leaf, dotted(path))
     found: dict[str, int] = {}
     for leaf, name in names.items():
+        checked_text(name, f"the name of the leaf {name!r}", call)
         if found.setdefault(name, leaf) != leaf:
             raise InvalidValueError(
                 f'{call}: two leaves are called "{name}" (a key with a dot in it?), and files go by names; rename a key'

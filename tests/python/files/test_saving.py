@@ -85,6 +85,9 @@ def test_a_model_that_does_not_fit_leaves_state_and_model_alone(path):
         opt.load(path, other, changed)
     with pytest.raises(ValueError, match="is it another model"):
         opt.load(path, other, {"x": np.ones(2)})
+    same["head"].flags.writeable = False
+    with pytest.raises(ValueError, match='"head" is read-only'):
+        opt.load(path, other, same)
     opt.save(path, state)
     with pytest.raises(ValueError, match="saved without a model"):
         opt.load(path, other, same)
@@ -176,7 +179,17 @@ def test_what_a_user_keeps_beside_comes_back(path):
 
 
 @pytest.mark.parametrize(
-    "value", [lambda: 1, object(), {1: {2: object()}}, np.array([object()]), np.array(["x"]), "\ud800", open]
+    "value",
+    [
+        lambda: 1,
+        object(),
+        {1: {2: object()}},
+        np.array([object()]),
+        np.array(["x"]),
+        "\ud800",
+        open,
+        np.ma.array([1, 2], mask=[0, 1]),
+    ],
 )
 def test_what_is_no_data_is_refused_by_its_name_and_the_old_file_stands(path, value):
     state, _ = trained()
@@ -303,6 +316,8 @@ def test_names_that_are_not_apart_are_refused(path):
     state = opt.setup(opt.Adam(), {"a.b": np.ones(2), "a": {"b": np.ones(2)}})
     with pytest.raises(ValueError, match=r'two leaves are called "a\.b"'):
         opt.save(path, state)
+    with pytest.raises(ValueError, match="not Unicode"):
+        opt.save(path, opt.setup(opt.Adam(), {"\udc80": np.ones(2)}))
     whole, _ = trained()
     with pytest.raises(ValueError, match="part of a state"):
         opt.save(path, whole["enc"])

@@ -162,7 +162,7 @@ def put(index, value):
         ({"user": lambda user: {0: []}}, "the states of a leaf's user-defined rules: expected 1 items, got 0"),
         ({"memory": lambda data: data + b"\0" * 8}, "the state arrays have 8 bytes too many"),
         ({"memory": lambda data: list(data)}, "the state arrays: expected bytes, got a list"),
-        ({"clocks": lambda data: data[:-8]}, "the clocks are 4, the rules have 5"),
+        ({"clocks": lambda data: data[:-8]}, "the clocks are 5, the rules have 6"),
         ({"seen": lambda seen: seen[:1]}, "what was seen of the steps: expected 2 items, got 1"),
         ({"seen": at(0, lambda _: -1)}, "the number of skipped steps: expected an integer from 0"),
         ({"seen": at(1, lambda _: bytes(16))}, "there are 2 last norms"),
