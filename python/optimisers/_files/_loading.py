@@ -137,7 +137,8 @@ def load(
     with file.reading():
         user = _user_parts(file, core, restoring.sources())
         extra = file.unpacker.unpack(file.data.get("extra", {}))
-    values = None if model is None else Parameters(file, core, names, model, pairs, partial, cast)
+    only_state = anew and not any(name.startswith("model/") for name in file.tensors)  # the model says what it is for
+    values = None if model is None or only_state else Parameters(file, core, names, model, pairs, partial, cast)
     restoring.read(anew)
     file.native.read_rest()
     restoring.commit()

@@ -87,8 +87,8 @@ class Parameters:
                 raise InvalidValueError(f'load: the array at "{name}" is read-only; pass a copy that can be written')
             if _core.device_of(array) >= 0 and not (_arrays.is_tensor(array) or _arrays.is_cupy(array)):
                 raise InvalidValueError(
-                    f'load: the array at "{name}" is on a device and of neither torch nor CuPy; load the state without the '
-                    "model, and its parameters on the host"
+                    f'load: the array at "{name}" is on a device and of neither torch nor CuPy; load the state without '
+                    "the model, and its parameters on the host"
                 )
         self.values = [self._value(file, saved.get(name), array) for name, array in here]
 

@@ -53,7 +53,7 @@ def test_a_state_of_the_file_alone_has_its_rules_and_its_nesting(path):
     state = opt.setup({"w": opt.MixedPrecision(chain, "float64"), "b": None}, model)
     opt.save(path, state, model)
     again = opt.load(path, None, model)
-    assert again.state["w"].rule == state["w"].rule and again.state["b"] is None
+    assert again.state["w"].rule == state["w"].rule and again.state["b"] is None and again.model is model
 
 
 def test_mismatches_are_listed_and_change_nothing(path):
