@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from .._core import InvalidValueError
 from ._loading import StateFile, rule_of_manifest, rules_of
@@ -12,8 +10,7 @@ from ._rules_data import text_of
 from ._series import Pathlike
 
 
-@dataclass(frozen=True)
-class SavedLeaf:
+class SavedLeaf(NamedTuple):
     """A leaf in a file."""
 
     path: str
@@ -25,8 +22,7 @@ class SavedLeaf:
     names: tuple[str, ...]  # of the clock's scalars
 
 
-@dataclass(frozen=True)
-class Inspected:
+class Inspected(NamedTuple):
     """What `inspect` returns; prints as a table."""
 
     path: str
@@ -36,7 +32,7 @@ class Inspected:
     skipped: int
     norm: float | None
     ties: tuple[tuple[str, ...], ...]  # leaves with several places in the model
-    extra: dict[str, Any] = field(default_factory=dict)  # as JSON, arrays by their names
+    extra: dict[str, Any]  # as JSON, arrays by their names
 
     def __str__(self) -> str:
         return "\n".join(lines_of(self))
@@ -107,6 +103,8 @@ def _table(rows: list[list[str]]) -> list[str]:
 
 def lines_of(found: Inspected) -> list[str]:
     """The file as a table."""
+    import json
+
     count = len(found.leaves)
     lines = [f"{found.path}: {count} {'leaf' if count == 1 else 'leaves'}, written by optimisers {found.version}"]
     rows = [["leaf", "shape", "dtype", "clock", "rule"]]
@@ -124,6 +122,8 @@ def lines_of(found: Inspected) -> list[str]:
 
 def difference(a: Pathlike, b: Pathlike) -> list[str]:
     """What differs between two files, a line each: leaves, rules, clocks, arrays, extra."""
+    import json
+
     one, other = inspect(a), inspect(b)
     left, right = ({leaf.path: leaf for leaf in found.leaves} for found in (one, other))
     lines = [f"- leaf {path}" for path in left if path not in right]

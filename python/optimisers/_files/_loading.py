@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -51,6 +50,8 @@ class StateFile:
     """A file with its data read."""
 
     def __init__(self, path: Pathlike, call: str = "load") -> None:
+        import json
+
         self.native = _core.File(fspath(path, call))
         self.what = f'loading "{os.fspath(path)}": '
         self.tensors = {name: (dtype, tuple(shape)) for name, dtype, shape in self.native.tensors()}

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import dataclasses
 import math
 from collections.abc import Callable
 from typing import Any
@@ -34,15 +32,18 @@ class Packer:
         if cls is complex:
             return {"$complex": [x.real.hex(), x.imag.hex()]}
         if cls is bytes:
-            return {"$bytes": base64.b64encode(x).decode()}
+            from base64 import b64encode
+
+            return {"$bytes": b64encode(x).decode()}
         if cls is list:
             return [self.pack(item, f"{place}/{i}", depth + 1) for i, item in enumerate(x)]
         if isinstance(x, dict):
             return self._pack_dict(x, place, depth)
         if isinstance(x, tuple):
             return {"$tuple": [self.pack(item, f"{place}/{i}", depth + 1) for i, item in enumerate(x)]}
-        if dataclasses.is_dataclass(x) and not isinstance(x, type):
-            values = {f.name: getattr(x, f.name) for f in dataclasses.fields(x)}
+        fields = field_names(x)
+        if fields is not None:
+            values = {name: getattr(x, name) for name in fields}
             return {"$fields": self._pack_dict(values, place, depth)}
         library = _library_of(x)
         if library is not None:
@@ -77,6 +78,12 @@ def checked_text(text: str, place: str, call: str = "save") -> str:
     except UnicodeEncodeError as error:
         raise InvalidValueError(f"{call}: {place} is or holds a text that is not Unicode: {text!r}") from error
     return text
+
+
+def field_names(x: Any) -> list[str] | None:
+    """Of a dataclass' instance. The module is not imported for those who have none."""
+    fields = None if isinstance(x, type) else getattr(type(x), "__dataclass_fields__", None)
+    return None if fields is None else [f.name for f in fields.values() if f._field_type.name == "_FIELD"]
 
 
 def _library_of(x: Any) -> str | None:
@@ -154,7 +161,9 @@ class Unpacker:
         return complex(*map(float.fromhex, x["$complex"]))
 
     def _bytes(self, x: Any, like: Any) -> bytes:
-        return base64.b64decode(x["$bytes"])
+        from base64 import b64decode
+
+        return b64decode(x["$bytes"])
 
     def _dict(self, x: Any, like: Any) -> dict[Any, Any]:
         pairs = [(self.unpack(key), item) for key, item in x["$dict"]]
@@ -168,15 +177,17 @@ class Unpacker:
 
     def _fields(self, x: Any, like: Any) -> Any:
         values = self.unpack(x["$fields"], {f: getattr(like, f, None) for f in x["$fields"]})
-        if not dataclasses.is_dataclass(like) or isinstance(like, type):
+        names = field_names(like)
+        if names is None:
             return values
-        names = {field.name for field in dataclasses.fields(like)}
-        if names != set(values):
+        if set(names) != set(values):
             raise InvalidValueError(
                 f"{self.what}has a {type(like).__name__} of the fields {', '.join(values)}; here they are "
-                f"{', '.join(sorted(names))}"
+                f"{', '.join(names)}"
             )
-        return dataclasses.replace(like, **values)
+        from dataclasses import replace
+
+        return replace(like, **values)
 
     def _array(self, x: Any, like: Any) -> Any:
         library = x["library"]

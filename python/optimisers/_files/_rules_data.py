@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from typing import Any
 
@@ -10,7 +9,7 @@ from .. import _rules
 from .._chains import MixedPrecision, OptimiserChain
 from .._core import InvalidTypeError, InvalidValueError
 from .._rule import BuiltinRule, Rule
-from ._plain import Packer, Unpacker
+from ._plain import Packer, Unpacker, field_names
 
 
 def pack_rule(rule: Rule, packer: Packer, place: str) -> dict[str, Any]:
@@ -39,18 +38,16 @@ def _exact(value: Any) -> Any:
 
 def _pack_fields(rule: Rule, packer: Packer, place: str) -> dict[str, Any]:
     """Hyperparameters of a rule of one's own. What is no plain data is the program's, not the file's: functions."""
-    if not dataclasses.is_dataclass(rule):
-        return {}
     fields: dict[str, Any] = {}
-    for field in dataclasses.fields(rule):
-        value = getattr(rule, field.name)
-        where = f"{place}/{field.name}"
+    for name in field_names(rule) or ():
+        value = getattr(rule, name)
+        where = f"{place}/{name}"
         if isinstance(value, Rule):
-            fields[field.name] = {"$rule": pack_rule(value, packer, where)}
+            fields[name] = {"$rule": pack_rule(value, packer, where)}
         elif callable(value) and not hasattr(value, "state_dict"):
-            fields[field.name] = {"$code": type(value).__qualname__}
+            fields[name] = {"$code": type(value).__qualname__}
         else:
-            fields[field.name] = packer.pack(value, where)
+            fields[name] = packer.pack(value, where)
     return fields
 
 
@@ -100,9 +97,9 @@ def user_rule_from(rule: Rule, data: dict[str, Any], unpacker: Unpacker, path: s
 
 
 def _with_fields(rule: Rule, fields: dict[str, Any], unpacker: Unpacker, path: str) -> Rule:
-    if not dataclasses.is_dataclass(rule):
+    here = field_names(rule)
+    if here is None:
         return rule
-    here = [field.name for field in dataclasses.fields(rule)]
     if here != list(fields):
         raise InvalidValueError(
             f'{unpacker.what}{type(rule).__name__} at "{path}" has the hyperparameters {", ".join(fields) or "none"} '
@@ -117,8 +114,11 @@ def _with_fields(rule: Rule, fields: dict[str, Any], unpacker: Unpacker, path: s
             values[name] = _inner_rule(now, value["$rule"], unpacker, path)
         else:
             values[name] = unpacker.unpack(value, now)
-    init = {field.name for field in dataclasses.fields(rule) if field.init}
-    return dataclasses.replace(rule, **{name: value for name, value in values.items() if name in init})
+    from dataclasses import fields as fields_of
+    from dataclasses import replace
+
+    init = {field.name for field in fields_of(rule) if field.init}  # type: ignore[arg-type]
+    return replace(rule, **{name: value for name, value in values.items() if name in init})  # type: ignore[type-var]
 
 
 def _inner_rule(now: Any, data: dict[str, Any], unpacker: Unpacker, path: str) -> Rule:

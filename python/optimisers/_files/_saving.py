@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import json
 import os
-import threading
 from typing import Any
 
 from .. import _arrays, _core
@@ -48,6 +46,8 @@ def _ties(core: _core.State, names: list[str]) -> list[list[str]]:
 
 def _data_of(core: _core.State, names: list[str], extra: dict[str, Any], packer: Packer) -> str:
     """What is Python's own in a file: rules as they are nested, states of rules written in Python, user data."""
+    import json  # where it is needed: most processes never save
+
     rules: list[Any] = []
     numbers: dict[str, int] = {}
     leaf_rules, user = [], {}
@@ -79,6 +79,8 @@ class Saving:
     """A save that goes on in the background: `wait()` for its end, or ask `done`. It ends before the process does."""
 
     def __init__(self, write: Any, path: str) -> None:
+        import threading
+
         self.path = path
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(write,), name="optimisers.save")

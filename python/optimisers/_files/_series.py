@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .. import _core
 from .._core import InvalidTypeError, InvalidValueError
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 Pathlike = str | os.PathLike[str]
 SUFFIX = ".safetensors"
@@ -40,6 +42,8 @@ def _same_series(name: str, other: str) -> int | None:
 
 
 def series_of(path: Pathlike, keep: int) -> tuple[Path, int]:
+    from pathlib import Path
+
     if isinstance(keep, bool) or not isinstance(keep, int) or keep < 1:
         raise InvalidValueError(f"save: keep must be a number of files, at least 1, got {keep!r}")
     if _number(Path(path).name) is None:
@@ -105,6 +109,8 @@ def latest(folder: Pathlike, pattern: str = f"*{SUFFIX}") -> str | None:
         >>> os.path.basename(opt.latest(folder)), len(os.listdir(folder))
         ('step4.safetensors', 2)
     """
+    from pathlib import Path
+
     where = Path(os.fsdecode(fspath(folder, "latest")))
     if not where.exists():
         return None
