@@ -29,9 +29,9 @@ struct LaProp {
   friend bool operator==(const LaProp&, const LaProp&) = default;
 
   struct Clock {
-    double rate = 0, beta2_t = 1;
+    double rate = 0, beta2_t = 1, t = 0;
   };
-  static constexpr std::array clock{"rate", "beta2_t"};
+  static constexpr std::array clock{"rate", "beta2_t", "t"};
 
   template <class R>
   struct Step {
@@ -41,6 +41,7 @@ struct LaProp {
   OPT_FN Step<R> tick(Clock& c) const {
     c.rate = beta.first * c.rate + (1 - beta.first) * eta;
     c.beta2_t *= beta.second;
+    c.t += 1;
     const double root_correction = std::sqrt(1 - c.beta2_t);
     return {R(beta.first),
             R((1 - beta.first) * eta * root_correction),
