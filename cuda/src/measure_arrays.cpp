@@ -21,6 +21,7 @@ struct Measuring {
   Measuring(int d, DType compute, double power, std::vector<std::int64_t> n)
       : device(d), p(power), sizes(std::move(n)), group(Program{{clip(p)}, {}, {}}, compute, d) {
     std::vector<GroupTables::LeafShape> shapes;
+    shapes.reserve(sizes.size());
     for (const std::int64_t size : sizes) shapes.push_back({size, 0});
     tables = std::make_unique<GroupTables>(group, device, std::move(shapes));
     const RuleValue rule = clip(p);

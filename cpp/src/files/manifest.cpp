@@ -212,7 +212,8 @@ std::string master_name(const std::string& path) { return "state/" + path + "/ma
 void take_fields(RuleValue& rule, const SavedStage& stage, const std::string& what) {
   for (const auto& [name, value] : stage.fields) {
     const FieldInfo* field = rule.info().field(name);
-    if (field == nullptr) refuse(what + stage.rule + " has no field \"" + name + "\" here");
+    if (field == nullptr)
+      refuse(std::string(what).append(stage.rule).append(" has no field ").append(quoted(name)).append(" here"));
     try {
       rule.set(*field, value);
     } catch (const Error& error) {

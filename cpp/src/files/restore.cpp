@@ -44,7 +44,7 @@ std::string sides(const std::string& what, const std::string& file, const std::s
 
 }  // namespace
 
-Names::Names(const Manifest& manifest, const LoadOptions& options, std::string what) : manifest_(manifest) {
+Names::Names(const Manifest& manifest, const LoadOptions& options, const std::string& what) : manifest_(manifest) {
   std::vector<bool> fits(options.rename.size(), false);
   for (const SavedLeaf& leaf : manifest.leaves) {
     std::string name = leaf.path;
@@ -126,6 +126,7 @@ std::string Restore::difference(const SavedLeaf& saved, Optimiser::Leaf leaf) co
   const auto same_name = [](const SavedStage& a, const RuleValue& b) { return a.rule == b.info().text.name; };
   if (!std::equal(rule.stages.begin(), rule.stages.end(), stages.begin(), stages.end(), same_name)) {
     std::vector<std::string> here;
+    here.reserve(stages.size());
     for (const RuleValue& r : stages) here.emplace_back(r.info().text.name);
     return sides("rule", text_of(rule), names_text(here));
   }

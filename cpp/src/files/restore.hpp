@@ -12,7 +12,7 @@ namespace optimisers::inline OPT_ABI::files {
 // The manifest's leaves by what they are called here. Throws where two are called the same.
 class Names {
  public:
-  Names(const Manifest& manifest, const LoadOptions& options, std::string what);
+  Names(const Manifest& manifest, const LoadOptions& options, const std::string& what);
   const SavedLeaf* find(const std::string& path) const;
   std::size_t size() const { return here_.size(); }
   const std::string& here(std::size_t leaf) const { return here_[leaf]; }

@@ -3,6 +3,7 @@
 #include <nanobind/stl/string.h>
 #include <nanobind/stl/vector.h>
 
+#include <memory>
 #include <optional>
 
 #include "arrays/device_array.hpp"
@@ -107,7 +108,8 @@ struct Restoring {
         state(nb::cast<State&>(this->core)),
         leaves((state.check_node(0), named_leaves(state, names))) {
     Use use(state);
-    restore.emplace(f.file, state.core(), leaves, LoadOptions{std::move(rename), partial, cast});
+    restore =
+        std::make_unique<files::Restore>(f.file, state.core(), leaves, LoadOptions{std::move(rename), partial, cast});
   }
   Restoring(const Restoring&) = delete;
   void read(bool in_place) {
@@ -123,7 +125,7 @@ struct Restoring {
   nb::object core;
   State& state;
   std::vector<NamedLeaf> leaves;
-  std::optional<files::Restore> restore;  // once the state is in use
+  std::unique_ptr<files::Restore> restore;  // once the state is in use
 };
 
 // What each leaf of the state is called in the file; None: it is not there.

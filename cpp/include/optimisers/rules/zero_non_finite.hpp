@@ -26,7 +26,7 @@ struct ZeroNonFinite {
   }
   template <class T>
   OPT_FN static void apply(const Step<real_t<T>>& /*k*/, T /*x*/, T& dx) {
-    if constexpr (is_complex<T>) dx = is_finite(dx.re) & is_finite(dx.im) ? dx : T{};
+    if constexpr (is_complex<T>) dx = (int(is_finite(dx.re)) & int(is_finite(dx.im))) != 0 ? dx : T{};
     else dx = is_finite(dx) ? dx : T(0);
   }
 
