@@ -281,7 +281,7 @@ TEST(FileChecksums, AreThoseOfZlib) {
   EXPECT_EQ(crc32("123456789", 9), 0xcbf43926U);
   std::vector<unsigned char> bytes(5000);
   for (std::size_t i = 0; i < bytes.size(); ++i) bytes[i] = static_cast<unsigned char>(i * 2654435761U >> 13);
-  for (const std::size_t n : {0, 1, 15, 16, 63, 64, 65, 127, 128, 129, 1000, 4999}) {
+  for (const std::size_t n : {0UL, 1UL, 15UL, 16UL, 63UL, 64UL, 65UL, 127UL, 128UL, 129UL, 1000UL, 4999UL}) {
     std::uint32_t in_parts = 0;
     for (std::size_t i = 0; i < n; i += 7) in_parts = crc32(&bytes[i], std::min<std::size_t>(7, n - i), in_parts);
     EXPECT_EQ(crc32(bytes.data(), n), in_parts) << n;
