@@ -1,6 +1,7 @@
 """Saving and loading beside the disk: `python bench/saving.py [--gigabytes 1] [--folder .]`.
 
-In turns: raw writes of as many bytes in pieces of 1 MiB with fsync, `save`, raw reads, `load` into a new state.
+In turns: raw writes of as many bytes in pieces of 1 MiB with fsync, `save`, raw reads into fresh memory, `load` into a
+new state. Reads come from the system's cache, as far as it holds the file.
 Prints the best of each, the ratios, and how much memory a save took.
 """
 
@@ -33,8 +34,8 @@ def raw_write(path: Path, data: memoryview, size: int) -> None:
         os.fsync(file.fileno())
 
 
-def raw_read(path: Path, into: bytearray) -> None:
-    view = memoryview(into)
+def raw_read(path: Path, size: int) -> None:
+    view = memoryview(np.empty(size, np.uint8))  # fresh, as what is loaded into: its pages are cleared on the way
     with open(path, "rb", buffering=0) as file:
         at = 0
         while n := file.readinto(view[at : at + PIECE]):
@@ -63,12 +64,11 @@ def main() -> None:
         opt.save(path, state)
         extra = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before
         data = memoryview(np.random.default_rng(2).bytes(64 * PIECE))
-        into = bytearray(size)
         model = np.zeros(n, np.float32)
         for _ in range(given.rounds):
             times["raw write"].append(seconds(lambda: raw_write(raw, data, size)))
             times["save"].append(seconds(lambda: opt.save(path, state)))
-            times["raw read"].append(seconds(lambda: raw_read(path, into)))
+            times["raw read"].append(seconds(lambda: raw_read(path, size)))
             times["load"].append(seconds(lambda: opt.load(path, None, model) and None))
     best = {name: min(values) for name, values in times.items()}
     print(f"{size / 1e9:.2f} GB, load of the machine {os.getloadavg()[0]:.1f}")
