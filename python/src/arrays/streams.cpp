@@ -177,7 +177,8 @@ void Streams::let_torch_follow() const {
 
 std::vector<cuda::Mark> Streams::marks() const {
   std::vector<cuda::Mark> marks;
-  for (const Device& d : devices_) marks.emplace_back(d.device);
+  for (const Device& d : devices_)
+    marks.emplace_back(d.device);  // NOLINT(performance-inefficient-vector-operation): few
   return marks;
 }
 
