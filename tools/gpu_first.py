@@ -20,9 +20,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -48,7 +47,6 @@ class Step:
     together: bool = True
     needs: str = ""  # a program
     dry: bool = False  # runs on the emulation too
-    environment: dict[str, str] = field(default_factory=dict)
 
 
 @dataclass
@@ -72,7 +70,7 @@ def steps(out: Path, dry: bool) -> list[Step]:
         Step(
             f"tests: {file.stem}",
             [PY, str(ROOT / "tools" / "gpu_tests.py"), "--file", file.name, "--patience", "40", "-q", "--tb=short"],
-            150, dry=False,
+            150,
         )
         for file in sorted(gpu.glob("test_gpu*.py"))
     ]  # fmt: skip
@@ -104,7 +102,7 @@ def run(step: Step, out: Path, environment: dict[str, str]) -> Result:
     start = time.monotonic()
     with log.open("w") as file:
         process = subprocess.Popen(
-            step.command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment | step.environment,
+            step.command, stdout=file, stderr=subprocess.STDOUT, cwd=ROOT, env=environment,
             start_new_session=True,
         )  # fmt: skip
         try:
@@ -231,7 +229,10 @@ def main() -> int:
             file.write(f"\n==== {result.name}: {result.status}, {result.seconds} s\n{result.log}\n")
 
     (out / "logs.txt").write_text("")
-    work: Callable[[Step], Result] = lambda step: run(step, out, environment)  # noqa: E731
+
+    def work(step: Step) -> Result:
+        return run(step, out, environment)
+
     alone_first = [s for s in chosen if s.name == "smoke"]
     for step in alone_first:
         finish(work(step))

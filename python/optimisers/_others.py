@@ -114,8 +114,7 @@ def from_optax(opt_state: Any, params: Any, rule: Rule) -> State:
     filled = []
     for leaf, slots, part in _pairs(state, found, params, "from_optax"):
         stage, values = part
-        scale = getattr(stage, "eta", 1.0) if type(stage).__name__ == "Momentum" else 1.0
-        filled += [(slot, scale * np.asarray(values[name])) for name, slot in slots.items()]
+        filled += [(slot, _scale(stage) * np.asarray(values[name])) for name, slot in slots.items()]
         count = getattr(found[1], "count", None)
         if count is not None:
             leaf.clock = {"t": int(count)} if "t" in _clock_names(leaf) else {}
@@ -148,14 +147,18 @@ def to_optax(state: State, params: Any, opt_state: Any) -> Any:
     for slot, field in fields.items():
         values = []
         for _, slots, (stage, _) in pairs:
-            scale = getattr(stage, "eta", 1.0) if type(stage).__name__ == "Momentum" else 1.0
-            values.append(jax.numpy.asarray(np.asarray(slots[slot]) / scale))
+            values.append(jax.numpy.asarray(np.asarray(slots[slot]) / _scale(stage)))
         old, tree = jax.tree_util.tree_flatten(getattr(found[1], field))
         new[field] = jax.tree_util.tree_unflatten(tree, [v.astype(o.dtype) for v, o in zip(values, old, strict=True)])
     count = counts.pop() if counts else -1.0
     if count >= 0 and hasattr(found[1], "count"):
         new["count"] = jax.numpy.asarray(int(count), found[1].count.dtype)
     return _replaced(opt_state, found[1], found[1]._replace(**new))
+
+
+def _scale(stage: BuiltinRule) -> float:
+    """What a slot is of optax's: Momentum's velocity has the learning rate in it."""
+    return getattr(stage, "eta", 1.0) if type(stage).__name__ == "Momentum" else 1.0
 
 
 def _replaced(node: Any, old: Any, new: Any) -> Any:

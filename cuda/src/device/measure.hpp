@@ -105,6 +105,8 @@ struct MeasureSums {
   }
 
   static constexpr std::int64_t lanes = norms::lanes;
+  // The kernels that fit all have no registers to spare for what their elements add up to.
+  static constexpr bool in_registers = access != Access::any;
   struct Part {
     std::int64_t first, end;
   };
@@ -117,10 +119,9 @@ struct MeasureSums {
 
   // The usual norm, of contiguous arrays: nothing is decided in the loop, and much is on its way.
   template <bool Extremes>
-  OPT_FN static void add_squares(const Table& t, Shared& s, std::int64_t chunk, int thread) {
+  OPT_FN static void add_squares(const Table& t, const Shared& s, std::int64_t chunk, int thread, double* sum,
+                                 double* extreme) {
     constexpr int ahead = access == Access::plain ? 64 / int(sizeof(T)) : 16;  // 128 bytes
-    double sum[V], extreme[V];
-    for (int v = 0; v < V; ++v) sum[v] = extreme[v] = 0;
     const norms::MeasureArgs args = s.args;
     const auto take = [&](T a, int v) {
       sum[v] = norms::accumulate<norms::Measure::sum_squares>(sum[v], a, args);
@@ -145,29 +146,13 @@ struct MeasureSums {
         if (v < count) take(a[v], v);
       });
     }
-    for (int v = 0; v < V; ++v) {
-      s.sum[thread * V + v] = sum[v];
-      s.extreme[thread * V + v] = extreme[v];
-    }
   }
 
-  // V neighbouring lanes of one row.
-  OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
-    // The kernels that fit all have no registers to spare for what their elements add up to.
-    constexpr bool in_registers = access != Access::any;
-    double held[in_registers ? 2 * V : 1];
-    double* const sum = in_registers ? held : s.sum + thread * V;
-    double* const extreme = in_registers ? held + (in_registers ? V : 0) : s.extreme + thread * V;
+  // Any norm, of arrays of any kind, behind stages or not.
+  OPT_FN static void add_terms(const Table& t, const Shared& s, std::int64_t chunk, int thread, double* sum,
+                               double* extreme) {
     const norms::Measure far = extreme_of(s);
-    for (int v = 0; v < V; ++v) {
-      sum[v] = norms::neutral(s.measure);
-      extreme[v] = norms::neutral(far);
-    }
-    if constexpr (in_registers) {
-      if (s.measure == norms::Measure::sum_squares && !s.course.no_gradient)
-        return t.extremes ? add_squares<true>(t, s, chunk, thread) : add_squares<false>(t, s, chunk, thread);
-    }
-    // With one load of 16 bytes a thread too little would be on its way: several are, and are added up in their order.
+    // With one load a thread too little would be on its way: several are, and are added up in their order.
     constexpr int ahead = in_registers && sizeof(T) == 4 ? 4 : 1;  // wider elements are enough as they are
     const auto [first, end] = part_of(s, chunk, thread);
     OPT_ROLLED
@@ -191,6 +176,25 @@ struct MeasureSums {
       if constexpr (in_registers) each<ahead * V>(add);
       else
         for (int n = 0; n < V; ++n) add(n);
+    }
+  }
+
+  // V neighbouring lanes of one row.
+  OPT_FN static void add_elements(const Table& t, Shared& s, std::int64_t chunk, int thread) {
+    double held[in_registers ? 2 * V : 1];
+    double* const sum = in_registers ? held : s.sum + thread * V;
+    double* const extreme = in_registers ? held + (in_registers ? V : 0) : s.extreme + thread * V;
+    for (int v = 0; v < V; ++v) {
+      sum[v] = norms::neutral(s.measure);
+      extreme[v] = norms::neutral(extreme_of(s));
+    }
+    if (in_registers && s.measure == norms::Measure::sum_squares && !s.course.no_gradient) {
+      if constexpr (in_registers) {
+        if (t.extremes) add_squares<true>(t, s, chunk, thread, sum, extreme);
+        else add_squares<false>(t, s, chunk, thread, sum, extreme);
+      }
+    } else {
+      add_terms(t, s, chunk, thread, sum, extreme);
     }
     for (int v = 0; in_registers && v < V; ++v) {
       s.sum[thread * V + v] = sum[v];

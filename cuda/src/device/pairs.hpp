@@ -56,7 +56,11 @@ struct Pairs {
   OPT_FN static void over(const Span& s, bool wide, Whole&& whole, One&& one) {
     const std::int64_t vectors = wide ? (s.end - s.begin) / V : 0;
     for (std::int64_t k = s.thread; k < vectors; k += threads) whole(s.begin + k * V);
-    for (std::int64_t i = s.begin + vectors * V + s.thread; i < s.end; i += threads) one(i);
+    each_from(s, s.begin + vectors * V, one);
+  }
+  template <class One>
+  OPT_FN static void each_from(const Span& s, std::int64_t begin, One&& one) {
+    for (std::int64_t i = begin + s.thread; i < s.end; i += threads) one(i);
   }
 
   template <class U>
@@ -87,26 +91,22 @@ struct Pairs {
   template <class S>
   OPT_FN static void convert_each(const Span& s) {
     const DeviceArray& to = s.pair.to;
-    over<1>(
-        s, false, [](std::int64_t) {},
-        [&](std::int64_t i) {
-          store_one<S>(load_any<S>(s.pair.from, s.t.axes, i), address(to, s.t.axes, i), to.aligned);
-        });
+    each_from(s, s.begin, [&](std::int64_t i) {
+      store_one<S>(load_any<S>(s.pair.from, s.t.axes, i), address(to, s.t.axes, i), to.aligned);
+    });
   }
 
   // In complex double, which holds every element that is trained exactly; rounded once.
   template <class S>
   OPT_FN static void add(const Span& s) {
     const DeviceArray& to = s.pair.to;
-    over<1>(
-        s, false, [](std::int64_t) {},
-        [&](std::int64_t i) {
-          std::byte* p = address(to, s.t.axes, i);
-          const auto sum = cpu::convert<Complex<double>>(load_one<S>(p, to.aligned)) +
-                           load_any<Complex<double>>(s.pair.from, s.t.axes, i);
-          if constexpr (is_complex<S>) store_one<S>({real_t<S>(sum.re), real_t<S>(sum.im)}, p, to.aligned);
-          else store_one<S>(cpu::convert<S>(sum.re), p, to.aligned);
-        });
+    each_from(s, s.begin, [&](std::int64_t i) {
+      std::byte* p = address(to, s.t.axes, i);
+      const auto sum = cpu::convert<Complex<double>>(load_one<S>(p, to.aligned)) +
+                       load_any<Complex<double>>(s.pair.from, s.t.axes, i);
+      if constexpr (is_complex<S>) store_one<S>({real_t<S>(sum.re), real_t<S>(sum.im)}, p, to.aligned);
+      else store_one<S>(cpu::convert<S>(sum.re), p, to.aligned);
+    });
   }
 
   // In the target's compute type, as on the host.

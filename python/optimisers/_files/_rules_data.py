@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from .. import _rules
@@ -27,13 +26,9 @@ def pack_rule(rule: Rule, packer: Packer, place: str) -> dict[str, Any]:
 def _exact(value: Any) -> Any:
     if isinstance(value, tuple):
         return [_exact(part) for part in value]
-    return (
-        value.hex()
-        if isinstance(value, float) and math.isfinite(value)
-        else str(value)
-        if isinstance(value, float)
-        else value
-    )
+    if isinstance(value, float):
+        return value.hex()  # "inf", "-inf" and "nan" as they are
+    return value
 
 
 def _pack_fields(rule: Rule, packer: Packer, place: str) -> dict[str, Any]:
@@ -71,9 +66,10 @@ def rule_from(data: dict[str, Any], what: str) -> Rule:
 
 
 def _number(value: Any) -> Any:
+    """What `_exact` made of a value: numbers are written with 0x, or are not finite; other texts are words."""
     if isinstance(value, list):
         return tuple(_number(part) for part in value)
-    if isinstance(value, str) and value not in ("leaf", "global"):
+    if isinstance(value, str) and (value in ("inf", "-inf", "nan") or value.lstrip("-").startswith("0x")):
         return float.fromhex(value)
     return value
 
