@@ -11,7 +11,10 @@ from tables import markdown, microseconds, ratio
 from gpu.plan import COPY, LABELS, OURS
 
 RESULTS = Path(__file__).resolve().parents[1] / "results"
-NOTHING_YET = "No figures from a GPU exist yet: the kernels are tested as loops on the host, and have not been timed."
+NOTHING_YET = (
+    "This benchmark has not run whole on a GPU yet. [gpu.md](gpu.md#what-has-run-on-hardware) has the figures of two "
+    "short runs."
+)
 Record = dict[str, Any]
 
 

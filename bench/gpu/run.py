@@ -7,7 +7,7 @@
 First checks every rule's bits against the CPU's: with others the figures are for you alone. Checks every peer's results
 against the float64 reference of the tests; what is wrong is not timed. Peers that are not installed, or fail, are left
 out and named. Prints a table and writes it to bench/results/gpu-<date>.json, after each case what there is so far;
-`python bench/run.py --report` makes a section of docs/performance.md of a whole one.
+`python bench/run.py --report FILE`, with the results of the CPU, makes a section of docs/performance.md of a whole one.
 """
 
 from __future__ import annotations
