@@ -4,6 +4,7 @@
 #include <cstdint>
 #include <string>
 
+#include "environment.hpp"
 #include "optimisers/error.hpp"
 #include "optimisers/threads.hpp"
 
@@ -18,6 +19,7 @@ struct Ranges {
   void (*run)(void*, int);
   void* context;
   static void run_range(void* self, int index) {
+    const DefaultFloats floats;
     const Ranges& r = *static_cast<const Ranges*>(self);
     const auto begin = [&](int i) { return int(std::int64_t(r.parts) * i / r.count); };
     for (int part = begin(index); part < begin(index + 1); ++part) r.run(r.context, part);

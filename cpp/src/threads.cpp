@@ -3,9 +3,10 @@
 
 #include <algorithm>
 #include <atomic>
+#include <cstddef>
 #include <cstdlib>
-#include <memory>
 #include <mutex>
+#include <new>
 #include <string>
 #include <thread>
 
@@ -60,8 +61,7 @@ struct Ranges {
   }
 };
 
-// One call at a time uses the pool; another that comes meanwhile runs its parts itself. Made before the program runs
-// and never destroyed: a fork meets no half-made one, and functions that run at exit may still update.
+// One call at a time uses the pool; another that comes meanwhile runs its parts itself.
 struct Threads {
   std::mutex mutex;
   Pool* pool = nullptr;
@@ -107,32 +107,40 @@ struct Threads {
 #endif
   }
 };
-constinit Threads here;
+
+// Not destroyed: functions that run at exit may still update. (Not every platform has mutexes that are there before the
+// program runs.)
+Threads& here() {
+  alignas(Threads) static std::byte memory[sizeof(Threads)];
+  static Threads& made = *new (memory) Threads;
+  return made;
+}
 
 #ifdef OPTIMISERS_FORK
 // What must be known of before anybody forks, and what ends when this code is unloaded: a plugin's dlclose unmaps what
 // the workers run. Not in a process that was cloned without a word to anybody, which has no workers to wait for.
 struct Loaded {
   Loaded() {
+    (void)here();  // a fork meets no half-made one
     // The child has none of the workers: it forgets them (their memory is lost, once a fork) and starts anew.
     pthread_atfork(
         [] {
-          here.mutex.lock();
-          here.executor_mutex.lock();
+          here().mutex.lock();
+          here().executor_mutex.lock();
         },
         [] {
-          here.executor_mutex.unlock();
-          here.mutex.unlock();
+          here().executor_mutex.unlock();
+          here().mutex.unlock();
         },
         [] {
-          here.pool = nullptr;
-          here.executor_mutex.unlock();
-          here.mutex.unlock();
+          here().pool = nullptr;
+          here().executor_mutex.unlock();
+          here().mutex.unlock();
         });
   }
   ~Loaded() {
-    std::unique_lock lock(here.mutex, std::try_to_lock);  // at exit another thread may be in the middle of a call
-    if (lock && here.owner == Threads::process()) here.end_pool();
+    std::unique_lock lock(here().mutex, std::try_to_lock);  // at exit another thread may be in the middle of a call
+    if (lock && here().owner == Threads::process()) here().end_pool();
   }
 };
 const Loaded loaded;
@@ -141,40 +149,40 @@ const Loaded loaded;
 }  // namespace
 
 int get_num_threads() {
-  const Executor executor = here.current_executor();
-  return executor.run != nullptr ? executor.threads : here.wanted();
+  const Executor executor = here().current_executor();
+  return executor.run != nullptr ? executor.threads : here().wanted();
 }
 
 void set_num_threads(int threads) {
   if (threads < 1 || threads > max_threads)
     throw Error(ErrorKind::value,
                 "set_num_threads: expected an integer from 1 to 1024, got " + std::to_string(threads));
-  std::lock_guard lock(here.mutex);
-  if (here.count != threads) here.end_pool();
-  here.count = threads;
+  std::lock_guard lock(here().mutex);
+  if (here().count != threads) here().end_pool();
+  here().count = threads;
 }
 
 void shutdown_threads() {
-  std::lock_guard lock(here.mutex);
-  here.end_pool();
+  std::lock_guard lock(here().mutex);
+  here().end_pool();
 }
 
 void set_executor(const Executor& executor) {
   if (executor.threads < 1 || executor.threads > max_threads)
     throw Error(ErrorKind::value,
                 "set_executor: expected threads from 1 to 1024, got " + std::to_string(executor.threads));
-  std::lock_guard lock(here.executor_mutex);
-  here.executor = executor;
+  std::lock_guard lock(here().executor_mutex);
+  here().executor = executor;
 }
 
 void detail::parallel(int parts, Deal deal, void (*run)(void*, int), void* context) {
-  if (const Executor executor = here.current_executor(); executor.run != nullptr && parts > 1) {
+  if (const Executor executor = here().current_executor(); executor.run != nullptr && parts > 1) {
     Ranges ranges{parts, std::min(parts, executor.threads), run, context};
     return executor.run(executor.self, ranges.count, Ranges::run_range, &ranges);
   }
-  std::unique_lock lock(here.mutex, std::defer_lock);
-  if (parts > 1 && here.wanted() > 1 && lock.try_lock())
-    if (Pool* pool = here.current_pool()) return pool->run(parts, deal, run, context);
+  std::unique_lock lock(here().mutex, std::defer_lock);
+  if (parts > 1 && here().wanted() > 1 && lock.try_lock())
+    if (Pool* pool = here().current_pool()) return pool->run(parts, deal, run, context);
   for (int part = 0; part < parts; ++part) run(context, part);
 }
 
