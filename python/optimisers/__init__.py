@@ -20,7 +20,7 @@ from ._core import (
     update_,
 )
 from ._core import version as __version__
-from ._destructure import Restructure, destructure, trainables
+from ._destructure import Restructure, destructure
 from ._devices import to_device
 from ._extend import extend_
 from ._files._inspect import Inspected, inspect
@@ -39,7 +39,7 @@ from ._setup import setup
 from ._state import Leaf, Marked, State, StateTree
 from ._train import train_, train_step_
 from ._update import apply_, flush, flush_, init, update, wait
-from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables
+from ._walks import lerp_, map_trainables, norm, reduce_trainables, select_trainables, trainables
 
 __all__ = [
     "Adjusting",

@@ -1,12 +1,11 @@
-"""destructure: a model as one vector, and back; trainables: its arrays as a list."""
+"""destructure: a model as one vector, and back."""
 
 from __future__ import annotations
 
+import math
 import sys
 from functools import partial
-from typing import Any, Generic, Literal, TypeVar, overload
-
-import numpy as np
+from typing import Any, Generic, TypeVar
 
 from . import _arrays, _core
 from ._core import InvalidTypeError, InvalidValueError
@@ -42,10 +41,13 @@ def _common_place(infos: list[tuple[tuple[int, ...], str, str, int]]) -> tuple[s
 class Restructure(Generic[M]):
     """What `destructure` returns beside the vector: rebuilds the model, and packs trees like it."""
 
-    __slots__ = ("_device", "_dtype", "_dtypes", "_library", "_native", "_shapes")
+    __slots__ = ("_device", "_dtype", "_dtypes", "_library", "_native", "_order", "_shapes")
 
-    def __init__(self, model: M) -> None:
-        self._native = _core.Model(model, "destructure")
+    # Vectors outlive the version that made them: in those of order 1, which pickles of then ask for, dicts lie in
+    # insertion order whatever their arrays are; since 2 those of JAX's arrays in JAX's.
+    def __init__(self, model: M, order: int = 1) -> None:
+        self._native = _core.Model(model, "destructure", order == 1)
+        self._order = order
         infos = self._native.infos()
         self._library, self._device = _common_place(infos)
         self._shapes = [shape for shape, *_ in infos]
@@ -98,14 +100,26 @@ class Restructure(Generic[M]):
 
     def _slices(self, flat: Any, library: str) -> list[Any]:
         """Leaves of a vector that its library slices, and torch and JAX differentiate through."""
-        leaves, begin = [], 0
-        for shape, own in zip(self._shapes, self._dtypes, strict=True):
-            size = int(np.prod(shape, dtype=np.int64))
-            leaf = _real(flat[begin : begin + size].reshape(shape), own)
-            begin += size
-            dtype = _arrays.dtype(own, library)
-            leaves.append(leaf.to(dtype) if library == "torch" else leaf.astype(dtype, copy=False))
+        pairs = zip(self._split(flat, library), self._shapes, strict=True)
+        if library == "torch":
+            leaves = [part.view(shape) for part, shape in pairs]
+        else:
+            leaves = [part if len(shape) == 1 else part.reshape(shape) for part, shape in pairs]
+        if {_arrays.dtype_name(flat)}.issuperset(self._dtypes):
+            return leaves
+        for i, name in enumerate(self._dtypes):
+            leaf, dtype = _real(leaves[i], name), _arrays.dtype(name, library)
+            leaves[i] = leaf.to(dtype) if library == "torch" else leaf.astype(dtype, copy=False)
         return leaves
+
+    def _split(self, flat: Any, library: str) -> Any:
+        """One part a leaf. Backwards that is one concatenation: of slices each would be padded to the whole."""
+        sizes = [math.prod(shape) for shape in self._shapes]
+        if library == "torch":
+            return flat.split(sizes) if sizes else ()
+        import jax
+
+        return jax.lax.split(flat, sizes) if sizes else ()
 
     def _vector(self) -> Any:
         """The model's own arrays; packed by torch or JAX where a graph has to be kept."""
@@ -130,8 +144,20 @@ class Restructure(Generic[M]):
             return torch.cat([part.reshape(-1).to(dtype) for part in tensors])
         import jax.numpy as jnp
 
-        parts: list[Any] = [jnp.zeros(shape) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)]
-        return jnp.concatenate([jnp.ravel(part).astype(self._dtype) for part in parts])
+        parts: list[Any] = [
+            jnp.zeros(shape, self._dtype) if a is None else a for a, shape in zip(arrays, self._shapes, strict=True)
+        ]
+        return jnp.concatenate([jnp.ravel(part).astype(self._dtype) for part in parts or [jnp.zeros(0)]])
+
+    def _check_fits(self, leaf: int, array: Any) -> None:
+        what = ""
+        if tuple(array.shape) != self._shapes[leaf]:
+            what = f"has shape {tuple(array.shape)}, the model's has {self._shapes[leaf]}"
+        elif "complex" in str(array.dtype) and not self._dtypes[leaf].startswith("complex"):
+            what = f"is {_arrays.dtype_name(array)}, the model's is real; take its real part"
+        if what:
+            path = KeyPath(*self._native.leaves()[leaf][0]) or "the model"
+            raise InvalidValueError(f'flatten: array at "{path}" {what}')
 
     def _flatten_by_library(self, found: list[tuple[int, tuple[int, ...], Any]]) -> Any:
         """`flatten` with the array library's own operations, so that it can be differentiated."""
@@ -139,13 +165,49 @@ class Restructure(Generic[M]):
         for leaf, axes, array in found:
             if axes:
                 array = array.permute(axes) if self._library == "torch" else array.transpose(axes)
-            if tuple(array.shape) != self._shapes[leaf]:
-                path = KeyPath(*self._native.leaves()[leaf][0]) or "the model"
-                raise InvalidValueError(
-                    f'flatten: array at "{path}" has shape {tuple(array.shape)}, the model\'s has {self._shapes[leaf]}'
-                )
+            self._check_fits(leaf, array)
             arrays[leaf] = array if arrays[leaf] is None else arrays[leaf] + array
         return self._concatenated(arrays)
+
+    def _vector_of(self, model: Any) -> Any:
+        """The vector of another model of this shape, in this layout."""
+        here = _core.Model(model, "destructure").places()
+        there = {path: leaf for leaf, path, *_ in self._native.places()}
+        given = {path: array for _, path, array, _ in here}
+        alike = {self._library} | ({"numpy", "jax"} if self._library in ("numpy", "jax") else set())
+        for path, array in given.items():
+            if _core.library_of(array) not in alike:
+                raise InvalidTypeError(
+                    f'destructure: the array at "{KeyPath(*path) or "the model"}" must be {_CALLED[self._library]}, as '
+                    f"in the model of like=, got {type(array).__name__}"
+                )
+        for what, paths in (("has", given.keys() - there.keys()), ("lacks", there.keys() - given.keys())):
+            if paths:
+                place = KeyPath(*min(paths, key=str)) or "the model"
+                raise InvalidValueError(
+                    f'destructure: the model {what} an array at "{place}", and the one of like='
+                    f"{' does not' if what == 'has' else ' has one'}; leave like out to lay it out as it is"
+                )
+        first: dict[int, Any] = {}
+        for leaf, path, _, axes in self._native.places():
+            array = _core.with_axes(given[path], axes) if axes else given[path]
+            one = first.setdefault(leaf, array)
+            if one is not array and not _same_values(one, array):
+                raise InvalidValueError(
+                    f'destructure: "{KeyPath(*path)}" is one with another array in the model of like=, and has other '
+                    "values than that one here; leave like out to lay it out as it is"
+                )
+        if self._library == "numpy" and not any(_arrays.is_jax(array) for array in first.values()):
+            flat = self._empty()
+            for segment, (leaf, array) in zip(self._native.segments(flat), first.items(), strict=True):
+                self._check_fits(leaf, array)
+                segment[...] = array
+            return flat
+        if self._library in ("numpy", "jax", "torch"):
+            return self._flatten_by_library([(leaf, (), array) for leaf, array in first.items()])
+        if len(first) < len(there):
+            raise InvalidTypeError(f"destructure: like= of {_CALLED[self._library]} with ties is not laid out anew")
+        return self.flatten(model)
 
     def flatten(self, tree: Any, out: Any = None) -> Any:
         """Pack a tree of the model's shape, such as its gradients, into a vector.
@@ -198,7 +260,7 @@ class Restructure(Generic[M]):
         return f"Restructure({type(self._native.model).__name__}, {len(self)} elements, {self._dtype})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return Restructure, (self._native.model,)
+        return Restructure, (self._native.model, self._order)
 
 
 def _keeps_graph(arrays: list[Any]) -> bool:
@@ -209,25 +271,40 @@ def _keeps_graph(arrays: list[Any]) -> bool:
     return bool(tensors) and sys.modules["torch"].is_grad_enabled()
 
 
+def _same_values(a: Any, b: Any) -> bool:
+    """Of arrays that are being traced nobody can tell: they are taken to be what they were."""
+    if a is b or _arrays.is_tracer(a) or _arrays.is_tracer(b):
+        return True
+    return a.shape == b.shape and bool((a == b).all())
+
+
 def _real(array: Any, dtype: str) -> Any:
     is_complex = "complex" in str(array.dtype) and not dtype.startswith("complex")
     return array.real if is_complex else array
 
 
-def destructure(model: M) -> tuple[Any, Restructure[M]]:
+def destructure(model: M, *, like: Restructure[M] | None = None) -> tuple[Any, Restructure[M]]:
     """Return all trained arrays of a model as one vector, and the way back.
 
     Args:
         model: a tree of arrays of one library.
+        like: what `destructure` returned for another model of these arrays. The vector is then laid out as that
+            one's and in its dtype, array by array under the same key, whatever the order of the keys is now.
 
     Returns:
         `(flat, re)`: a new contiguous vector in the arrays' common dtype, leaves in walk order and
-        each in C order, tied arrays once; and a `Restructure`. `re(flat)` is the model again, made
-        of views into `flat` wherever the dtypes agree; `re.flatten(tree)` packs gradients;
+        each in C order, tied arrays once; and a `Restructure`, which with `like` is that one. `re(flat)` is the model
+        again, made of views into `flat` wherever the dtypes agree; `re.flatten(tree)` packs gradients;
         `setup(rule, flat, layout=re)` keeps the leaves apart.
+
+    Walk order is that of the model's own keys. Where arrays are JAX's, dicts lie with their keys sorted, as JAX hands
+    them back from `jax.jit` or `jax.grad`, and so as `jax.flatten_util.ravel_pytree` has them. A model of NumPy arrays
+    and its gradients by JAX may thus be in different orders: pair by key, with `re.flatten(grads)`, `like=re`, or
+    `map_trainables`, and not `zip(trainables(model), trainables(grads))`.
 
     Raises:
         TypeError: the model mixes array libraries.
+        ValueError: it has not the arrays, or not the shapes, of the one of `like`.
 
     Example:
         >>> import numpy as np, optimisers as opt
@@ -238,32 +315,13 @@ def destructure(model: M) -> tuple[Any, Restructure[M]]:
         array([[2., 2.],
                [2., 2.]])
     """
-    re: Restructure[M] = Restructure(model)
+    if like is not None:
+        if not isinstance(like, Restructure):
+            raise InvalidTypeError(
+                f"destructure: like must be what destructure returned beside a vector, got {type(like).__name__}"
+            )
+        return like._vector_of(model), like
+    re: Restructure[M] = Restructure(model, order=2)
     if len(re._shapes) == 0:
         check_model(model, "destructure")
     return re._vector(), re
-
-
-@overload
-def trainables(model: Any, path: Literal[False] = ...) -> list[Any]: ...
-@overload
-def trainables(model: Any, path: Literal[True]) -> list[tuple[KeyPath, Any]]: ...
-def trainables(model: Any, path: bool = False) -> Any:
-    """Return the trained arrays of a model in walk order, tied ones once.
-
-    Args:
-        model: a tree of arrays.
-        path: return `(KeyPath, array)` pairs.
-
-    Returns:
-        A list of the arrays themselves, not copies.
-
-    Example:
-        >>> import numpy as np, optimisers as opt
-        >>> opt.trainables({"w": np.zeros(2), "name": "layer"})
-        [array([0., 0.])]
-    """
-    leaves = _core.Model(model, "trainables").leaves()
-    if not leaves:
-        check_model(model, "trainables")
-    return [(KeyPath(*p), array) for p, array in leaves] if path else [array for _, array in leaves]

@@ -1,10 +1,10 @@
-"""Walks over the trained arrays of a model together with other trees of its shape; norm and lerp_."""
+"""The trained arrays of a model, as a list and together with other trees of its shape; norm and lerp_."""
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, overload
 
 from . import _core
 from ._core import InvalidTypeError, InvalidValueError
@@ -82,6 +82,31 @@ def _visits(model: _core.Model, trees: tuple[Any, ...], call: str, tied: Tied) -
         others = [values[leaf] for values in companions]
         if not any(other is None for other in others):
             yield leaf, [x, *others]
+
+
+@overload
+def trainables(model: Any, path: Literal[False] = ...) -> list[Any]: ...
+@overload
+def trainables(model: Any, path: Literal[True]) -> list[tuple[KeyPath, Any]]: ...
+def trainables(model: Any, path: bool = False) -> Any:
+    """Return the trained arrays of a model in walk order, tied ones once.
+
+    Args:
+        model: a tree of arrays.
+        path: return `(KeyPath, array)` pairs.
+
+    Returns:
+        A list of the arrays themselves, not copies.
+
+    Example:
+        >>> import numpy as np, optimisers as opt
+        >>> opt.trainables({"w": np.zeros(2), "name": "layer"})
+        [array([0., 0.])]
+    """
+    leaves = _core.Model(model, "trainables").leaves()
+    if not leaves:
+        check_model(model, "trainables")
+    return [(KeyPath(*p), array) for p, array in leaves] if path else [array for _, array in leaves]
 
 
 def map_trainables(f: Callable[..., Any], model: M, *trees: Any, tied: Tied = "sum") -> M:

@@ -197,12 +197,13 @@ void bind_tree(nb::module_& m) {
   model
       .def(
           "__init__",
-          [](Model* self, nb::object model, const std::string& call) {
+          [](Model* self, nb::object model, const std::string& call, bool by_insertion) {
             if (PyDict_GetItemString(PyImport_GetModuleDict(), "jax") != nullptr) ask_again();  // its registry grows
-            Flattened flat = flatten(model, call.c_str());
+            Flattened flat =
+                flatten(model, call.c_str(), Ties::found, by_insertion ? Order::insertion : Order::of_library);
             new (self) Model(std::move(model), std::move(flat), call);
           },
-          nb::arg("model").none(), nb::arg("call"))
+          nb::arg("model").none(), nb::arg("call"), nb::arg("by_insertion") = false)
       .def_ro("model", &Model::model)
       .def("leaves", &leaves_of)
       .def("infos", &infos_of)

@@ -16,11 +16,32 @@
 namespace optimisers::python {
 namespace {
 
+// JAX hands dicts back with their keys sorted, and OrderedDicts as they are. Keys that have no order stay as they are
+// too: JAX refuses them.
+void sort_as_jax_does(PyObject* dict, std::vector<Child>& children) {
+  static PyObject* ordered = nullptr;
+  if (is_instance_of(dict, "collections", "OrderedDict", ordered)) return;
+  nb::list keys;
+  for (const Child& child : children) keys.append(child.key);
+  nb::dict by_key;
+  for (std::size_t i = 0; i < children.size(); ++i) by_key[children[i].key] = i;
+  if (PyList_Sort(keys.ptr()) != 0) {
+    nb::python_error failed;
+    if (!failed.matches(PyExc_TypeError)) throw failed;
+    return;
+  }
+  std::vector<Child> sorted;
+  sorted.reserve(children.size());
+  for (nb::handle key : keys) sorted.push_back(std::move(children[nb::cast<std::size_t>(by_key[key])]));
+  children = std::move(sorted);
+}
+
 class Flattener {
  public:
-  Flattener(TreeSpec& spec, const char* call) : spec_(spec), call_(call) {}
+  Flattener(TreeSpec& spec, const char* call, Order order) : spec_(spec), call_(call), order_(order) {}
 
-  void run(nb::handle model) {
+  // False: there is an array of JAX, whose order is another one than this.
+  bool run(nb::handle model) {
     spec_.nodes.push_back({});
     objects_.push_back(nb::borrow(model));
     classify(0, true);
@@ -36,10 +57,12 @@ class Flattener {
         continue;
       }
       expand(n);
+      if (met_jax_ && order_ == Order::of_library) return false;
       for (std::uint32_t i = spec_.nodes[n].count; i-- > 0;)
         if (is_container(spec_.nodes[spec_.nodes[n].first + i].kind)) open.push_back(spec_.nodes[n].first + i);
     }
     spec_.number_places();
+    return true;
   }
 
   std::optional<std::uint32_t> traced;  // a node whose array has no values, if there is one
@@ -52,6 +75,7 @@ class Flattener {
     if (read_array(object.ptr(), view) != Fault::not_array) return object;
     if (auto known = views_.find(object.ptr()); known != views_.end()) return known->second;
     const bool jax = is_jax(object.ptr());
+    met_jax_ |= jax;
     nb::object readable;
     const Fault fault = import_device_array(object.ptr(), readable);
     if (fault == Fault::not_array && !jax) return object;
@@ -69,6 +93,7 @@ class Flattener {
       value_error(std::string(call_) + ": the model contains itself at \"" + spec_.text(n) + "\"");
     children_of(objects_[n].ptr(), spec_.nodes[n].kind, children_, place_of(n));
     mark_trained(objects_[n].ptr(), spec_.nodes[n].kind, children_, call_);
+    if (order_ == Order::sorted && spec_.nodes[n].kind == Kind::dict) sort_as_jax_does(objects_[n].ptr(), children_);
     const auto first = static_cast<std::uint32_t>(spec_.nodes.size());
     spec_.nodes[n].first = first;
     spec_.nodes[n].count = static_cast<std::uint32_t>(children_.size());
@@ -83,6 +108,7 @@ class Flattener {
       const auto added = static_cast<std::uint32_t>(spec_.nodes.size() - 1);
       classify(added, child.trained);
       note_untrained(added, child.trained, child.asleep);
+      if (met_jax_ && order_ == Order::of_library) return;  // it begins anew
     }
     const Kind kind = spec_.nodes[n].kind;
     if (kind == Kind::module) note_buffers(n);
@@ -189,6 +215,8 @@ class Flattener {
 
   TreeSpec& spec_;
   const char* call_;
+  const Order order_;
+  bool met_jax_ = false;
   std::vector<nb::object> objects_;
   std::vector<Child> children_;
   std::unordered_set<PyObject*> ancestors_;
@@ -219,11 +247,15 @@ void check_values(const Flattened& flat, const char* call) {
              fault_text(Py_None, Fault::traced));
 }
 
-Flattened flatten(nb::handle model, const char* call, Ties ties) {
+Flattened flatten(nb::handle model, const char* call, Ties ties, Order order) {
   Flattened result{std::make_shared<TreeSpec>(), {}, {}, {}, {}, {}};
+  std::optional<Flattener> way(std::in_place, *result.spec, call, order);
+  if (!way->run(model)) {  // at the first array of JAX: little has been looked at
+    result.spec = std::make_shared<TreeSpec>();
+    way.emplace(*result.spec, call, Order::sorted).run(model);
+  }
+  Flattener& flattener = *way;
   TreeSpec& spec = *result.spec;
-  Flattener flattener(spec, call);
-  flattener.run(model);
 
   result.traced = flattener.traced;
   std::vector<ArrayView> views(spec.places.size());

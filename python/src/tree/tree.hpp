@@ -123,7 +123,14 @@ struct Flattened {
 // Throws, naming the path, for cycles, arrays that cannot be trained and arrays that overlap.
 // With ties ignored each place is a leaf of its own, and arrays may overlap.
 enum class Ties : bool { found, ignored };
-Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found);
+// In which order a dict's children are laid out. JAX sorts them, so that a tree that went through jax.jit must not have
+// its leaves in another order than before.
+enum class Order : std::uint8_t {
+  of_library,  // sorted as soon as an array in the tree is JAX's, insertion order otherwise
+  insertion,
+  sorted,
+};
+Flattened flatten(nb::handle model, const char* call, Ties ties = Ties::found, Order order = Order::of_library);
 // For those who read the arrays: throws where JAX traces one.
 void check_values(const Flattened& flat, const char* call);
 

@@ -119,7 +119,8 @@ def test_grad_and_jit_go_through_re(array: Any) -> None:
     flat, re = opt.destructure(model)
     assert isinstance(flat, np.ndarray if array is np.array else jax.Array)
     g = jax.jit(jax.grad(lambda v: loss(re(v))))(flat)
-    np.testing.assert_allclose(np.asarray(g), [0, 2, 4, 6, 8, 10, 1, 1])
+    ends = [0, 2, 4, 6, 8, 10], [1, 1]
+    np.testing.assert_allclose(np.asarray(g), np.concatenate(ends if array is np.array else ends[::-1]))
     rebuilt = re(jnp.asarray(flat))
     assert isinstance(rebuilt["w"], jax.Array) and rebuilt["name"] == "layer"
 
@@ -212,8 +213,8 @@ def test_a_jax_vector_is_updated_by_its_layout() -> None:
     state, other = opt.setup(rule, flat, layout=re), opt.setup(rule, host)
     for _ in range(2):
         state, flat = opt.update(state, flat, jnp.arange(8.0))
-        opt.update_(other, host, {"w": np.arange(6.0).reshape(2, 3), "b": np.arange(6.0, 8.0)})
-    assert isinstance(flat, jax.Array) and bits(np.asarray(flat)) == bits(np.append(host["w"].ravel(), host["b"]))
+        opt.update_(other, host, {"w": np.arange(2.0, 8.0).reshape(2, 3), "b": np.arange(2.0)})
+    assert isinstance(flat, jax.Array) and bits(np.asarray(flat)) == bits(np.append(host["b"], host["w"].ravel()))
     with pytest.raises(
         ValueError, match="update_: the flat vector is a JAX array, which cannot be written; use update"
     ):
