@@ -78,6 +78,7 @@ TEST(Kernels, SameBitsOnEveryInstructionSet) {
                    middle = run(first.middle, step.data(), compute, slots);
         for (const KernelTable* t : tables) {
           const StageKernels k = t->stage[info.id][variant][compute];
+          if (compute >= real_compute_count && !t->has_complex) continue;
           EXPECT_EQ(run(k.last, step.data(), compute, slots), last)
               << info.text.name << " " << t->level << " " << compute;
           EXPECT_EQ(run(k.middle, step.data(), compute, slots), middle)

@@ -199,7 +199,7 @@ class Range {
     static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
     const Descent::Step<float> single{float(eta)};
     const Descent::Step<double> twice{eta};
-    run(kernels().stage[descent][0][compute_index(group_.compute)],
+    run(stage_kernels_of(descent, 0, std::size_t(compute_index(group_.compute))),
         group_.real == 0 ? reinterpret_cast<const std::byte*>(&single) : reinterpret_cast<const std::byte*>(&twice));
   }
   void subtract(std::byte* x, const std::byte* dx, std::int64_t n) {

@@ -79,6 +79,7 @@ std::uintptr_t chosen_fetch_distance() {
 struct Choice {
   IsaChoice described;
   const cpu::KernelTable* table = nullptr;
+  const cpu::KernelTable* complex = nullptr;  // for complex leaves
 
   Choice() {
     if (const std::uintptr_t distance = chosen_fetch_distance(); distance != fetch_distance) fetch_distance = distance;
@@ -94,6 +95,7 @@ struct Choice {
     for (const Level& level : levels()) {
       if (!level.here) continue;
       table = level.table;
+      if (table->has_complex) complex = table;
       if (wanted == level.table->level) break;
     }
     if (table == nullptr)
@@ -115,6 +117,11 @@ std::uintptr_t fetch_distance = 0;
 
 const IsaChoice& isa_choice() { return choice().described; }
 const cpu::KernelTable& cpu::kernels() { return *choice().table; }
+
+const StageKernels& cpu::stage_kernels_of(int rule, std::size_t variant, std::size_t compute) {
+  const bool real = compute < std::size_t(real_compute_count);
+  return (real ? choice().table : choice().complex)->stage[rule][variant][compute];
+}
 
 std::vector<const cpu::KernelTable*> cpu::runnable_kernels() {
   std::vector<const KernelTable*> tables;

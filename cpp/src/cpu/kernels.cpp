@@ -81,9 +81,15 @@ constexpr StageKernels all_kernels() {
   return kernels;
 }
 
+#ifdef OPTIMISERS_REAL_ONLY
+constexpr bool has_complex = false;  // those of the level below serve
+#else
+constexpr bool has_complex = true;
+#endif
+
 template <class R, class T>
 constexpr void fill_rule(StageKernels (&variants)[2][compute_count], int compute) {
-  if constexpr (!(is_complex<T> && RefusesComplex<R>)) {
+  if constexpr (!(is_complex<T> && (!has_complex || RefusesComplex<R>))) {
     variants[0][compute] = all_kernels<T, Use<R, min_slots<R>>>();
     if constexpr (max_slots<R> > min_slots<R>) variants[1][compute] = all_kernels<T, Use<R, max_slots<R>>>();
   }
@@ -261,7 +267,10 @@ struct Map {
 };
 template <class To, class From, class Value>
 OPT_FN void map(void* to, const void* from, std::int64_t n, Value value) {
-  constexpr std::int64_t line = cache_line / std::int64_t(sizeof(From) < sizeof(To) ? sizeof(From) : sizeof(To));
+  // From 2 bytes to 8 a line of the smaller would be unrolled to 5 kB of code.
+  constexpr std::size_t smaller = sizeof(From) < sizeof(To) ? sizeof(From) : sizeof(To);
+  constexpr bool far_apart = sizeof(From) + sizeof(To) == 2 + sizeof(double);
+  constexpr std::int64_t line = cache_line / std::int64_t(far_apart ? sizeof(double) : smaller);
   detail::each_element<line>(n, Map<To, From, Value>{static_cast<To*>(to), static_cast<const From*>(from), value});
 }
 
@@ -301,6 +310,7 @@ constexpr void fill_conversions(KernelTable& t, int storage) {
 constexpr KernelTable make_table() {
   KernelTable t{};
   t.level = OPTIMISERS_TEXT(OPTIMISERS_LEVEL);
+  t.has_complex = has_complex;
   fill_rules(t, static_cast<AllRules*>(nullptr));
   fill_chains(t, static_cast<CommonChains*>(nullptr));
   fill_measures<float>(t.measure[0]);

@@ -9,7 +9,7 @@ namespace {
 StageKernels kernels_of(const RuleInfo& info, int slot_count, DType compute) {
   const auto c = std::size_t(compute_index(compute));
   const auto variant = std::size_t(slot_count > info.min_slots);
-  return info.id < 0 ? info.own_kernels[variant][c] : cpu::kernels().stage[info.id][variant][c];
+  return info.id < 0 ? info.own_kernels[variant][c] : cpu::stage_kernels_of(info.id, variant, c);
 }
 
 template <class... R>
