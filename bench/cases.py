@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from specs import Spec, rule_names, slot_count
+from specs import Spec, rule_names, slot_count, sums
 
 Shape = tuple[int, ...]
 
@@ -147,7 +147,8 @@ def chain_cases() -> Iterator[Case]:
 def rule_cases() -> Iterator[Case]:
     for name in rule_names():
         slots = slot_count((name, {}))
-        bare, size = ("clipped0", 16) if name == "ClipNorm" else (f"update{slots}", 12 + 8 * slots)
+        reads_twice = name == "ClipNorm" or sums(name)
+        bare, size = (f"clipped{slots}", 16 + 8 * slots) if reads_twice else (f"update{slots}", 12 + 8 * slots)
         yield Case(
             "rule", name, ((10**7,),), bare, size, ("bare", OURS, FUSED, FOREACH, OPTAX), (name, {}),
             threads="one", goals=(Goal("bare", 1.10),), quick=name in ("Momentum", "AdaBelief"),

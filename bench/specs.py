@@ -20,6 +20,13 @@ def rule_names() -> list[str]:
     return [name for name, rule in reference.REFERENCE.items() if reference.REQUIRED not in rule.defaults.values()]
 
 
+def sums(name: str) -> bool:
+    """Whether the rule sums over its leaf before it steps: one read more."""
+    import optimisers as opt
+
+    return bool(getattr(opt, name)._sums)
+
+
 def hyperparameters(name: str, given: dict[str, Any]) -> SimpleNamespace:
     return SimpleNamespace(**(reference.REFERENCE[name].defaults | given))
 

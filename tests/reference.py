@@ -2,7 +2,8 @@
 
 This is the one deliberate second writing of the arithmetic: slow, plain NumPy, one short function a rule.
 A rule is `f(h, c, x, dx, s) -> dx`: hyperparameters h, clock c (already advanced; c.g is the gradient as it came to the
-chain, or out of the last AccumGrad), parameter x, gradient dx, slots s (a dict it writes to).
+chain, or out of the last AccumGrad; c.together holds (x, dx, slots) of all leaves that are at the same global stage, of
+this one alone otherwise), parameter x, gradient dx, slots s (a dict it writes to).
 What it returns is subtracted from x; None stops the chain for this leaf.
 
 A spec names what to run: ("Adam", {"eta": 0.1}); a list of specs is a chain; MixedPrecision is
@@ -283,6 +284,35 @@ def adopt(h, c, x, dx, s):
     return h.eta * (s["m"] + h.lambda_ * x)
 
 
+@rule("StableAdamW", zeros("m", real=("v",)), eta=1e-3, beta=(0.9, 0.99), lambda_=1e-2, epsilon=1e-6)
+def stable_adamw(h, c, x, dx, s):
+    """Betas without their bias instead of bias corrections; the mean is of v as this step leaves it."""
+    first, second = ((beta - power) / (1 - power) for beta, power in zip(h.beta, (c.beta1_t, c.beta2_t), strict=True))
+    s["m"] = first * s["m"] + (1 - first) * dx
+    s["v"] = second * s["v"] + (1 - second) * abs2(dx)
+    ratios = abs2(dx) / np.maximum(s["v"], h.epsilon**2)
+    rate = h.eta / max(1.0, np.sqrt(ratios.mean()) if ratios.size else 0.0)
+    return rate * (s["m"] / (np.sqrt(s["v"]) + h.epsilon) + h.lambda_ * x)
+
+
+@rule("MARS", zeros("m", real=("v",), then=("g",)), eta=3e-3, beta=(0.95, 0.99), lambda_=0.0, epsilon=1e-8,
+      correction=0.025)  # fmt: skip
+def mars(h, c, x, dx, s):
+    change = dx - s["g"] if c.t > 1 else np.zeros_like(dx)
+    s["g"] = dx
+    corrected = dx + h.correction * h.beta[0] / (1 - h.beta[0]) * change
+    corrected = corrected / max(1.0, norm([corrected], 2))
+    return adam(h, c, x, corrected, s) + h.eta * h.lambda_ * x
+
+
+@rule("NovoGrad", zeros("m"), eta=1e-3, beta=(0.95, 0.98), lambda_=0.0, epsilon=1e-8)
+def novograd(h, c, x, dx, s):
+    size = float(abs2(dx).sum())
+    c.v = size if c.t == 1 else h.beta[1] * c.v + (1 - h.beta[1]) * size
+    s["m"] = h.beta[0] * s["m"] + dx / (np.sqrt(c.v) + h.epsilon) + h.lambda_ * x
+    return h.eta * s["m"]
+
+
 @rule("LaProp", zeros("m", real=("v",)), eta=4e-4, beta=(0.9, 0.999), epsilon=1e-15)
 def laprop(h, c, x, dx, s):
     """The authors' code: the bias of m is that of a mean of the learning rates."""
@@ -405,8 +435,30 @@ def clip(h: SimpleNamespace, dx: Array, size: float) -> Array:
 
 @rule("ClipNorm", nothing, omega=10.0, p=2.0, throw=True, scope="leaf")
 def clip_norm(h, c, x, dx, s):
-    """Scope "leaf"; the global scope is in `update`, since it needs all the leaves."""
-    return clip(h, dx, norm([dx], h.p))
+    return clip(h, dx, norm([each for _, each, _ in c.together], h.p))
+
+
+def mean_square(arrays: list[Array]) -> float:
+    size = sum(a.size for a in arrays)
+    return sum(float(abs2(a).sum()) for a in arrays) / size if size else 0.0
+
+
+@rule("ClipRMS", nothing, omega=1.0, scope="leaf")
+def clip_rms(h, c, x, dx, s):
+    return dx / max(1.0, np.sqrt(mean_square([each for _, each, _ in c.together])) / h.omega)
+
+
+@rule("TrustRatio", nothing, coefficient=1.0, lambda_=0.0, epsilon=0.0, largest=0.0)
+def trust_ratio(h, c, x, dx, s):
+    sizes = norm([x], 2), norm([dx], 2)
+    ratio = h.coefficient * sizes[0] / (sizes[1] + h.lambda_ * sizes[0] + h.epsilon) if all(sizes) else 1.0
+    return (min(ratio, h.largest) if h.largest else ratio) * (dx + h.lambda_ * x)
+
+
+@rule("Cautious", nothing, least=1e-3)
+def cautious(h, c, x, dx, s):
+    agrees = (c.g.conj() * dx).real > 0
+    return dx * agrees / max(agrees.mean() if agrees.size else 1.0, h.least)
 
 
 @rule("AccumGrad", zeros("a"), n=REQUIRED)
@@ -436,10 +488,16 @@ class Stage:
 
     @property
     def is_global(self) -> bool:
-        return self.rule.name == "ClipNorm" and self.h.scope == "global"
+        return getattr(self.h, "scope", "leaf") == "global"
 
-    def apply(self, x: Array, dx: Array | None, g: Array | None) -> Array | None:
+    @property
+    def kind(self) -> tuple[str, Any]:
+        """What of others is measured together with it."""
+        return self.rule.name, getattr(self.h, "p", None)
+
+    def apply(self, x: Array, dx: Array | None, g: Array | None, together: list | None = None) -> Array | None:
         self.c.t, self.c.g = self.c.t + 1, g
+        self.c.together = [(x, dx, self.s)] if together is None else together
         if hasattr(self.h, "beta"):  # running products: beta may be adjusted on the way
             self.c.beta1_t *= self.h.beta[0]
             self.c.beta2_t *= self.h.beta[1]
@@ -499,7 +557,7 @@ class Leaf:
 
 
 def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
-    """One update of several leaves, which meet only in their global ClipNorms: the k-th of each with the same p."""
+    """One update of several leaves, which meet only in their global stages: the k-th of each that is of one kind."""
     dxs = [None if g is None else np.asarray(g).astype(leaf.x.dtype) for leaf, g in zip(leaves, grads, strict=True)]
     at = [leaf.first_stage(g) for leaf, g in zip(leaves, grads, strict=True)]
     seen = list(dxs)
@@ -507,7 +565,7 @@ def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
         leaf.dx = np.zeros_like(leaf.x)
     waiting = True
     while waiting:
-        waiting = {}  # leaf at a global ClipNorm -> which of its chain's that is, and its p
+        waiting = {}  # leaf at a global stage -> which of its chain's that is, and its kind
         for i, leaf in enumerate(leaves):
             value = leaf.begin()
             while at[i] < len(leaf.stages) and not leaf.stages[at[i]].is_global:
@@ -515,13 +573,13 @@ def update(leaves: list[Leaf], grads: list[Array | None]) -> None:
                 seen[i] = dxs[i] if leaf.stages[at[i]].rule.name == "AccumGrad" else seen[i]
                 at[i] = len(leaf.stages) if dxs[i] is None else at[i] + 1
             if at[i] < len(leaf.stages):
-                waiting[i] = sum(stage.is_global for stage in leaf.stages[: at[i]]), leaf.stages[at[i]].h.p
+                waiting[i] = sum(stage.is_global for stage in leaf.stages[: at[i]]), leaf.stages[at[i]].kind
         first = min((k for k, _ in waiting.values()), default=0)  # the others wait for who is still before theirs
-        for p in {p for k, p in waiting.values() if k == first}:
-            group = [i for i in waiting if waiting[i] == (first, p)]
-            size = norm([dxs[i] for i in group], p)
+        for kind in {kind for k, kind in waiting.values() if k == first}:
+            group = [i for i in waiting if waiting[i] == (first, kind)]
+            together = [(leaves[i].begin(), dxs[i], dict(leaves[i].stages[at[i]].s)) for i in group]
             for i in group:
-                dxs[i] = clip(leaves[i].stages[at[i]].h, dxs[i], size)
+                dxs[i] = leaves[i].stages[at[i]].apply(leaves[i].begin(), dxs[i], seen[i], together)
                 at[i] += 1
     for leaf, dx in zip(leaves, dxs, strict=True):
         if dx is not None:

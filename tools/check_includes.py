@@ -28,13 +28,14 @@ LAYERS = [
     "optimisers.hpp  plan/group.hpp  files/restore.hpp",
     "cpu/executor.hpp  api/state_data.hpp",
     "api/c_api.hpp",
-    "step/norm_scratch.hpp  cpu/norms.hpp",
+    "step/norm_scratch.hpp  cpu/norms.hpp  cpu/range.hpp",
     "step/state.hpp",
     "step/written.hpp",
     "device.hpp",
 ]
 # A source sees what its header sees, and the header; these see more, up to the header named here.
 SEES = {
+    "cpu/executor.cpp": "cpu/range.hpp",
     "memory/array.cpp": "memory/overlap.hpp",
     "threads.cpp": "pool.hpp",
     "rules/registry.cpp": "rules/all.hpp",

@@ -78,7 +78,8 @@ struct Kind {
 constexpr Kind kinds[] = {
     {"update0", update<0>, false}, {"update1", update<1>, false}, {"update2", update<2>, false},
     {"update3", update<3>, false}, {"update4", update<4>, false}, {"clipped0", update<0>, true},
-    {"clipped2", update<2>, true}, {"half", half, false},         {"master", master, false},
+    {"clipped1", update<1>, true}, {"clipped2", update<2>, true}, {"clipped3", update<3>, true},
+    {"clipped4", update<4>, true}, {"half", half, false},         {"master", master, false},
     {"copy", copy, false},         {"norm", nullptr, true},
 };
 

@@ -129,6 +129,7 @@ class BuiltinRule(Rule):
     __slots__ = ("_value",)
     _value: _core.RuleValue
     _core_names: ClassVar[tuple[str, ...]] = ()
+    _sums: ClassVar[tuple[str, ...]] = ()  # what it adds up over a leaf, or over all, before it steps
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BuiltinRule:
         if kwargs:

@@ -30,6 +30,12 @@ def _docstring(d: dict[str, Any], fields: tuple[Field, ...]) -> str:
     call = f"opt.{name}({', '.join(f'{f.name}=2' for f in required)})"
     slots = ", ".join(f"`{s}`" + (" (real for complex leaves)" if real else "") for s, real in d["slots"])
     refuses = f"\n    ValueError at setup, complex leaves: {d['refuses_complex']}." if d["refuses_complex"] else ""
+    sums = (
+        f"\n    ValueError at setup, leaves on a device: its sums ({', '.join(d['sums'])}) are made on the host only."
+        "\n    FloatingPointError: a sum is not finite; nothing is written."
+        if d["sums"]
+        else ""
+    )
     update = "\n".join("    " + line for line in d["update"].split("\n"))
     return f"""{d["summary"]}
 
@@ -43,7 +49,7 @@ State:
 
 Raises:
     ValueError: a hyperparameter is out of range; at setup, it is more than the type holds a leaf is computed in.
-    TypeError: a hyperparameter is of the wrong kind.{refuses}
+    TypeError: a hyperparameter is of the wrong kind.{refuses}{sums}
 
 Notes:
     {d["notes"]}{_vanishing(fields)}
@@ -105,6 +111,7 @@ def _make_class(d: dict[str, Any], fields: tuple[Field, ...], init: Any) -> type
         "__module__": "optimisers",
         "__match_args__": tuple(f.name for f in fields),
         "_core_names": tuple(f[0] for f in d["fields"]),
+        "_sums": d["sums"],
         "fields": fields,
         "slots": tuple(Slot(*slot) for slot in d["slots"]),
         **{key: d[key] for key in ("summary", "update", "notes", "reference")},

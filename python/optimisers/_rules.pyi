@@ -26,6 +26,9 @@ __all__ = [  # noqa: RUF022  the order of the registry
     "Adan",
     "AdEMAMix",
     "ADOPT",
+    "StableAdamW",
+    "MARS",
+    "NovoGrad",
     "AdaGrad",
     "AdaDelta",
     "Lion",
@@ -34,8 +37,11 @@ __all__ = [  # noqa: RUF022  the order of the registry
     "SignDecay",
     "CautiousDecay",
     "Grams",
+    "Cautious",
+    "TrustRatio",
     "ClipGrad",
     "ClipNorm",
+    "ClipRMS",
     "ZeroNonFinite",
     "AccumGrad",
     "Ema",
@@ -355,6 +361,60 @@ class ADOPT(BuiltinRule):
         epsilon: float = 1e-06,
     ) -> None: ...
 
+class StableAdamW(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.99),
+        lambda_: float = 0.01,
+        epsilon: float = 1e-06,
+    ) -> None: ...
+
+class MARS(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def correction(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.003,
+        beta: Sequence[float] = (0.95, 0.99),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+        correction: float = 0.025,
+    ) -> None: ...
+
+class NovoGrad(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.95, 0.98),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
 class AdaGrad(BuiltinRule):
     @property
     def eta(self) -> float: ...
@@ -428,6 +488,31 @@ class Grams(BuiltinRule):
         self,
     ) -> None: ...
 
+class Cautious(BuiltinRule):
+    @property
+    def least(self) -> float: ...
+    def __init__(
+        self,
+        least: float = 0.001,
+    ) -> None: ...
+
+class TrustRatio(BuiltinRule):
+    @property
+    def coefficient(self) -> float: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def largest(self) -> float: ...
+    def __init__(
+        self,
+        coefficient: float = 1.0,
+        lambda_: float = 0.0,
+        epsilon: float = 0.0,
+        largest: float = 0.0,
+    ) -> None: ...
+
 class ClipGrad(BuiltinRule):
     @property
     def delta(self) -> float: ...
@@ -450,6 +535,17 @@ class ClipNorm(BuiltinRule):
         omega: float = 10.0,
         p: float = 2.0,
         throw: bool = True,
+        scope: Literal["leaf", "global"] = "leaf",
+    ) -> None: ...
+
+class ClipRMS(BuiltinRule):
+    @property
+    def omega(self) -> float: ...
+    @property
+    def scope(self) -> Literal["leaf", "global"]: ...
+    def __init__(
+        self,
+        omega: float = 1.0,
         scope: Literal["leaf", "global"] = "leaf",
     ) -> None: ...
 

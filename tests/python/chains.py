@@ -6,7 +6,7 @@ import itertools
 import random
 from collections.abc import Iterator
 
-from support import REFUSES_COMPLEX, RULES, Spec, is_complex, needed
+from support import REFUSES_COMPLEX, RULES, SUMS, Spec, is_complex, needed
 
 NOTHING: Spec = ("Descent", {"eta": 1.0})  # dx as it comes; no kernel joins it with another rule
 
@@ -23,16 +23,17 @@ def switched() -> list[Spec]:
 
 
 SWITCHED = switched()
+ON_DEVICES = [spec for spec in SWITCHED if spec[0] not in SUMS]
 
 
 def suits(chain: list[Spec], dtype: str) -> bool:
     return not (is_complex(dtype) and REFUSES_COMPLEX & {name for name, _ in chain})
 
 
-def drawn_chains(length: int, dtype: str, count: int) -> Iterator[list[Spec]]:
+def drawn_chains(length: int, dtype: str, count: int, rules: list[Spec] = SWITCHED) -> Iterator[list[Spec]]:
     """The same chains each time."""
     draw = random.Random(f"{length} in {dtype}")
-    chains = ([draw.choice(SWITCHED) for _ in range(length)] for _ in range(count))
+    chains = ([draw.choice(rules) for _ in range(length)] for _ in range(count))
     return (chain for chain in chains if suits(chain, dtype))
 
 

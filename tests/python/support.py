@@ -18,13 +18,16 @@ RULES = {cls.__name__: cls for cls in opt.RULES}
 NUMPY_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 TORCH_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 REFUSES_COMPLEX = {"Rprop", "Box", "NonNegative"}
-SEES_GRADIENT = {"Grams"}  # beside what the stages before it made of that
+SEES_GRADIENT = {"Grams", "Cautious"}  # beside what the stages before it made of that
+SUMS = {name for name, cls in RULES.items() if cls._sums}  # over the leaf, or over all; not on a device
+MEASURES = SUMS | {"ClipNorm"}  # an element's step depends on others
 
 # Values other than the default, by field name. Lion's direction stays clear of zero with this beta and gradients of
 # size 0.5 to 1: over six steps 0.6 |m| < 0.14 < 0.4 * 0.5. omega is small enough that every p used here clips.
 CHANGED: dict[str, Any] = {
     "eta": 0.03, "rho": 0.7, "beta": (0.6, 0.95), "epsilon": 1e-3, "lambda_": 0.05, "delta": 0.7, "omega": 0.01,
     "p": 3.5, "n": 2, "ell": (0.7, 1.5), "gamma": (0.02, 0.04), "bounds": (-0.75, 0.6), "warmup": 4.0, "power": 0.5,
+    "largest": 1.4, "least": 0.6, "coefficient": 0.8,
 }  # fmt: skip
 ORDERS = (1.0, 2.0, 3.5, -2.0, float("inf"), float("-inf"))
 
@@ -239,7 +242,7 @@ SLACK = {"RAdam": 1e-12}
 # others that cancelled.
 # Rules whose step is a difference of the parameter and a slot of its size, and has the rounding errors of those.
 ABOUT_X = {"Lookahead", "ScheduleFree"}
-SIZES: dict[str, str | float] = {"Adan.e": "g", "ADOPT.m": 0.1}
+SIZES: dict[str, str | float] = {"Adan.e": "g", "ADOPT.m": 0.1, "NovoGrad.m": 0.1}
 
 
 def close(got: np.ndarray, want: np.ndarray, tolerance: np.ndarray | float) -> bool:

@@ -99,6 +99,26 @@ OPT_EXACT static void finish(const void* rule, void* step, double norm) {
   as<R>(rule).template finish<F>(*static_cast<typename R::template Step<F>*>(step), norm);
 }
 
+template <class R, class F>
+OPT_EXACT static void finish_sums(const void* rule, double* clock, void* step, const double* sums, double elements) {
+  constexpr int count = sum_count<R>();
+  Sums<count> given;
+  for (int i = 0; i < count; ++i) given.of[i] = sums[i];
+  auto& k = *static_cast<typename R::template Step<F>*>(step);
+  if constexpr (clock_size<R> == 0) {
+    NoClock none;
+    as<R>(rule).template finish<F>(none, k, given, elements);
+  } else {
+    as<R>(rule).template finish<F>(*reinterpret_cast<clock_type<R>*>(clock), k, given, elements);
+  }
+}
+
+template <class R>
+static Scope sums_over(const void* rule) {
+  if constexpr (requires { as<R>(rule).sums_over(); }) return as<R>(rule).sums_over();
+  else return Scope::leaf;
+}
+
 template <class R>
 static RuleInfo describe(int id) {
   RuleInfo info{};
@@ -138,6 +158,12 @@ static RuleInfo describe(int id) {
     info.rejects = [](const void* r, double norm) { return as<R>(r).rejects(norm); };
     info.finish[0] = finish<R, float>;
     info.finish[1] = finish<R, double>;
+  }
+  if constexpr (SummingRule<R>) {
+    info.sums = R::sums;
+    info.sums_over = sums_over<R>;
+    info.finish_sums[0] = finish_sums<R, float>;
+    info.finish_sums[1] = finish_sums<R, double>;
   }
   return info;
 }

@@ -14,11 +14,16 @@ namespace optimisers::inline OPT_ABI {
 // All arrays are contiguous and aligned to their element type; `in` and `out` may be the same array.
 using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* out, void* const* slots,
                          std::int64_t n);
+// What n elements add to each sum of a rule, into that sum's lanes: element i goes to lane i mod term_lanes.
+inline constexpr int term_lanes = 16;
+using TermsFn = void (*)(double* lanes, const std::byte* step, const void* x, const void* dx, void* const* slots,
+                         std::int64_t n);
 struct StageKernels {
   StageFn middle = nullptr, last = nullptr;
   // As `last` in float32, on x and dx in bfloat16, a multiple of bhalf_line elements; with a master copy in `out`. The
   // library has them for some of its own chains, on instruction sets where they pay.
   StageFn last_bhalf = nullptr, last_bhalf_master = nullptr;
+  TermsFn terms = nullptr;  // of a summing rule
 };
 inline constexpr std::int64_t bhalf_line = 32;  // of them fill a cache line
 
@@ -156,6 +161,11 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
     else R::template apply<T>(k, x, dx, get<I>(s)...);
     ((get<I>(slot)[i] = get<I>(s)), ...);
   }
+
+  OPT_FN auto terms(T x, T dx, [[maybe_unused]] std::int64_t i) {
+    if constexpr (SeesGradient<R>) return R::template terms<T>(k, x, gradient.g[i], dx, get<I>(slot)[i]...);
+    else return R::template terms<T>(k, x, dx, get<I>(slot)[i]...);
+  }
 };
 template <class T, class U>
 using stage_data = StageData<T, U, std::make_integer_sequence<int, U::slots>>;
@@ -198,6 +208,39 @@ struct Stages<Last, T, std::integer_sequence<int, P...>, U...> {
   }
 };
 
+// The sums of one stage over whole rows of lanes, and over what is left of them.
+template <class T, class U>
+OPT_FN void add_terms(double* lanes, const std::byte* step, const T* x, const T* dx, void* const* slots,
+                      std::int64_t n) {
+  constexpr int sums = sum_count<typename U::Rule>();
+  stage_data<T, U> stage = stage_data<T, U>::at(step, slots);
+  double sum[sums][term_lanes];
+  for (int s = 0; s < sums; ++s)
+    for (int l = 0; l < term_lanes; ++l) sum[s][l] = lanes[s * term_lanes + l];
+  const auto take = [&](int l, std::int64_t i) {
+    const Sums<sums> terms = stage.terms(x[i], dx[i], i);
+    for (int s = 0; s < sums; ++s) sum[s][l] += terms.of[s];
+  };
+  std::int64_t i = 0;
+  OPT_ROLLED
+  for (; i + term_lanes <= n; i += term_lanes) {
+    for (int l = 0; l < term_lanes; l += int(cache_line / sizeof(T))) {
+      fetch_ahead(x + i + l);
+      fetch_ahead(dx + i + l);
+      stage.fetch(i + l);
+    }
+    OPT_INDEPENDENT
+    for (int l = 0; l < term_lanes; ++l) take(l, i + l);
+  }
+  OPT_ROLLED
+  for (int l = 0; i + l < n; ++l) {
+    OPT_ONE_BY_ONE;
+    take(l, i + l);
+  }
+  for (int s = 0; s < sums; ++s)
+    for (int l = 0; l < term_lanes; ++l) lanes[s * term_lanes + l] = sum[s][l];
+}
+
 template <bool Last, class T, class... U, int... P>
 OPT_FN void run(std::integer_sequence<int, P...> all, const std::byte* steps, void* x, const void* in, void* out,
                 void* const* slots, std::int64_t n) {
@@ -216,6 +259,17 @@ OPT_EXACT static void stage_kernel(const std::byte* steps, void* x, const void* 
   detail::run<Last, T, U...>(std::make_integer_sequence<int, int(sizeof...(U))>{}, steps, x, in, out, slots, n);
 }
 
+template <class T, class U>
+OPT_EXACT static void terms_kernel(double* lanes, const std::byte* step, const void* x, const void* dx,
+                                   void* const* slots, std::int64_t n) {
+  detail::add_terms<T, U>(lanes, step, static_cast<const T*>(x), static_cast<const T*>(dx), slots, n);
+}
+template <class T, class... U>
+static constexpr TermsFn terms_of() {
+  if constexpr (sizeof...(U) == 1 && (SummingRule<typename U::Rule> && ...)) return terms_kernel<T, U...>;
+  else return nullptr;
+}
+
 template <class T, class... U>
 static constexpr StageKernels stage_kernels() {
   static_assert(!OPT_FREE_MATH || sizeof(T) == 0,
@@ -224,7 +278,7 @@ static constexpr StageKernels stage_kernels() {
   static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16 || sizeof(T) == 0,
                 "floats are computed in a wider type than they have, which would change results: on 32-bit x86 compile "
                 "with -msse2 -mfpmath=sse");
-  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>};
+  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>, .terms = terms_of<T, U...>()};
 }
 
 #if defined(__clang__)

@@ -81,6 +81,20 @@ OPT_FN real_t<T> abs2(T a) {
   else return a * a;
 }
 
+// In double, where squares of floats are exact.
+template <class T>
+OPT_FN double wide_abs2(T a) {
+  if constexpr (is_complex<T>) return double(a.re) * double(a.re) + double(a.im) * double(a.im);
+  else return double(a) * double(a);
+}
+
+// Re(conj(a) b): of what sign b is along a.
+template <class T>
+OPT_FN real_t<T> along(T a, T b) {
+  if constexpr (is_complex<T>) return a.re * b.re + a.im * b.im;
+  else return a * b;
+}
+
 template <class T>
 OPT_FN real_t<T> magnitude(T a) {
   if constexpr (is_complex<T>) return root(abs2(a));

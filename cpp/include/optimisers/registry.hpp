@@ -66,6 +66,11 @@ struct RuleInfo {
   bool (*rejects)(const void* rule, double norm);
   void (*finish[2])(const void* rule, void* step, double norm);
 
+  // Summing rules, null otherwise.
+  std::span<const char* const> sums;
+  Scope (*sums_over)(const void* rule);
+  void (*finish_sums[2])(const void* rule, double* clock, void* step, const double* sums, double elements);
+
   // Of a program's own rule: [all slots?][compute type].
   std::array<std::array<StageKernels, compute_count>, 2> own_kernels;
 
@@ -76,7 +81,8 @@ struct RuleInfo {
   // And one arithmetic: programs' own rules may share a name and have different ones, in two files.
   bool same_kernels(const RuleInfo& other) const { return this == &other || (id >= 0 && same_rule(other)); }
   bool gating() const { return open != nullptr; }
-  bool reducing() const { return norm != nullptr; }
+  bool reducing() const { return norm != nullptr || summing(); }  // something is measured before it can go on
+  bool summing() const { return sums_over != nullptr; }
 };
 
 std::span<const RuleInfo> rule_registry();

@@ -17,6 +17,9 @@
 // counts as 0; an ε in a denominator goes through root_epsilon or square_epsilon (math.hpp), so that 0/0 is 0.
 // Optional members:  struct Clock (doubles only) with a constexpr array `clock` of their names;
 //   reducing rules:  Norm norm() const;  bool rejects(double) const;  finish(Step<R>&, double norm) const;
+//   summing rules:   a constexpr array `sums` of names;  static Sums<N> terms(step, x, dx, slots...), what one element
+//                    adds to each, slots by value, g behind x if it sees_gradient;  Scope sums_over() const (leaf);
+//                    finish(Clock&, Step<R>&, const Sums<N>&, double elements) const, once all sums are finite;
 //   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const;
 //                    bool flush(Clock&, Step<R>&, bool has_gradient) const   (see accum_grad.hpp);
 //   sees_gradient = true: apply() takes (step, x, g, dx, slots...), g being dx as it came to the chain, or out of the
@@ -89,6 +92,13 @@ struct NoClock {};
 struct Norm {
   double p;
   Scope scope;
+};
+
+// What a summing rule adds up, over a leaf or over all of a call, in double.
+inline constexpr int most_sums = 4;
+template <int N>
+struct Sums {
+  double of[N];
 };
 
 namespace detail {
@@ -182,6 +192,34 @@ concept ReducingRule = requires(const R r, typename R::template Step<float>& k) 
 };
 
 template <class R>
+concept SummingRule = requires { R::sums; };
+
+namespace detail {
+template <class R>
+constexpr int sum_count() {
+  if constexpr (SummingRule<R>) return int(R::sums.size());
+  else return 0;
+}
+template <class R, class T, int... I>
+constexpr bool has_terms(std::integer_sequence<int, I...>) {
+  return requires(const typename R::template Step<real_t<T>>& k, T x, T g, T dx, slot_t<R, I, T>... s) {
+    requires SeesGradient<R> || requires {
+      { R::template terms<T>(k, x, dx, s...) } -> std::same_as<Sums<sum_count<R>()>>;
+    };
+    requires !SeesGradient<R> || requires {
+      { R::template terms<T>(k, x, g, dx, s...) } -> std::same_as<Sums<sum_count<R>()>>;
+    };
+  };
+}
+template <class R>
+constexpr bool finishes_sums() {
+  return requires(const R r, clock_type<R>& c, typename R::template Step<float>& k, Sums<sum_count<R>()> sums) {
+    r.template finish<float>(c, k, sums, 1.0);
+  };
+}
+}  // namespace detail
+
+template <class R>
 concept RefusesComplex = requires { R::refuses_complex; };
 
 // The concept every entry of rules/all.hpp is held to. A failure names the line that does not hold.
@@ -213,6 +251,16 @@ constexpr bool check_rule() {
   if constexpr (!RefusesComplex<R>)
     static_assert(detail::applies<R, Complex<double>>(std::make_integer_sequence<int, max_slots<R>>{}),
                   "apply() takes complex elements, or the rule says refuses_complex");
+  if constexpr (SummingRule<R>) {
+    static_assert(detail::sum_count<R>() >= 1 && detail::sum_count<R>() <= most_sums, "a rule has one to four sums");
+    static_assert(detail::has_terms<R, float>(std::make_integer_sequence<int, max_slots<R>>{}),
+                  "terms() takes (step, x, dx, one value per slot), or (step, x, g, dx, ...) if it sees_gradient, and "
+                  "gives Sums<as many as `sums` has names>");
+    static_assert(detail::finishes_sums<R>(),
+                  "finish() of a summing rule takes (Clock&, Step&, const Sums<N>&, double)");
+    static_assert(!ReducingRule<R> && !GatingRule<R>, "a summing rule neither asks for a norm nor gates");
+    static_assert(max_slots<R> == min_slots<R>, "a summing rule has no conditional slot");
+  }
   if constexpr (clock_size<R> > 0)
     static_assert(R::clock.size() == clock_size<R> && sizeof(clock_type<R>) == clock_size<R> * sizeof(double),
                   "Clock holds doubles only, each named in `clock`");

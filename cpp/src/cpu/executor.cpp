@@ -1,277 +1,22 @@
-// executor.cpp: the loops over leaves, blocks and stages. Kernels see contiguous blocks of the compute type;
-// whatever does not look like that in memory is converted at the edges of a block.
+// executor.cpp: deals leaves out to threads, and adds up what they measure.
 #include "cpu/executor.hpp"
 
 #include <algorithm>
 #include <cstring>
 #include <limits>
 
-#include "cpu/dispatch.hpp"
 #include "cpu/edges.hpp"
 #include "cpu/kernels.hpp"
-#include "memory/overlap.hpp"
+#include "cpu/range.hpp"
 #include "optimisers/threads.hpp"
 #include "plan/portions.hpp"
 
 namespace optimisers::inline OPT_ABI::cpu {
 namespace {
 
-constexpr std::int64_t block = 512;               // elements a chain carries through its stages at a time
 constexpr std::int64_t sweep_grain = small_leaf;  // threads share a leaf at multiples of this
 constexpr std::int64_t job_overhead = 128;        // what starting on a leaf costs, in elements
 constexpr std::int64_t worth_a_thread = 50'000, worth_a_part = 10'000;
-constexpr int largest_element = 16;
-constexpr int max_pass_slots = 16;
-constexpr std::size_t most_direct = 16;  // passes and slots of a leaf whose calls are made out beforehand
-
-struct alignas(64) Buffers {
-  std::byte x[block * largest_element];
-  std::byte dx[block * largest_element];
-  std::byte more[block * largest_element];
-  std::byte slots[4][block * largest_element];
-};
-
-// ---- one leaf
-
-// Where the slots of stages that follow one another begin, from an element of the arenas on.
-void slot_pointers(const Group& group, int first_slot, int count, std::int64_t element, void** to) {
-  const Arena* arena = group.arenas.data() + first_slot;
-  const GroupSlot* slot = group.slots.data() + first_slot;
-  for (int i = 0; i < count; ++i) to[i] = arena[i].data() + element * size_of(slot[i].dtype);
-}
-
-// A range of one leaf, block by block.
-class Range {
- public:
-  Range(const Job& job, std::span<const FurtherGradient> further, Buffers& buffers)
-      : job_(job),
-        group_(*job.group),
-        further_(further),
-        buffers_(buffers),
-        size_(size_of(group_.compute)),
-        subtracts_(job.course.writes && job.out == nullptr) {}
-
-  void sweep(std::int64_t begin, std::int64_t end) {
-    // A leaf that an earlier stage stops or that starts in the middle runs stage by stage.
-    const bool all = job_.course.first == 0 && job_.course.end == int(group_.stages.size()) &&
-                     !job_.course.no_gradient && !group_.sees;
-    if (all && subtracts_ && sweep_direct(begin, end)) return;
-    if (all) begin = sweep_bhalf(begin, end);
-    for (std::int64_t b = begin; b < end; b += block) {
-      const std::int64_t n = std::min(block, end - b);
-      const std::byte* dx = gradient(b, n);
-      std::byte* x = parameter(b, n, true);
-      if (all) dx = run(group_.passes.begin(), group_.passes.end(), b, n, x, dx);
-      else dx = run_stages(b, n, x, dx);
-      finish(b, n, x, dx);
-    }
-  }
-
-  // dx as it reaches `stage`, into the lanes.
-  void measure(std::int64_t begin, std::int64_t end, int stage, MeasureFn f, const norms::MeasureArgs& args,
-               double* lane) {
-    const bool whole = job_.flags.dx_direct && stage == job_.course.first && !job_.course.no_gradient;
-    const std::int64_t length = whole ? end - begin : block;
-    for (std::int64_t b = begin; b < end; b += length) {
-      const std::int64_t n = std::min(length, end - b);
-      const std::byte* dx = gradient(b, n);
-      std::byte* x = stage > job_.course.first ? parameter(b, n, false) : nullptr;
-      for (int s = job_.course.first; s < stage; ++s) {
-        void* slots[4 + 1];
-        if (group_.sees) see(s, dx, n);
-        copied_slots(group_.stages[std::size_t(s)], b, n, slots);
-        dx = middle(group_.stages[std::size_t(s)], x, dx, slots, n);
-      }
-      f(lane, dx, args, n);
-    }
-  }
-
- private:
-  // All stages, where the arrays are as kernels want them: from block to block only pointers move on. To look it all up
-  // for each block costs some 20 ns, which is a tenth of what a chain takes in the cache.
-  bool sweep_direct(std::int64_t begin, std::int64_t end) {
-    const std::size_t passes = group_.passes.size(), slot_count = group_.slots.size();
-    if (!job_.flags.x_direct || !job_.flags.dx_direct || passes == 0 || passes > most_direct ||
-        slot_count > most_direct)
-      return false;
-    void* slots[most_direct];
-    if (passes == 1) {
-      const Pass& all = group_.passes.front();
-      slot_pointers(group_, 0, int(slot_count), job_.offset + begin, slots);
-      all.kernels.last(job_.steps, job_.arrays->x.data + begin * size_, job_.arrays->dx.data + begin * size_,
-                       buffers_.dx, slots, end - begin);
-      return true;
-    }
-    const std::int64_t length = block;
-    std::int64_t slot_bytes[most_direct];  // of a block
-    slot_pointers(group_, 0, int(slot_count), job_.offset + begin, slots);
-    for (std::size_t k = 0; k < slot_count; ++k) slot_bytes[k] = length * size_of(group_.slots[k].dtype);
-    struct {
-      StageFn kernel;
-      const std::byte* steps;
-      void** slots;
-    } calls[most_direct];
-    for (std::size_t i = 0; i < passes; ++i) {
-      const Pass& p = group_.passes[i];
-      calls[i] = {i + 1 == passes ? p.kernels.last : p.kernels.middle, job_.steps + p.step_offset,
-                  slots + p.first_slot};
-    }
-    std::byte* x = job_.arrays->x.data + begin * size_;
-    const std::byte* dx = job_.arrays->dx.data + begin * size_;
-    for (std::int64_t left = end - begin;; left -= length, x += length * size_, dx += length * size_) {
-      const void* in = dx;
-      for (std::size_t i = 0; i < passes; ++i, in = buffers_.dx)
-        calls[i].kernel(calls[i].steps, x, in, buffers_.dx, calls[i].slots, std::min(length, left));
-      if (left <= length) return true;
-      for (std::size_t k = 0; k < slot_count; ++k) slots[k] = static_cast<std::byte*>(slots[k]) + slot_bytes[k];
-    }
-  }
-
-  // The whole lines of bfloat16 arrays, where one kernel does it all. Returns where it ended.
-  std::int64_t sweep_bhalf(std::int64_t begin, std::int64_t end) {
-    const auto is_bhalf = [](const ArrayView& a, bool contiguous) {
-      return contiguous && a.dtype == DType::bfloat16 && is_aligned(a);
-    };
-    if (group_.passes.size() != 1 || !subtracts_ || job_.arrays->more >= 0 || job_.scale != 1) return begin;
-    const ArrayView &x = job_.arrays->x, &dx = job_.arrays->dx;
-    if (!is_bhalf(x, job_.flags.x_contiguous) || !is_bhalf(dx, job_.flags.dx_contiguous)) return begin;
-    const Pass& pass = group_.passes.front();
-    const StageFn kernel = group_.master ? pass.kernels.last_bhalf_master : pass.kernels.last_bhalf;
-    const std::int64_t n = (end - begin) / bhalf_line * bhalf_line;
-    if (kernel == nullptr || n == 0) return begin;
-    void* slots[max_pass_slots];
-    slot_pointers(group_, pass.first_slot, pass.slot_count, job_.offset + begin, slots);
-    std::byte* master = group_.master ? group_.masters.data() + (job_.offset + begin) * size_ : nullptr;
-    const std::int64_t item = size_of(DType::bfloat16);
-    kernel(job_.steps + pass.step_offset, x.data + begin * item, dx.data + begin * item, master, slots, n);
-    return begin + n;
-  }
-
-  template <class Iterator>
-  const std::byte* run(Iterator first, Iterator end, std::int64_t b, std::int64_t n, std::byte* x,
-                       const std::byte* dx) {
-    for (; first != end; ++first) dx = pass(*first, subtracts_ && first + 1 == end, b, n, x, dx);
-    return dx;
-  }
-
-  const std::byte* run_stages(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    for (int s = job_.course.first; s < job_.course.end; ++s) {
-      if (group_.sees) see(s, dx, n);
-      dx = pass(pass_over(group_.stages, s, s + 1, group_.stages[std::size_t(s)].kernels),
-                subtracts_ && s + 1 == job_.course.end, b, n, x, dx);
-    }
-    return dx;
-  }
-
-  const std::byte* pass(const Pass& p, bool last, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    void* slots[max_pass_slots + 1];
-    slot_pointers(group_, p.first_slot, p.slot_count, job_.offset + b, slots);
-    slots[p.slot_count] = seen_;
-    (last ? p.kernels.last : p.kernels.middle)(job_.steps + p.step_offset, x, dx, buffers_.dx, slots, n);
-    return buffers_.dx;
-  }
-
-  // What stages from `s` on see as the gradient: as the chain begins, and behind a gate.
-  void see(int s, const std::byte* dx, std::int64_t n) {
-    if (s != job_.course.first && !group_.stages[std::size_t(s - 1)].info->gating()) return;
-    seen_ = dx == buffers_.dx ? std::memcpy(buffers_.more, dx, std::size_t(n * size_)) : const_cast<std::byte*>(dx);
-  }
-
-  // What the last kernel did not do: x back into its own type, dx to where it was asked for.
-  void finish(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
-    if (subtracts_) {
-      if (job_.course.first == job_.course.end) subtract(x, dx, n);
-      if (!job_.flags.x_direct) store(job_.arrays->x, job_.flags.x_contiguous, b, n, group_.compute, x);
-    } else if (job_.course.writes) {
-      store({.data = job_.out, .dtype = group_.storage}, true, b, n, group_.compute, dx);
-    }
-  }
-
-  const std::byte* middle(const Stage& stage, std::byte* x, const std::byte* dx, void* const* slots, std::int64_t n) {
-    stage.kernels.middle(job_.steps + stage.step_offset, x, dx, buffers_.dx, slots, n);
-    return buffers_.dx;
-  }
-
-  // Descent's kernels, of a rate: an empty chain is Descent(1), and what scales a gradient comes before all stages.
-  template <class F>
-  void descent(double eta, F&& run) {
-    constexpr int descent = 0;
-    static_assert(std::is_same_v<std::tuple_element_t<descent, AllRules>, Descent>);
-    const Descent::Step<float> single{float(eta)};
-    const Descent::Step<double> twice{eta};
-    run(stage_kernels_of(descent, 0, std::size_t(compute_index(group_.compute))),
-        group_.real == 0 ? reinterpret_cast<const std::byte*>(&single) : reinterpret_cast<const std::byte*>(&twice));
-  }
-  void subtract(std::byte* x, const std::byte* dx, std::int64_t n) {
-    descent(1, [&](const StageKernels& k, const std::byte* step) { k.last(step, x, dx, nullptr, nullptr, n); });
-  }
-
-  const std::byte* gradient(std::int64_t b, std::int64_t n) {
-    if (job_.course.no_gradient) {
-      std::memset(buffers_.dx, 0, std::size_t(n * size_));
-      return buffers_.dx;
-    }
-    const ArrayView& dx = job_.arrays->dx;
-    if (job_.flags.dx_direct) return dx.data + b * size_;
-    load(dx, job_.flags.dx_contiguous, b, n, group_.compute, buffers_.dx);
-    for (int i = job_.arrays->more; i >= 0; i = further_[std::size_t(i)].more) {
-      const ArrayView& more = further_[std::size_t(i)].dx;
-      load(more, is_contiguous(more), b, n, group_.compute, buffers_.more);
-      kernels().add[group_.real](buffers_.dx, buffers_.more, n * reals(group_.compute));
-    }
-    if (job_.scale != 1)
-      descent(job_.scale, [&](const StageKernels& k, const std::byte* step) {
-        k.middle(step, buffers_.dx, buffers_.dx, buffers_.dx, nullptr, n);
-      });
-    return buffers_.dx;
-  }
-
-  // x as the stages see it: the array itself, its master copy, or a converted block.
-  std::byte* parameter(std::int64_t b, std::int64_t n, bool may_write) {
-    const ArrayView& x = job_.arrays->x;
-    if (group_.master) {
-      std::byte* master = group_.masters.data() + (job_.offset + b) * size_;
-      if (!may_write) master = static_cast<std::byte*>(std::memcpy(buffers_.x, master, std::size_t(n * size_)));
-      take_edits(x, b, n, master);
-      return master;
-    }
-    if (job_.flags.x_direct) return x.data + b * size_;
-    load(x, job_.flags.x_contiguous, b, n, group_.compute, buffers_.x);
-    return buffers_.x;
-  }
-
-  void take_edits(const ArrayView& x, std::int64_t b, std::int64_t n, std::byte* master) {
-    const std::byte* stored = x.data + b * size_of(x.dtype);
-    if (!job_.flags.x_contiguous || !is_aligned(x)) {  // gather the storage bytes first
-      std::byte* to = buffers_.more;
-      for_each_run(x, b, n, [&](const std::byte* p, std::int64_t stride, std::int64_t count) {
-        for (std::int64_t i = 0; i < count; ++i, to += size_of(x.dtype))
-          std::memcpy(to, p + i * stride, std::size_t(size_of(x.dtype)));
-      });
-      stored = buffers_.more;
-    }
-    kernels().take_edits[real_index(x.dtype)][group_.real](stored, master, n * reals(x.dtype));
-  }
-
-  void copied_slots(const Stage& stage, std::int64_t b, std::int64_t n, void** slots) {
-    slot_pointers(group_, stage.first_slot, stage.slot_count, job_.offset + b, slots);
-    for (int i = 0; i < stage.slot_count; ++i) {
-      const int item = size_of(group_.slots[std::size_t(stage.first_slot + i)].dtype);
-      slots[i] = std::memcpy(buffers_.slots[i], slots[i], std::size_t(n * item));
-    }
-    slots[stage.slot_count] = seen_;
-  }
-
-  const Job& job_;
-  const Group& group_;
-  std::span<const FurtherGradient> further_;
-  Buffers& buffers_;
-  const std::int64_t size_;
-  const bool subtracts_;
-  void* seen_ = nullptr;  // of this block: the gradient, for stages that look at it
-};
-
-// ---- all leaves
 
 std::int64_t threads_for(std::int64_t work) {
   const std::int64_t wanted = work / worth_a_thread;
@@ -342,45 +87,59 @@ void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) 
       });
 }
 
+namespace {
+
+// The sums of a chunk, lane by lane, so that one fold first folds the lanes of all rows, and then the rows.
+void measure_chunk(Range& range, const Measurement& m, std::int64_t begin, std::int64_t end, double* to) {
+  double all[most_sums][norms::lanes][norms::rows];
+  for (int s = 0; s < m.count(); ++s) std::fill_n(all[s][0], norms::lanes * norms::rows, norms::neutral(m.measure));
+  for (std::int64_t r = begin; r < end; r += norms::row) {
+    double lanes[most_sums][norms::lanes];
+    for (int s = 0; s < m.count(); ++s) std::fill_n(lanes[s], norms::lanes, norms::neutral(m.measure));
+    range.measure(r, std::min(r + norms::row, end), m, lanes[0]);
+    for (int s = 0; s < m.count(); ++s)
+      for (int l = 0; l < norms::lanes; ++l) all[s][l][(r - begin) / norms::row] = lanes[s][l];
+  }
+  for (int s = 0; s < m.count(); ++s) to[s] = norms::fold(m.measure, all[s][0], norms::lanes * norms::rows);
+}
+
+// Of the chunks of a leaf; each has `stride` sums. One chunk, as most leaves have, is its own.
+double add_chunks(norms::Measure measure, const double* sums, std::size_t chunks, std::size_t stride) {
+  if (chunks == 1) return sums[0];
+  double lane[norms::sum_lanes];
+  std::fill_n(lane, norms::sum_lanes, norms::neutral(measure));
+  for (std::size_t c = 0; c < chunks; ++c) {
+    double& l = lane[c % norms::sum_lanes];
+    l = norms::combine(measure, l, sums[c * stride]);
+  }
+  return norms::fold(measure, lane, norms::sum_lanes);
+}
+
+}  // namespace
+
 void measure(std::span<Measurement> measurements, std::span<const FurtherGradient> further, ChunkSums& memory) {
-  // One sum per chunk, wherever its thread; added up in order afterwards.
+  // Sums of each chunk, wherever its thread; added up in order afterwards.
   using norms::chunk;
   std::vector<std::size_t>& first = memory.first;
   std::vector<double>& sums = memory.sums;
+  const auto chunks = [&](const Measurement& m) { return std::size_t((m.job->size + chunk - 1) / chunk); };
   first.assign(measurements.size() + 1, 0);
   for (std::size_t i = 0; i < measurements.size(); ++i)
-    first[i + 1] = first[i] + std::size_t((measurements[i].job->size + chunk - 1) / chunk);
+    first[i + 1] = first[i] + chunks(measurements[i]) * std::size_t(measurements[i].count());
   sums.resize(first.back());
   double* const to = sums.data();
   share(
       measurements.size(), chunk, Deal::taken, [&](std::size_t i) { return measurements[i].job->size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         const Measurement& m = measurements[i];
-        const MeasureFn f = kernels().measure[compute_index(m.job->group->compute)][int(m.measure)];
         Range range(*m.job, further, buffers);
-        for (std::int64_t b = begin; b < end; b += chunk) {
-          // Lane by lane, so that one fold first folds the lanes of all rows, and then the rows.
-          double all[norms::lanes][norms::rows];
-          std::fill_n(all[0], norms::lanes * norms::rows, norms::neutral(m.measure));
-          for (std::int64_t r = b; r < std::min(b + chunk, end); r += norms::row) {
-            double lane[norms::lanes];
-            std::fill_n(lane, norms::lanes, norms::neutral(m.measure));
-            range.measure(r, std::min(r + norms::row, end), m.stage, f, m.args, lane);
-            for (int l = 0; l < norms::lanes; ++l) all[l][(r - b) / norms::row] = lane[l];
-          }
-          to[first[i] + std::size_t(b / chunk)] = norms::fold(m.measure, all[0], norms::lanes * norms::rows);
-        }
+        for (std::int64_t b = begin; b < end; b += chunk)
+          measure_chunk(range, m, b, std::min(b + chunk, end), to + first[i] + b / chunk * m.count());
       });
   for (std::size_t i = 0; i < measurements.size(); ++i) {
     Measurement& m = measurements[i];
-    double lane[norms::sum_lanes];
-    std::fill_n(lane, norms::sum_lanes, norms::neutral(m.measure));
-    for (std::size_t c = first[i]; c < first[i + 1]; ++c) {
-      double& l = lane[(c - first[i]) % norms::sum_lanes];
-      l = norms::combine(m.measure, l, sums[c]);
-    }
-    // One chunk, as most leaves have, is its own sum.
-    m.result = first[i + 1] == first[i] + 1 ? lane[0] : norms::fold(m.measure, lane, norms::sum_lanes);
+    for (int s = 0; s < m.count(); ++s)
+      m.results[std::size_t(s)] = add_chunks(m.measure, to + first[i] + s, chunks(m), std::size_t(m.count()));
   }
 }
 

@@ -1,5 +1,6 @@
 // executor.hpp: runs the stages of leaves over memory, in blocks, on all threads. Knows no rule and no tree.
 #pragma once
+#include <array>
 #include <functional>
 #include <memory>
 #include <span>
@@ -38,13 +39,18 @@ inline constexpr std::int64_t small_leaf = 4096;  // elements
 void sweep_here(std::span<const Job> jobs, std::span<const FurtherGradient> further);
 std::size_t small_portions(std::size_t leaves, double elements);
 
-// What a leaf's dx measures when it reaches a stage; nothing is written.
+// What a leaf measures when it has come to a stage: a norm's sum of dx, or what that stage's rule sums; nothing is
+// written.
 struct Measurement {
   const Job* job;
   int stage;
-  norms::Measure measure;
-  norms::MeasureArgs args;
-  double result = 0;  // filled in
+  norms::Measure measure = norms::Measure::sum_abs;
+  norms::MeasureArgs args = {};
+  int sums = 0;  // of the rule; 0: a norm
+  std::array<double, most_sums> results = {};
+
+  int count() const { return sums == 0 ? 1 : sums; }
+  double result() const { return results[0]; }
 };
 struct ChunkSums {  // memory that calls reuse
   std::vector<std::size_t> first;

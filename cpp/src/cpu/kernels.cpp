@@ -117,6 +117,7 @@ constexpr void fill_chains(KernelTable& t, std::tuple<C...>*) {
 // ---- norms
 
 using namespace norms;
+static_assert(lanes == term_lanes);
 
 template <class T>
 OPT_FN void fetch_lanes_ahead(const T* a) {

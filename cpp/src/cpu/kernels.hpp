@@ -20,7 +20,7 @@ using TakeEditsFn = void (*)(const void* x, void* master, std::int64_t n);
 inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; complex arrays are twice as many reals
 struct KernelTable {
   const char* level;
-  bool has_complex;  // stages of complex leaves: not on every instruction set
+  bool has_complex;                                  // stages of complex leaves: not on every instruction set
   StageKernels stage[rule_count][2][compute_count];  // [rule][slots beyond min_slots][compute type]
   StageKernels chain[common_chain_count > 0 ? common_chain_count : 1][real_compute_count];
   MeasureFn measure[compute_count][norms::measure_count];
@@ -32,7 +32,7 @@ struct KernelTable {
   void (*lerp[2])(void* a, const void* b, double keep, double take, std::int64_t n);
 };
 
-const KernelTable& kernels();                        // of the chosen level (isa.cpp)
+const KernelTable& kernels();  // of the chosen level (isa.cpp)
 // Of a rule of the library on that level, or on the one below that has it.
 const StageKernels& stage_kernels_of(int rule, std::size_t variant, std::size_t compute);
 std::vector<const KernelTable*> runnable_kernels();  // of all levels this machine has, lowest first

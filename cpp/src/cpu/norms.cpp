@@ -6,15 +6,15 @@ namespace {
 
 // Measures again with the largest element (the smallest, for p < 0) at about 1. An infinity or NaN stays as it is.
 norms::Sum rescued(Measurement m, std::span<const FurtherGradient> further) {
-  const double plain = m.result;
+  const double plain = m.result();
   Measurement extreme = m;
   extreme.measure = m.args.p < 0 ? norms::Measure::min_abs : norms::Measure::max_abs;
   measure({&extreme, 1}, further);
-  const double scale = norms::rescue_scale(m.measure, extreme.result);
+  const double scale = norms::rescue_scale(m.measure, extreme.result());
   if (scale == 1) return {plain, 1};
   m.args.inverse_scale = scale;
   measure({&m, 1}, further);
-  return {m.result, scale};
+  return {m.result(), scale};
 }
 
 }  // namespace
@@ -28,7 +28,8 @@ void measure_norms(std::span<Measurement> measurements, std::span<const FurtherG
   sums.reserve(measurements.size());
   for (const Measurement& m : measurements) {
     if (m.job->size == 0) sums.push_back({.empty = true});
-    else sums.push_back(norms::is_safe(m.measure, m.result) ? norms::Sum{m.result, 1} : rescued(m, further));
+    else if (m.sums > 0 || norms::is_safe(m.measure, m.result())) sums.push_back({m.result(), 1});
+    else sums.push_back(rescued(m, further));
   }
 }
 

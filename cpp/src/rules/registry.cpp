@@ -156,10 +156,11 @@ bool RuleInfo::same_rule(const RuleInfo& o) const {
   const auto same_slot = [](const SlotInfo& a, const SlotInfo& b) {
     return std::string_view(a.name) == b.name && a.real == b.real && a.start == b.start && a.at_x == b.at_x;
   };
-  return this == &o || (std::string_view(text.name) == o.text.name && (id < 0) == (o.id < 0) && size == o.size &&
-                        clock_size == o.clock_size && min_slots == o.min_slots && step_size == o.step_size &&
-                        sees_gradient == o.sees_gradient && std::ranges::equal(fields, o.fields, same_field) &&
-                        std::ranges::equal(slots, o.slots, same_slot));
+  return this == &o ||
+         (std::string_view(text.name) == o.text.name && (id < 0) == (o.id < 0) && size == o.size &&
+          clock_size == o.clock_size && min_slots == o.min_slots && step_size == o.step_size &&
+          sees_gradient == o.sees_gradient && sums.size() == o.sums.size() &&
+          std::ranges::equal(fields, o.fields, same_field) && std::ranges::equal(slots, o.slots, same_slot));
 }
 
 const FieldInfo* RuleInfo::field(std::string_view name) const {

@@ -43,7 +43,7 @@ std::size_t first_on_host(Optimiser::State& state, std::span<const LeafUpdate> l
   }
   cpu::measure(measurements, further);
   for (const cpu::Measurement& m : measurements)
-    if (!std::isfinite(m.result)) return std::size_t(m.job->arrays - leaves.data());
+    if (!std::isfinite(m.result())) return std::size_t(m.job->arrays - leaves.data());
   return leaves.size();
 }
 

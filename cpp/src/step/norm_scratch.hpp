@@ -10,8 +10,9 @@ namespace optimisers::inline OPT_ABI {
 // How far a job has come through its reducing stages.
 struct Progress {
   std::size_t job;
-  std::size_t next = 0;  // position in group.reducers
-  norms::Sum norm;       // measured at that stage
+  std::size_t next = 0;                     // position in group.reducers
+  norms::Sum norm;                          // measured at that stage,
+  std::array<double, most_sums> sums = {};  // or what its rule sums
   bool measured = false;
 };
 

@@ -25,6 +25,11 @@ void check_spec(const LeafSpec& spec) {
   for (const RuleValue& rule : spec.program.stages) {
     rule.check();
     check_fits(spec, rule, "setup");
+    if (rule.info().summing() && spec.device != on_host)
+      refuse(std::string("setup: ") + rule.info().text.name + " at \"" + spec.name +
+                 "\" sums over its leaf, which leaves on a device cannot yet; keep this leaf on the host, or leave the "
+                 "rule out",
+             spec.name);
     if (rule.info().refuses_complex && is_complex_dtype(spec.dtype))
       throw Error(ErrorKind::value,
                   std::string("setup: ") + rule.info().text.name + " at \"" + spec.name + "\" cannot train " +

@@ -55,6 +55,7 @@ struct Optimiser::State {
   const char* without_throw() const {  // the rule to use instead, for a norm that is refused
     return language == Language::cxx ? "ClipNorm{.throw_ = false}" : "throw=False";
   }
+  const char* skipping() const { return language == Language::cxx ? "NonFinite::skip" : "non_finite=\"skip\""; }
   bool flushes = false;                                // in this call gating stages open on what they hold
   double scale = 1;                                    // of the call's gradients
   const Optimiser::ReduceNorm* reduce_norm = nullptr;  // of the call

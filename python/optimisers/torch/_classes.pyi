@@ -36,6 +36,9 @@ __all__ = [  # noqa: RUF022  torch.optim's, then the registry's
     "Adan",
     "AdEMAMix",
     "ADOPT",
+    "StableAdamW",
+    "MARS",
+    "NovoGrad",
     "Lion",
     "Signum",
 ]
@@ -417,6 +420,58 @@ class ADOPT(Named):
         betas: Sequence[float] = (0.9, 0.9999),
         weight_decay: float | torch.Tensor = 0.0,
         eps: float | torch.Tensor = 1e-06,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class StableAdamW(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.99),
+        weight_decay: float | torch.Tensor = 0.01,
+        eps: float | torch.Tensor = 1e-06,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class MARS(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.003,
+        betas: Sequence[float] = (0.95, 0.99),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        correction: float | torch.Tensor = 0.025,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class NovoGrad(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.95, 0.98),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
         *,
         clip_grad_norm: float | None = None,
         maximize: bool = False,

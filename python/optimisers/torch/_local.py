@@ -72,7 +72,8 @@ def sharded(p: torch.Tensor) -> bool:
 
 def looks_at_whole(rule: Rule) -> str | None:
     """The name of a rule in it that looks at a whole array."""
-    return next((type(s).__name__ for s in rule._stages() if getattr(s, "scope", None) == "leaf"), None)
+    stages = (s for s in rule._stages() if getattr(s, "_sums", ()) or getattr(s, "scope", None) == "leaf")
+    return next((type(s).__name__ for s in stages), None)
 
 
 def check_placements(rule: Rule, parameters: Iterable[torch.Tensor]) -> None:

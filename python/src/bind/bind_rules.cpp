@@ -59,7 +59,7 @@ bool has_valid_default(const RuleInfo& info, const FieldInfo& field) {
 }
 
 nb::dict describe(const RuleInfo& info) {
-  nb::list fields, slots, clock;
+  nb::list fields, slots, clock, sums;
   for (const FieldInfo& f : info.fields) {
     nb::object value = has_valid_default(info, f) ? python_value(f, RuleValue(info).get(f)) : nb::none();
     const std::string kind(name_of(f.kind)), range(name_of(f.range)), bounds(text_of(f.range));
@@ -67,6 +67,7 @@ nb::dict describe(const RuleInfo& info) {
   }
   for (const SlotInfo& s : info.slots) slots.append(nb::make_tuple(s.name, s.real));
   for (const char* name : info.clock) clock.append(nb::str(name));
+  for (const char* name : info.sums) sums.append(nb::str(name));
   nb::dict d;
   d["name"] = info.text.name;
   d["summary"] = info.text.summary;
@@ -77,6 +78,7 @@ nb::dict describe(const RuleInfo& info) {
   d["fields"] = nb::tuple(fields);
   d["slots"] = nb::tuple(slots);
   d["clock"] = nb::tuple(clock);
+  d["sums"] = nb::tuple(sums);
   return d;
 }
 

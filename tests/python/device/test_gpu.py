@@ -12,6 +12,7 @@ import torch
 from gpu_support import close, cpu, cuda, needs_gpu, needs_two_gpus, same_bits
 from support import (
     REFUSES_COMPLEX,
+    SUMS,
     TORCH_DTYPES,
     all_variants,
     build,
@@ -44,6 +45,8 @@ def through_pow(spec) -> bool:
 def test_every_rule_gives_the_bits_of_the_host(spec, dtype):
     if is_complex(dtype) and REFUSES_COMPLEX & set(stages(spec)):
         pytest.skip("this rule refuses complex arrays")
+    if SUMS & set(stages(spec)):
+        pytest.skip("this rule sums over its leaf, on the host only")
     here, there = tensor(sized((267, 15), dtype, 1)), tensor(sized((267, 15), dtype, 1)).cuda()
     states = opt.setup(build(spec), here), opt.setup(build(spec), there)
     for step in range(4):

@@ -101,7 +101,7 @@ def test_class_describes_itself(cls):
 
 
 def test_the_registry_is_what_the_package_exports():
-    assert len({cls.__name__ for cls in opt.RULES}) == len(opt.RULES) == 36
+    assert len({cls.__name__ for cls in opt.RULES}) == len(opt.RULES) == 42
     assert set(opt.__all__) >= {cls.__name__ for cls in opt.RULES}
     assert all(hasattr(opt, name) for name in opt.__all__)
 

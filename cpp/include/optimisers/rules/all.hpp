@@ -14,20 +14,24 @@
 #include "optimisers/rules/adopt.hpp"
 #include "optimisers/rules/amsgrad.hpp"
 #include "optimisers/rules/box.hpp"
+#include "optimisers/rules/cautious.hpp"
 #include "optimisers/rules/cautious_decay.hpp"
 #include "optimisers/rules/clip_grad.hpp"
 #include "optimisers/rules/clip_norm.hpp"
+#include "optimisers/rules/clip_rms.hpp"
 #include "optimisers/rules/descent.hpp"
 #include "optimisers/rules/ema.hpp"
 #include "optimisers/rules/grams.hpp"
 #include "optimisers/rules/laprop.hpp"
 #include "optimisers/rules/lion.hpp"
 #include "optimisers/rules/lookahead.hpp"
+#include "optimisers/rules/mars.hpp"
 #include "optimisers/rules/momentum.hpp"
 #include "optimisers/rules/nadam.hpp"
 #include "optimisers/rules/nadamw.hpp"
 #include "optimisers/rules/nesterov.hpp"
 #include "optimisers/rules/non_negative.hpp"
+#include "optimisers/rules/novograd.hpp"
 #include "optimisers/rules/oadam.hpp"
 #include "optimisers/rules/radam.hpp"
 #include "optimisers/rules/rmsprop.hpp"
@@ -35,6 +39,8 @@
 #include "optimisers/rules/schedule_free.hpp"
 #include "optimisers/rules/sign_decay.hpp"
 #include "optimisers/rules/signum.hpp"
+#include "optimisers/rules/stable_adamw.hpp"
+#include "optimisers/rules/trust_ratio.hpp"
 #include "optimisers/rules/weight_decay.hpp"
 #include "optimisers/rules/yogi.hpp"
 #include "optimisers/rules/zero_non_finite.hpp"
@@ -48,9 +54,9 @@ using AllRules = std::tuple<OPTIMISERS_RULES>;
 using AllRules = std::tuple<
     Descent, Momentum, Nesterov, Rprop, RMSProp,
     Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
-    Yogi, NAdamW, LaProp, Adan, AdEMAMix, ADOPT,
+    Yogi, NAdamW, LaProp, Adan, AdEMAMix, ADOPT, StableAdamW, MARS, NovoGrad,
     AdaGrad, AdaDelta, Lion, Signum,
-    WeightDecay, SignDecay, CautiousDecay, Grams, ClipGrad, ClipNorm, ZeroNonFinite, AccumGrad,
+    WeightDecay, SignDecay, CautiousDecay, Grams, Cautious, TrustRatio, ClipGrad, ClipNorm, ClipRMS, ZeroNonFinite, AccumGrad,
     Ema, Lookahead, ScheduleFree, Box, NonNegative>;
 // clang-format on
 #endif
