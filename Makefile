@@ -197,7 +197,9 @@ sanitizers: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## C++ and Python tests 
 	@sh tools/ensure_gtest.sh
 	FUZZ_SECONDS=10 PYTHON_TESTS="$(REACHING)" $(SANITIZE)
 
-check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch ## the slow gates: compilers, all under sanitizers, consumers
+check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch $(VENV)/.trainers $(BUILD)/.installed ## the slow gates: compilers, all under sanitizers, consumers
+	$(PY) -c "import accelerate, lightning, transformers"  # what python-test may leave out fails here
+	$(PY) -m pytest -q -rs tests/python/torch_optim/test_trainers.py
 	@sh tools/ensure_gtest.sh
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	$(MAKE) --no-print-directory tidy TIDY_NODES=225000

@@ -156,6 +156,7 @@ class BuiltinRule(Rule):
         except InvalidTypeError as error:
             if (
                 not values
+                or isinstance(values[0], str)
                 or not (hasattr(values[0], "__iter__") or callable(values[0]))
                 or cls.fields[0].kind == "pair"
             ):

@@ -52,6 +52,7 @@ class Bound(torch.optim.Optimizer):
     _native: Any = None
     _states: Any
     _norm: Any = None
+    _lists_empty = True  # parameters without state, so that whoever finds none makes no step to have one
     _gathers = False  # parameters whose rules look at whole arrays, from the processes that share them
     _whole = Whole()
 
@@ -120,7 +121,8 @@ class Bound(torch.optim.Optimizer):
                     entries = entries_of(core, n, rule, parameter, count, parameter in self._whole)
                     check_given(entries, given.get(parameter, {}), self._where(groups, i, j), adds_slots)
                     self._initial(parameter, group, entries)
-                    states[parameter] = entries
+                    if entries or self._lists_empty:
+                        states[parameter] = entries
         except BaseException:
             self._is_distributed, self._whole = before
             raise
@@ -158,7 +160,7 @@ class Bound(torch.optim.Optimizer):
         for i, group in enumerate(groups):
             for j, parameter in enumerate(group["params"]):
                 if parameter in self._leaves:
-                    check_given(self._states[parameter], given[parameter], self._where(groups, i, j))
+                    check_given(self._entries(parameter), given[parameter], self._where(groups, i, j))
         for i, rule in enumerate(rules):
             self._adjust(i, rule)
         self._take(groups, rules, given)
@@ -179,14 +181,20 @@ class Bound(torch.optim.Optimizer):
     def _in_words(self, error: Exception, groups: list[dict[str, Any]]) -> Exception:
         """What the native state says of a path of its own, said of the parameter there."""
         text = re.sub(r"^(setup|update): ", f"{type(self).__name__}: ", str(error))
+        text = text.replace(
+            "call setup again for the new array", "make a new optimiser, which may load this one's state"
+        )
         named = re.sub(r'"(\d+)\.(\d+)"', lambda at: f'"{self._name(groups, int(at[1]), int(at[2]))}"', text)
         return type(error)(named)
 
     def _name(self, groups: list[dict[str, Any]], i: int, j: int) -> str:
         return groups[i].get("param_names", {j: f"parameter {j} of group {i}"})[j]  # type: ignore[no-any-return]
 
+    def _entries(self, parameter: Any) -> Mapping[str, Any]:
+        return self._states.get(parameter, {})  # type: ignore[no-any-return]
+
     def _put(self, parameter: Any, given: Mapping[str, Any]) -> None:
-        for key, view in self._states[parameter].items():
+        for key, view in self._entries(parameter).items():
             if key in given:
                 put(view, given[key])
         if PYTHON in given:
@@ -194,7 +202,7 @@ class Bound(torch.optim.Optimizer):
 
     def _fill(self, parameter: Any, given: Mapping[str, Any]) -> None:
         """What assigning `state[parameter] = given` means."""
-        check_given(self._states[parameter], given, "state")
+        check_given(self._entries(parameter), given, "state")
         exported = self._exported() | {parameter: given}
         self._bind(self.param_groups, exported)
 
@@ -223,7 +231,7 @@ class Bound(torch.optim.Optimizer):
                 if parameter not in self._leaves:
                     continue
                 leaf = self._leaves[parameter]
-                state = dict(self._states[parameter])
+                state = dict(self._entries(parameter))
                 steps, clocks = int(self._counts.array[leaf]), clocks_of(core, leaf)
                 if steps not in known:
                     known[steps] = clock_after(rule, steps)

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from .._core import InvalidValueError
+from .._core import InvalidTypeError, InvalidValueError
 from .._fields import python_name
 from .._rule import Rule
 from ._entries import CLOCK, STEP, Entries
-from ._groups import check_entries
+from ._groups import check_entries, text_hint
 from ._optimizer import Optimizer
 from ._rules import Spec, chained, entry_name, specs
 
@@ -38,6 +38,11 @@ class Named(Optimizer):
         self._start(params, entries)
 
     def _complete(self, group: dict[str, Any]) -> None:
+        if "rule" in group:
+            raise InvalidValueError(
+                f"{self._spec.name}: a group has a rule of its own; groups of several rules are Optimizer's: "
+                "Optimizer(groups, rule)"
+            )
         check_entries(group, self.defaults, self._spec.name)
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -48,13 +53,23 @@ class Named(Optimizer):
         return (*self._spec.entries, *self._spec.keywords)
 
     def _rule_of(self, group: Mapping[str, Any]) -> Rule:
+        for name, value in group.items():
+            if name != "params" and torch.is_tensor(value) and value.numel() != 1:
+                raise InvalidValueError(
+                    f"{self._spec.name}: {name} must be a number or a tensor of one, got a tensor of shape "
+                    f"{tuple(value.shape)}"
+                )
         for name in _NOT_NEGATIVE:
+            if name in group and (isinstance(group[name], str) or group[name] is None):
+                raise InvalidTypeError(
+                    f"{self._spec.name}: {name} must be a number, got {group[name]!r}{text_hint(group)}"
+                )
             if name in group and not group[name] >= 0:
                 raise InvalidValueError(f"{self._spec.name}: {name} must be a number in [0, inf), got {group[name]}")
         try:
             return chained(*self._spec.rules(group))
         except (ValueError, TypeError) as error:
-            raise type(error)(self._renamed(str(error))) from None
+            raise type(error)(self._renamed(str(error)) + text_hint(group)) from None
 
     def _change(self, i: int, group: dict[str, Any], values: list[Any]) -> None:
         powers = self._new_powers(i, group)
@@ -109,6 +124,8 @@ def _fill(view: torch.Tensor, value: float) -> None:
 
 class _SGD(Named):
     """The first step of a parameter is not damped: torch starts the buffer at the gradient itself."""
+
+    _lists_empty = False  # as torch's without momentum: a step of lr 0 changes nothing
 
     def _put(self, parameter: Any, given: Mapping[str, Any]) -> None:
         super()._put(parameter, given)
@@ -242,7 +259,7 @@ def _make(spec: Spec) -> type[Named]:
     init.__qualname__, init.__module__ = f"{spec.name}.__init__", "optimisers.torch"
     body = {
         "__init__": init, "__doc__": _docstring(spec), "__module__": "optimisers.torch", "_spec": spec,
-        "_counts_steps": spec.counts,
+        "_counts_steps": spec.counts, "_own_entries": (*Named._own_entries, *fixed),
     }  # fmt: skip
     return type(spec.name, (_BASES.get(spec.name, Named),), body)
 

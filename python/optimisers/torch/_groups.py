@@ -69,6 +69,13 @@ def check_entries(group: Mapping[str, Any], known: Iterable[str], name: str) -> 
             )
 
 
+def text_hint(group: Mapping[str, Any]) -> str:
+    """What to say of numbers that came as texts, behind an error about them."""
+    number = re.compile(r"\s*[-+]?[\d.]+(e[-+]?\d+)?\s*", re.IGNORECASE)
+    names = [name for name, value in group.items() if isinstance(value, str) and number.fullmatch(value)]
+    return f"; {', '.join(names)} came as text: YAML reads 1e-3 as text and 1.0e-3 as a number" if names else ""
+
+
 def decay_groups(
     module: torch.nn.Module, weight_decay: float = 0.01, *, embeddings: bool = True, no_decay: Iterable[str] = ()
 ) -> Groups:

@@ -13,7 +13,7 @@ from .._core import InvalidTypeError, InvalidValueError, NonFiniteError, update_
 from .._rule import Rule, check_rule
 from ._bound import Bound, numbers
 from ._entries import STEP
-from ._groups import check_entries, entries_of_rule, groups_by_rule, rule_with
+from ._groups import check_entries, entries_of_rule, groups_by_rule, rule_with, text_hint
 
 
 class Optimizer(Bound):
@@ -51,6 +51,8 @@ class Optimizer(Bound):
         torch.Size([1, 3])
     """
 
+    _own_entries: tuple[str, ...] = ("params", "param_names", "rule")  # which no file changes
+
     def __init__(
         self,
         params: Any,
@@ -64,11 +66,21 @@ class Optimizer(Bound):
         self._gathers = gather
         defaults: dict[str, Any] = {"clip_grad_norm": clip_grad_norm, "maximize": maximize} | entries
         if isinstance(params, torch.nn.Module):
+            if entries and not isinstance(rule, Rule):
+                raise InvalidTypeError(f"Optimizer: {', '.join(entries)} beside rules by part; say it in those rules")
             params = groups_by_rule(params, rule)
         else:
             check_rule(rule, "Optimizer")
+        if isinstance(rule, Rule):
             defaults = entries_of_rule(rule) | defaults | {"rule": rule}
         self._start(params, defaults)
+        read = set().union(*map(self._reads, self.param_groups))
+        unread = [name for name in entries if name not in read]
+        if unread:
+            raise InvalidTypeError(
+                f"Optimizer: nothing reads {', '.join(unread)}; the rule's entries are "
+                f"{', '.join(sorted(read - {'rule'}))}"
+            )
 
     def _start(self, params: Any, defaults: dict[str, Any]) -> None:
         self._native: Any = None
@@ -83,13 +95,21 @@ class Optimizer(Bound):
         rule: Any = group.setdefault("rule", self.defaults.get("rule"))
         check_rule(rule, "Optimizer")
         for name, value in entries_of_rule(rule).items():
-            if rule is self.defaults.get("rule"):
+            if rule == self.defaults.get("rule"):
                 value = self.defaults[name]
             group.setdefault(name, value)
         check_entries(group, {*self.defaults, *entries_of_rule(rule)}, "Optimizer")
+        if group.get("weight_decay") and "weight_decay" not in entries_of_rule(rule):
+            raise InvalidValueError(
+                f"Optimizer: a group has weight_decay={group['weight_decay']}, which {type(rule).__name__} does not "
+                "read; take AdamW, or a chain with WeightDecay"
+            )
 
     def _rule_of(self, group: Mapping[str, Any]) -> Rule:
-        return rule_with(group["rule"], group)
+        try:
+            return rule_with(group["rule"], group)
+        except (ValueError, TypeError) as error:
+            raise type(error)(f"{error}{text_hint(group)}") from None
 
     def _reads(self, group: Mapping[str, Any]) -> tuple[str, ...]:
         """The entries on which `_rule_of` depends."""
@@ -211,7 +231,7 @@ class Optimizer(Bound):
                 raise InvalidValueError(
                     f"load_state_dict: group {i} had {len(then['params'])} parameters, it has {len(now['params'])}"
                 )
-            keep = {key: now[key] for key in ("params", "param_names", "rule") if key in now}
+            keep = {key: now[key] for key in self._own_entries if key in now}
             groups.append({**now, **then, **keep})
             for number, parameter in zip(then["params"], now["params"], strict=True):
                 if number in state_dict["state"]:

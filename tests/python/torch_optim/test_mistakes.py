@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch_training import flat, network, train
 
+import optimisers as opt
 import optimisers.torch as ot
 
 
@@ -25,6 +26,23 @@ def test_mistakes_are_told(subtests=None):
         (lambda: ot.SGD([weight], nesterov=True), ValueError, "Nesterov momentum requires"),
         (lambda: ot.AdamW([weight], differentiable=True), ValueError, "differentiable"),
         (lambda: ot.Optimizer([weight], "Adam"), TypeError, "expected a rule"),
+        (lambda: ot.AdamW([weight], lr=torch.ones(2)), ValueError, r"AdamW: lr must be .* of shape \(2,\)"),
+        (lambda: ot.AdamW([weight], lr="1e-3"), TypeError, r"AdamW: lr must be .*'1e-3'; lr came as text: YAML"),
+        (lambda: ot.AdamW([{"params": [weight], "eps": "1e-8"}]), TypeError, "eps came as text: YAML"),
+        (lambda: ot.Optimizer([weight], opt.Adam(), lr="1e-3"), TypeError, "lr came as text: YAML"),
+        (
+            lambda: ot.AdamW([weight], weight_decay="0.01"),
+            TypeError,
+            "AdamW: weight_decay must be .* came as text: YAML",
+        ),
+        (lambda: ot.Optimizer([weight], opt.Adam(), weight_decay=0.1), TypeError, "nothing reads weight_decay"),
+        (lambda: ot.Optimizer(ot.decay_groups(model, 0.1), opt.Adam()), ValueError, "which Adam does not read"),
+        (lambda: ot.Optimizer(model, {...: opt.Adam()}, lr=0.5), TypeError, "lr beside rules by part"),
+        (
+            lambda: ot.AdamW([{"params": [weight], "rule": opt.Lion()}]),
+            ValueError,
+            r"AdamW: .* Optimizer\(groups, rule\)",
+        ),
         (lambda: ot.AdamW([weight], clip_grad_norm=-1.0), ValueError, "AdamW: clip_grad_norm must be"),
     ]:
         with pytest.raises(error, match=words):
@@ -122,3 +140,35 @@ def test_steps_without_any_gradient_are_told_of_after_the_first():
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         optimizer.step()
+
+
+def test_parameters_made_another_dtype_are_refused_and_a_new_optimiser_goes_on():
+    model, twin = network(), network()
+    optimizer, reference = ot.AdamW(model.parameters()), torch.optim.AdamW(twin.parameters())
+    for its in ((model, optimizer), (twin, reference)):
+        train(*its, 2)
+        its[0].double()
+    before = flat(model)
+    for p in model.parameters():
+        p.grad = torch.ones_like(p)
+    with pytest.raises(ValueError, match=r"is float64, .* make a new optimiser, which may load this one's state"):
+        optimizer.step()
+    assert torch.equal(flat(model), before)
+    anew = ot.AdamW(model.parameters()), torch.optim.AdamW(twin.parameters())
+    anew[0].load_state_dict(optimizer.state_dict())
+    anew[1].load_state_dict(reference.state_dict())
+    for net, its in zip((model, twin), anew, strict=True):
+        for p in net.parameters():
+            p.grad = torch.ones_like(p)
+        its.step()
+    assert torch.allclose(flat(model), flat(twin), atol=1e-6)
+
+
+def test_a_class_without_state_lists_none_as_torchs():
+    model = network()
+    optimizer = ot.SGD(model.parameters(), lr=0.1)
+    train(model, optimizer, 2)
+    assert not optimizer.state and optimizer.state_dict()["state"] == {}
+    optimizer.param_groups[0]["momentum"] = 0.9
+    train(model, optimizer, 1)
+    assert set(optimizer.state) == set(model.parameters())
