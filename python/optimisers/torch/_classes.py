@@ -30,6 +30,9 @@ class Named(Optimizer):
     _spec: Spec
 
     def _begin(self, params: Any, entries: dict[str, Any], ignored: dict[str, Any]) -> None:
+        others = [name for name in ("foreach", "differentiable") if ignored[name] and ignored["fused"]]
+        if others:
+            raise RuntimeError(f"{self._spec.name}: fused and {others[0]} cannot both be True")
         if ignored["differentiable"]:
             raise ValueError(f"{self._spec.name}: steps are not differentiable; leave differentiable=False")
         self._rule_of(entries)  # before torch looks at the parameters, as torch does

@@ -25,6 +25,7 @@ def test_mistakes_are_told(subtests=None):
         (lambda: ot.AdamW([{"params": [weight], "weight_decy": 0.1}]), ValueError, "is 'weight_decay' meant"),
         (lambda: ot.SGD([weight], nesterov=True), ValueError, "Nesterov momentum requires"),
         (lambda: ot.AdamW([weight], differentiable=True), ValueError, "differentiable"),
+        (lambda: ot.AdamW([weight], foreach=True, fused=True), RuntimeError, "fused and foreach"),
         (lambda: ot.Optimizer([weight], "Adam"), TypeError, "expected a rule"),
         (lambda: ot.AdamW([weight], lr=torch.ones(2)), ValueError, r"AdamW: lr must be .* of shape \(2,\)"),
         (lambda: ot.AdamW([weight], lr="1e-3"), TypeError, r"AdamW: lr must be .*'1e-3'; lr came as text: YAML"),
