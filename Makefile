@@ -204,7 +204,7 @@ check-deep: $(VENV)/.build $(VENV)/.test $(VENV)/.torch $(VENV)/.trainers $(BUIL
 	JOBS=$(JOBS) CMAKE=$(BIN)/cmake sh tools/check_toolchains.sh $(BUILD)/toolchains
 	$(MAKE) --no-print-directory tidy TIDY_NODES=225000
 	@sh tools/apt_install.sh libeigen3-dev || true
-	OPTIMISERS_FUZZ_FILES=10000 FUZZ_SECONDS=60 PYTHON_TESTS="$(filter-out tests/python/project/%,$(wildcard tests/python/*/test_*.py))" $(SANITIZE)
+	KERNEL_THREADS=8 OPTIMISERS_FUZZ_FILES=10000 FUZZ_SECONDS=60 PYTHON_TESTS="$(filter-out tests/python/project/%,$(wildcard tests/python/*/test_*.py))" $(SANITIZE)
 	$(BIN)/cmake -S . -B $(BUILD)/consumers -DCMAKE_BUILD_TYPE=Release -DOPTIMISERS_CUDA=OFF \
 		-DOPTIMISERS_TESTS=ON -DOPTIMISERS_CONSUMER_TESTS=ON
 	$(BIN)/cmake --build $(BUILD)/consumers --parallel $(JOBS)

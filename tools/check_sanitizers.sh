@@ -62,6 +62,9 @@ export TSAN_OPTIONS=halt_on_error=1:second_deadlock_stack=1
 one_thread=Cuda.EveryRuleGivesTheHostsBits:Cuda.ChainsFusedAndInterpretedDo
 build thread "-fsanitize=thread -O1"
 at_once "$(tests thread 0 --gtest_filter=-$one_thread)" "$(tests thread 1 --gtest_filter=-$one_thread)"
+# Threads of a block as threads of the host, with barriers between the phases: races within a kernel.
+[ -z "${KERNEL_THREADS:-}" ] || OPTIMISERS_EMULATED_THREADS=$KERNEL_THREADS at_once \
+  "$(tests thread 0 "--gtest_filter=Cuda*-$one_thread")" "$(tests thread 1 "--gtest_filter=Cuda*-$one_thread")"
 
 # An unaligned array is allowed everywhere but in a kernel, so alignment is checked too. Nothing is optimised: what these
 # two add to a program takes the compiler longest.
@@ -88,7 +91,7 @@ else
   # pytest must not catch what a sanitizer writes before it ends the process.
   with="LD_PRELOAD='$preload' ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 PYTHONMALLOC=malloc \
 PYTHONPATH='$root/address/package' PYTHONDONTWRITEBYTECODE=1 \
-OPTIMISERS_CUDA_LIBRARY='$root/address/cuda/liboptimisers_cuda_emulation.so' '$python'"
+OPTIMISERS_CUDA_LIBRARY='$root/address/cuda/liboptimisers_cuda_emulation.so' OPTIMISERS_EMULATED_DEFERRED=11 '$python'"
   sh -c "$with -c 'import sys, optimisers._core as m; sys.exit(not m.__file__.startswith(sys.argv[1]))' '$package'"
   even=
   odd=

@@ -1,20 +1,21 @@
-// emulation.cpp: a driver without a GPU, for tests: device memory is host memory, a kernel is a loop over its blocks,
-// phases and threads, or many blocks at once in any order. Everything but the hardware is the same code, under any
-// sanitizer.
+// emulation.cpp: a driver without a GPU, for tests: device memory is host memory, a kernel is a loop
+// (emulated_kernels.hpp), a stream runs at once or later (emulated_streams.hpp). Everything but the hardware is the same
+// code, under any sanitizer.
 #include <algorithm>
 #include <array>
 #include <atomic>
 #include <cstdio>
 #include <cstdlib>
 #include <cstring>
+#include <deque>
 #include <map>
 #include <memory>
 #include <mutex>
-#include <random>
-#include <vector>
+#include <string_view>
 
 #include "driver.hpp"
-#include "launch.hpp"
+#include "emulated_kernels.hpp"
+#include "emulated_streams.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 namespace {
@@ -62,76 +63,16 @@ Status launch_fault() {
   return *text == 'f' ? Status::failed : Status::sticky;
 }
 
-// A block under way: its shared memory, and how far its threads are.
-template <class K>
-struct Block {
-  explicit Block(unsigned n) : number(n) {
-    std::memset(memory, 0xa5, sizeof memory);  // what is read before it is written is not zero by luck
-  }
-  alignas(64) std::byte memory[sizeof(typename K::Shared)];
-  unsigned number;
-  int phase = 0, done = 0;  // threads that are through the phase
-  int first = 0, stride = 1;
-
-  // Some threads go on, none past the end of the phase.
-  void run(const typename K::Table& t, int count) {
-    run_in(t, std::min(count, K::threads - done), std::make_integer_sequence<int, K::phases>{});
-    if (done < K::threads) return;
-    ++phase;
-    done = 0;
-  }
-
- private:
-  template <int... P>
-  void run_in(const typename K::Table& t, int count, std::integer_sequence<int, P...>) {
-    static_assert((K::threads & (K::threads - 1)) == 0);  // so that any odd stride comes to every thread
-    auto& shared = *reinterpret_cast<typename K::Shared*>(memory);
-    const auto in = [&]<int Phase>(std::integral_constant<int, Phase>) {
-      for (const int end = done + count; done < end; ++done)
-        K::template run<Phase>(t, shared, number, (first + done * stride) & (K::threads - 1));
-    };
-    ((phase == P ? in(std::integral_constant<int, P>{}) : void()), ...);
-  }
-};
-
-// OPTIMISERS_EMULATED_ORDER=NUMBER: not block after block and thread after thread, but many blocks at once, a few
-// threads of one and then of another, in an order drawn from the number: as the hardware may, in steps of a thread's
-// phase. Barriers that are missing, and blocks that do not wait for each other where they must, show in the results.
-template <class K>
-void run_in_any_order(const typename K::Table& t, unsigned blocks, unsigned number) {
-  constexpr std::size_t at_once = 16;
-  static std::atomic<unsigned> launches{0};
-  std::mt19937 random(number + 1000003u * launches.fetch_add(1));
-  const auto below = [&](std::size_t n) { return int(random() % n); };
-  std::vector<std::unique_ptr<Block<K>>> under_way;
-  for (unsigned next = 0; next < blocks || !under_way.empty();) {
-    if (next < blocks && (under_way.empty() || (under_way.size() < at_once && below(2) == 0)))
-      under_way.push_back(std::make_unique<Block<K>>(next++));
-    const auto chosen = under_way.begin() + below(under_way.size());
-    Block<K>& block = **chosen;
-    if (block.done == 0) {
-      block.first = below(K::threads);
-      block.stride = 2 * below(K::threads) + 1;
-    }
-    block.run(t, 1 + below(K::threads));
-    if (block.phase == K::phases) under_way.erase(chosen);
-  }
+template <class... K>
+constexpr auto launches_of(std::tuple<K...>*) {
+  return std::array<Work (*)(const void*, unsigned), sizeof...(K)>{launch_of<K>...};
 }
-
-template <class K>
-struct Run {
-  static int launch(const void* table, unsigned blocks, void*) {
-    const auto& t = *static_cast<const typename K::Table*>(table);
-    if (const char* order = std::getenv("OPTIMISERS_EMULATED_ORDER")) {
-      run_in_any_order<K>(t, blocks, unsigned(std::strtoul(order, nullptr, 10)));
-      return 0;
-    }
-    for (unsigned b = 0; b < blocks; ++b)
-      for (Block<K> block(b); block.phase < K::phases;) block.run(t, K::threads);
-    return 0;
-  }
-};
-const auto table = launchers<Run>(static_cast<Kernels*>(nullptr));
+template <class... K>
+constexpr auto runs_of(std::tuple<K...>*) {
+  return std::array<void (*)(const void*, unsigned), sizeof...(K)>{run_now<K>...};
+}
+const auto launches = launches_of(static_cast<Kernels*>(nullptr));
+const auto runs = runs_of(static_cast<Kernels*>(nullptr));
 
 // OPTIMISERS_EMULATED_IDLE, set from the start: kernels do not run, and what is left is the host's part
 // (bench/gpu/host.py).
@@ -140,7 +81,44 @@ bool idle() {
   return set;
 }
 
+// OPTIMISERS_EMULATED_CAPTURE: a graph is being captured. What is enqueued runs all the same, unless it is "record".
 bool capturing() { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; }
+bool recording() { return capturing() && std::string_view(std::getenv("OPTIMISERS_EMULATED_CAPTURE")) == "record"; }
+
+void enqueue(int device, void* stream, Work work) {
+  if (recording()) return streams::capture(device, stream, std::move(work));
+  streams::enqueue(device, stream, std::move(work));
+  streams::go_on();
+}
+
+// Some 64 MB of freed memory stays poisoned: what still reads it computes nonsense, what writes it is found.
+constexpr int poison = 0xdb;
+constexpr std::size_t kept_most = std::size_t(1) << 26;
+std::deque<std::pair<std::byte*, std::size_t>> kept;
+std::size_t kept_bytes = 0;
+
+void look_at_freed_memory() {
+  const std::lock_guard lock(mutex);
+  for (const auto& [memory, bytes] : kept)
+    if (std::any_of(memory, memory + bytes, [](std::byte b) { return b != std::byte(poison); })) {
+      std::fprintf(stderr, "emulation: memory was written after it was freed\n");
+      std::abort();
+    }
+}
+
+void free_later(std::byte* memory, std::size_t bytes) {  // under the lock
+  if (!streams::deferred()) return std::free(memory);
+  std::memset(memory, poison, bytes);
+  kept.emplace_back(memory, bytes);
+  for (kept_bytes += bytes; kept_bytes > kept_most; kept.pop_front()) {
+    kept_bytes -= kept.front().second;
+    std::free(kept.front().first);
+  }
+}
+
+struct EventHandle {
+  const std::shared_ptr<streams::Event> event = std::make_shared<streams::Event>();
+};
 
 // Whose code is on the device. In a capture CUDA may refuse to bring it there.
 std::array<std::atomic<bool>, kernel_count> loaded{};
@@ -160,8 +138,8 @@ void release(int, void* memory) {
   const auto found = blocks_of_memory.find(memory);
   if (found == blocks_of_memory.end()) std::abort();  // freed twice, or never allocated
   in_use -= found->second;
+  free_later(static_cast<std::byte*>(memory), found->second);
   blocks_of_memory.erase(found);
-  std::free(memory);
 }
 
 const Driver emulated{
@@ -183,13 +161,15 @@ const Driver emulated{
     .release =
         [](int device, void* memory) {
           note("free", device, nullptr);
+          streams::drain();  // as CUDA does
           release(device, memory);
         },
     .allocate_on = [](int device, void*, std::size_t bytes, void** memory) { return allocate(device, bytes, memory); },
     .release_on =
         [](int device, void* stream, void* memory) {
           note("release", device, stream);
-          release(device, memory);
+          if (recording()) streams::hold([=] { release(device, memory); });  // the graph keeps it for its replays
+          else enqueue(device, stream, [=] { release(device, memory); });
           return Status::ok;
         },
     .allocate_shared = allocate,
@@ -197,7 +177,10 @@ const Driver emulated{
     .free_memory = [](int) { return limit() - in_use; },
     .copy =
         [](int device, void* stream, void* to, const void* from, std::size_t bytes, bool host) {
-          if (bytes > 0) std::memmove(to, from, bytes);
+          if (host) streams::drain(device, stream);
+          const Work move = [=] { bytes > 0 ? std::memmove(to, from, bytes) : to; };
+          if (host) move();
+          else enqueue(device, stream, move);
           return note(host ? "copy, wait" : "copy", device, stream);
         },
     .launch =
@@ -205,7 +188,9 @@ const Driver emulated{
           if (const Status fault = launch_fault(); fault != Status::ok) return fault;
           if (!loaded[std::size_t(kernel)].exchange(true) && capturing()) return Status::failed;
           if (idle()) return Status::ok;
-          table[std::size_t(kernel)](args, blocks, stream);
+          if (streams::deferred() || recording())
+            enqueue(device, stream, launches[std::size_t(kernel)](args, blocks));
+          else runs[std::size_t(kernel)](args, blocks);
           return note("launch", device, stream);
         },
     .load =
@@ -216,9 +201,9 @@ const Driver emulated{
     .wait =
         [](int device, void* stream) {
           note("wait", device, stream);
+          streams::drain(device, stream);
           return in_use_still(stream);
         },
-    // OPTIMISERS_EMULATED_CAPTURE says so; kernels run all the same.
     .capturing = [](int, void*) { return capturing(); },
     .fill_now =
         [](int, void* to, const void* from, std::size_t bytes) {
@@ -234,15 +219,23 @@ const Driver emulated{
     .follow =
         [](int device, void* stream, void* earlier) {
           note("follow", device, stream);
+          const auto event = std::make_shared<streams::Event>();
+          streams::record(device, earlier, event);
+          streams::await(device, stream, event);
           return in_use_still(earlier);
         },
     .record =
         [](int device, void* stream, void** event) {
-          *event = &launched;  // there is one
+          if (*event == nullptr) *event = new EventHandle;
+          streams::record(device, stream, static_cast<EventHandle*>(*event)->event);
           return note("record", device, stream);
         },
-    .await = [](int device, void* stream, void*) { return note("await", device, stream); },
-    .release_event = [](int, void*) {},
+    .await =
+        [](int device, void* stream, void* event) {
+          streams::await(device, stream, static_cast<EventHandle*>(event)->event);
+          return note("await", device, stream);
+        },
+    .release_event = [](int, void* event) { delete static_cast<EventHandle*>(event); },
     // OPTIMISERS_EMULATED_GONE: no memory is known any more, as after its context was destroyed.
     .device_of = [](const void*) { return std::getenv("OPTIMISERS_EMULATED_GONE") ? -1 : 0; },
     .error_text = [](int) { return "emulated failure"; },
@@ -253,4 +246,15 @@ const Driver emulated{
 
 extern "C" __attribute__((visibility("default"))) const optimisers::cuda::Driver* optimisers_cuda_driver() {
   return &optimisers::cuda::emulated;
+}
+
+// What tests tell the emulation: "finish" all that is deferred, "replay" or "forget" what was recorded.
+extern "C" __attribute__((visibility("default"))) void optimisers_emulation(const char* what) {
+  namespace cuda = optimisers::cuda;
+  if (*what == 'r') cuda::streams::replay();
+  else if (*what == 'f' && what[1] == 'o') cuda::streams::forget();
+  else {
+    cuda::streams::drain();
+    cuda::look_at_freed_memory();
+  }
 }

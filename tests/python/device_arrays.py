@@ -23,15 +23,38 @@ needs_emulation = pytest.mark.skipif(
 )
 
 
+_lent: list[Any] = []  # a library's memory may be freed while it is still read, for it is reused in the stream's order
+
+
+def lend(memory: Any) -> Any:
+    """Memory of an array that the emulation may still read after the array is gone."""
+    if os.environ.get("OPTIMISERS_EMULATED_DEFERRED"):
+        _lent.append(memory)
+    return memory
+
+
+def emulation(what: str) -> None:
+    """Tell the emulation to "finish" what is deferred, or to "replay" or "forget" what was recorded in a capture."""
+    if EMULATED:
+        ctypes.CDLL(_library).optimisers_emulation(what.encode())
+        if what == "finish":
+            _lent.clear()
+
+
 class CudaArray:
     """An array of a library that speaks the CUDA array interface, on device 0."""
 
     def __init__(self, host: np.ndarray, *, read_only: bool = False, **fields: Any) -> None:
-        self.host, self.read_only, self.fields = host, read_only, fields
+        self.memory, self.read_only, self.fields = lend(host), read_only, fields
+
+    @property
+    def host(self) -> np.ndarray:
+        emulation("finish")
+        return self.memory
 
     @property
     def __cuda_array_interface__(self) -> dict[str, Any]:
-        host = self.host
+        host = self.memory
         strides = None if host.flags.c_contiguous else host.strides
         data = (host.ctypes.data, self.read_only)
         fields = {"version": 3, "shape": host.shape, "strides": strides, "typestr": host.dtype.str, "data": data}
@@ -39,28 +62,29 @@ class CudaArray:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        return self.host.shape
+        return self.memory.shape
 
     @property
     def dtype(self) -> np.dtype:
-        return self.host.dtype
+        return self.memory.dtype
 
     def copy(self) -> CudaArray:
         return CudaArray(self.host.copy(order="K"))
 
     def transpose(self, axes: Any) -> CudaArray:
-        return CudaArray(self.host.transpose(axes))
+        return CudaArray(self.memory.transpose(axes))
 
 
 class DLPackArray:
     """An array of a library that speaks DLPack, on any device, of any dtype; knows which streams it was asked for."""
 
     def __init__(self, host: np.ndarray, device: int = 0, kind: int = 2, versioned: bool = True) -> None:
-        self.tensor, self.device, self.kind, self.versioned = to_torch(host), device, kind, versioned
+        self.tensor, self.device, self.kind, self.versioned = lend(to_torch(host)), device, kind, versioned
         self.streams: list[int] = []
 
     @property
     def host(self) -> np.ndarray:
+        emulation("finish")
         return to_numpy(self.tensor)
 
     @property

@@ -8,7 +8,7 @@ import types
 from typing import Any
 
 import numpy as np
-from device_arrays import DLPackArray, tensor_of
+from device_arrays import DLPackArray, emulation, lend, tensor_of
 
 current = types.SimpleNamespace(device=0, ptr=0)
 asked: list[int] = []  # for which streams arrays were to be ready
@@ -18,18 +18,23 @@ class ndarray:  # noqa: N801  CuPy's own name
     """CuPy's array: NumPy's methods, with results that stay on the device."""
 
     def __init__(self, host: np.ndarray, device: int = 0) -> None:
-        self.host, self.device_id = host, device
+        self.memory, self.device_id = lend(host), device
 
-    shape = property(lambda self: self.host.shape)
-    dtype = property(lambda self: self.host.dtype)
-    real = property(lambda self: ndarray(self.host.real, self.device_id))
+    @property
+    def host(self) -> np.ndarray:
+        emulation("finish")
+        return self.memory
+
+    shape = property(lambda self: self.memory.shape)
+    dtype = property(lambda self: self.memory.dtype)
+    real = property(lambda self: ndarray(self.memory.real, self.device_id))
 
     def __dlpack_device__(self) -> tuple[int, int]:
         return 2, self.device_id
 
     def __dlpack__(self, **keywords: Any) -> Any:
         lender = DLPackArray(np.empty(0), self.device_id)
-        lender.tensor = self.host
+        lender.tensor = self.memory
         keywords.pop("max_version")
         asked.append(keywords["stream"])
         return lender.__dlpack__(**keywords)
@@ -41,7 +46,7 @@ class ndarray:  # noqa: N801  CuPy's own name
         raise TypeError("Implicit conversion to a NumPy array is not allowed")
 
     def __getitem__(self, key: Any) -> ndarray:
-        return ndarray(self.host[key], self.device_id)
+        return ndarray(self.memory[key], self.device_id)
 
     def __setitem__(self, key: Any, value: Any) -> None:
         self.host[key] = value

@@ -4,6 +4,7 @@
 // All threads of a block go through a phase before any begins the next; what a thread keeps in between lies in Shared.
 // So a GPU runs them with barriers between the phases, and the tests as loops on the host.
 #pragma once
+#include <atomic>
 #include <cstdint>
 #include <tuple>
 
@@ -19,9 +20,10 @@ OPT_FN bool last_of(std::uint32_t* counter, std::uint32_t n) {
   __threadfence();
   return last;
 #else
-  if (++*counter < n) return false;
-  *counter = 0;
-  return true;
+  const std::atomic_ref<std::uint32_t> count(*counter);
+  const bool last = ++*counter == n;
+  if (last) count.store(0);
+  return last;
 #endif
 }
 
@@ -29,7 +31,8 @@ OPT_FN void lower(std::uint32_t* to, std::uint32_t value) {
 #ifdef __CUDA_ARCH__
   atomicMin(to, value);
 #else
-  if (value < *to) *to = value;
+  const std::atomic_ref<std::uint32_t> least(*to);
+  for (std::uint32_t now = least; value < now && !least.compare_exchange_weak(now, value);) {}
 #endif
 }
 

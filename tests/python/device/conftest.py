@@ -4,11 +4,13 @@ import sys
 
 import pytest
 import stand_in_cupy as cp
+from device_arrays import emulation
 
 
 @pytest.fixture
 def calls(monkeypatch, tmp_path):
     """The calls since the last time; those that begin with one of these words, or all."""
+    emulation("finish")  # what other tests have left
     path = tmp_path / "calls"
     monkeypatch.setenv("OPTIMISERS_EMULATED_CALLS", str(path))
 

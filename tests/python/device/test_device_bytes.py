@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from device_arrays import CudaArray, needs_emulation
+from device_arrays import CudaArray, emulation, needs_emulation
 
 import optimisers as opt
 
@@ -44,6 +44,7 @@ def test_gradients_are_zeroed_and_nothing_beside_them(dtype, size):
     state = opt.setup(opt.Descent(0.5), model)
     pair = opt.Duplicated(model, {"w": CudaArray(memory[20 : size + 20])})
     opt.update_(state, pair, zero_grad=True)
+    emulation("finish")
     assert not memory[20 : size + 20].any()
     assert (memory[:20] == 1).all() and (memory[size + 20 :] == 1).all()
     assert (model["w"].host == 0.5).all()
@@ -57,4 +58,5 @@ def test_lerp_has_the_bits_of_the_host_at_any_place(dtype):
     for cut in (slice(None), slice(1, None), slice(None, None, 3)):
         opt.lerp_({"a": here[cut]}, {"a": source[cut]}, 0.3)
         opt.lerp_({"a": CudaArray(there[cut])}, {"a": CudaArray(source[cut])}, 0.3)
+        emulation("finish")
         assert here.tobytes() == there.tobytes()

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import stand_in_cupy as cp
-from device_arrays import CudaArray, DLPackArray, host, needs_emulation, on_device
+from device_arrays import CudaArray, DLPackArray, emulation, host, needs_emulation, on_device
 from support import bits, layers, sized
 
 import optimisers as opt
@@ -36,6 +36,7 @@ def test_wait_tells_of_a_norm_that_is_not_finite():
 def test_the_next_update_tells_of_it_otherwise():
     state, x = state_and_array()
     opt.update_(state, x, CudaArray(NAN))
+    emulation("finish")
     with pytest.raises(FloatingPointError, match="earlier call"):
         opt.update_(state, x, CudaArray(X))
     assert bits(x.host) == bits(X)
