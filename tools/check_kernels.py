@@ -104,7 +104,7 @@ def output_of(*command: str | Path, text: str = "", folder: Path | None = None) 
 
 
 def demangled(symbols: list[str]) -> dict[str, str]:
-    """Kernels as kernel_list.hpp writes them."""
+    """Kernels as kernels/list.hpp writes them."""
     if not symbols:
         return {}
     lines = output_of(tool("c++filt"), text="\n".join(symbols)).splitlines()

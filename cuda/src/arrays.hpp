@@ -2,8 +2,8 @@
 #pragma once
 #include <vector>
 
+#include "kernels/tables.hpp"
 #include "optimisers/array.hpp"
-#include "tables.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 

@@ -4,7 +4,6 @@
 
 #include "driver.hpp"
 #include "launch.cuh"
-#include "parts.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 namespace {
@@ -152,13 +151,18 @@ void describe(int device, char* name, std::size_t size, int* major, int* minor, 
 }
 
 LaunchFn launcher(int kernel) {
-  const LaunchFn* const parts[] = {helpers,      plain_sweeps,   narrow_sweeps, any_sweeps,
-                                   fused_sweeps, first_measures, later_measures};
-  static_assert(std::size(parts) == part_count);
-  int part = 0;
-  while (kernel >= part_sizes[part]) kernel -= part_sizes[part++];
-  return parts[part][kernel];
+  LaunchFn found = nullptr;
+  const auto look = [&]<int... P>(std::integer_sequence<int, P...>) {
+    const auto in = [&](const LaunchFn* part, int size) {
+      if (kernel >= 0 && kernel < size) found = part[kernel];
+      kernel -= size;
+    };
+    (in(launchers_of<P>(), int(std::tuple_size_v<std::tuple_element_t<P, Parts>>)), ...);
+  };
+  look(std::make_integer_sequence<int, OPT_PARTS>{});
+  return found;
 }
+static_assert(std::tuple_size_v<Parts> == OPT_PARTS, "CMakeLists.txt compiles as many");
 
 const Driver gpu{
     .version = driver_version,

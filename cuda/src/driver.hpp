@@ -1,5 +1,5 @@
 // driver.hpp: the boundary between the host's logic and what only a GPU's toolchain can build: memory, streams, and
-// launches of the kernels of kernel_list.hpp. Plain functions and status codes, so that the GPU library may be loaded
+// launches of the kernels of kernels/list.hpp. Plain functions and status codes, so that the GPU library may be loaded
 // at run time; tests have a driver that runs the same kernels as loops on the host.
 #pragma once
 #include <cstddef>

@@ -12,7 +12,7 @@
 #include <thread>
 #include <vector>
 
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 
@@ -79,8 +79,8 @@ void run_in_any_order(const typename K::Table& t, unsigned blocks, unsigned numb
   }
 }
 
-// OPTIMISERS_EMULATED_THREADS=NUMBER: two blocks at once, each on so many threads of the host with a barrier between the
-// phases. A thread of the host takes every NUMBER-th of the block's: neighbours never share one.
+// OPTIMISERS_EMULATED_THREADS=NUMBER: two blocks at once, each on so many threads of the host with a barrier between
+// the phases. A thread of the host takes every NUMBER-th of the block's: neighbours never share one.
 template <class K>
 void run_on_threads(const typename K::Table& t, unsigned blocks, int number) {
   constexpr unsigned at_once = 2;

@@ -1,9 +1,9 @@
 // emulated_streams.hpp: what streams hold and has not run yet. For emulation.cpp alone.
 //
-// OPTIMISERS_EMULATED_DEFERRED=NUMBER: what is enqueued runs when something waits for it, and some of it before, stream by
-// stream in an order drawn from the number that obeys nothing but events. The default stream is one like the others, since
-// those of libraries do not wait for it either. Work that is not ordered with what it needs, and memory that is given
-// back too early, show in the results.
+// OPTIMISERS_EMULATED_DEFERRED=NUMBER: what is enqueued runs when something waits for it, and some of it before, stream
+// by stream in an order drawn from the number that obeys nothing but events. The default stream is one like the others,
+// since those of libraries do not wait for it either. Work that is not ordered with what it needs, and memory that is
+// given back too early, show in the results.
 #pragma once
 #include <cstddef>
 #include <functional>

@@ -1,6 +1,6 @@
 // emulation.cpp: a driver without a GPU, for tests: device memory is host memory, a kernel is a loop
-// (emulated_kernels.hpp), a stream runs at once or later (emulated_streams.hpp). Everything but the hardware is the same
-// code, under any sanitizer.
+// (emulated_kernels.hpp), a stream runs at once or later (emulated_streams.hpp). Everything but the hardware is the
+// same code, under any sanitizer.
 #include <algorithm>
 #include <array>
 #include <atomic>
@@ -188,8 +188,7 @@ const Driver emulated{
           if (const Status fault = launch_fault(); fault != Status::ok) return fault;
           if (!loaded[std::size_t(kernel)].exchange(true) && capturing()) return Status::failed;
           if (idle()) return Status::ok;
-          if (streams::deferred() || recording())
-            enqueue(device, stream, launches[std::size_t(kernel)](args, blocks));
+          if (streams::deferred() || recording()) enqueue(device, stream, launches[std::size_t(kernel)](args, blocks));
           else runs[std::size_t(kernel)](args, blocks);
           return note("launch", device, stream);
         },

@@ -5,7 +5,7 @@
 #include <cstring>
 
 #include "arrays.hpp"
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 #include "optimisers/cuda.hpp"
 #include "refuse.hpp"
 

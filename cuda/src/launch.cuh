@@ -1,8 +1,11 @@
-// launch.cuh: one kernel on a stream, for the files that compile a part of kernel_list.hpp.
+// launch.cuh: kernels on a stream, by number. A file of the build for each of kernels/list.hpp's parts says which in
+// OPT_PART and includes this; driver.cu knows them all.
 #pragma once
 #include <cuda_runtime.h>
 
-#include "launch.hpp"
+#include <array>
+
+#include "kernels/list.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 
@@ -11,6 +14,12 @@ __device__ void run_phases(const typename K::Table& table, typename K::Shared& s
                            std::integer_sequence<int, P...>) {
   ((P > 0 ? __syncthreads() : void(), K::template run<P>(table, shared, blockIdx.x, int(threadIdx.x))), ...);
 }
+
+// With no blocks it only brings the kernel's code to the device.
+using LaunchFn = int (*)(const void* table, unsigned blocks, void* stream);
+
+template <int Part>
+const LaunchFn* launchers_of();
 
 // How many blocks a processor is to hold at least; 0: ptxas decides. It would spill for one more block where one is
 // given here.
@@ -42,5 +51,18 @@ struct Run {
     return int(cudaLaunchKernel(code, dim3(blocks), dim3(K::threads), arguments, 0, static_cast<cudaStream_t>(stream)));
   }
 };
+
+#ifdef OPT_PART
+template <class... K>
+constexpr auto launchers(std::tuple<K...>*) {
+  return std::array<LaunchFn, sizeof...(K)>{Run<K>::launch...};
+}
+
+template <>
+const LaunchFn* launchers_of<OPT_PART>() {
+  static constexpr auto table = launchers(static_cast<std::tuple_element_t<OPT_PART, Parts>*>(nullptr));
+  return table.data();
+}
+#endif
 
 }  // namespace optimisers::inline OPT_ABI::cuda

@@ -7,7 +7,7 @@
 #include <cstring>
 #include <string>
 
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 #include "norm_tables.hpp"
 #include "optimisers/cuda.hpp"
 #include "pairs_call.hpp"

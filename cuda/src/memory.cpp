@@ -6,7 +6,7 @@
 #include <mutex>
 #include <string>
 
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 #include "optimisers/cuda.hpp"
 #include "optimisers/error.hpp"
 

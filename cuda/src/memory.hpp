@@ -8,8 +8,8 @@
 #include <vector>
 
 #include "driver.hpp"
+#include "kernels/tables.hpp"
 #include "optimisers/error.hpp"
-#include "tables.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 

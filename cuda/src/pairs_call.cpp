@@ -6,7 +6,7 @@
 
 #include "arrays.hpp"
 #include "kept.hpp"
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 #include "memory.hpp"
 #include "optimisers/cuda.hpp"
 #include "refuse.hpp"

@@ -3,7 +3,7 @@
 #include <map>
 #include <mutex>
 
-#include "kernel_list.hpp"
+#include "kernels/list.hpp"
 #include "leaves.hpp"
 #include "measure_arrays.hpp"
 #include "memory.hpp"

@@ -58,7 +58,7 @@ def test_eager_steps_between_replays_change_nothing_of_the_graph(record):
     here, there = layers(3), on_device(layers(3))
     states = opt.setup(rule, here), opt.setup(rule, there)
     g, other = layers(3, seed=5), layers(2, seed=6)["layers"]
-    other = {"layers": [*other, {name: None for name in g["layers"][2]}]}
+    other = {"layers": [*other, dict.fromkeys(g["layers"][2])]}
     kept = on_device(g)
     record(lambda: opt.update_(states[1], there, kept))
     for _ in range(2):

@@ -1,9 +1,9 @@
-// kernel_list.hpp: all kernels there are, by number. Chains that are common have a kernel of their own.
+// list.hpp: all kernels there are, by number. Chains that are common have a kernel of their own.
 #pragma once
-#include "device/combine.hpp"
-#include "device/measure.hpp"
-#include "device/pairs.hpp"
-#include "device/sweep.hpp"
+#include "combine.hpp"
+#include "measure.hpp"
+#include "pairs.hpp"
+#include "sweep.hpp"
 
 namespace optimisers::inline OPT_ABI::cuda {
 
@@ -24,7 +24,6 @@ struct SweepsOf<T, A, std::tuple<P...>> {
 template <class T, Access A>
 using CommonSweeps = typename SweepsOf<T, A, CommonPrograms>::type;
 
-// One list per file that is compiled, so that they compile side by side.
 using Helpers = std::tuple<Send<send_small>, Send<send_large>, Fill, Pairs, Combine>;
 using PlainSweeps =
     std::tuple<Sweep<float, Access::plain, Interpreted>, Sweep<double, Access::plain, Interpreted>,
@@ -46,7 +45,16 @@ using FirstMeasures =
                FirstMeasure<Complex<double>, Access::any>>;
 using LaterMeasures =
     std::tuple<LaterMeasure<float>, LaterMeasure<double>, LaterMeasure<Complex<float>>, LaterMeasure<Complex<double>>>;
-using Kernels = Joined<Helpers, PlainSweeps, NarrowSweeps, AnySweeps, FusedSweeps, FirstMeasures, LaterMeasures>;
+// Each is compiled by itself, side by side.
+using Parts = std::tuple<Helpers, PlainSweeps, NarrowSweeps, AnySweeps, FusedSweeps, FirstMeasures, LaterMeasures>;
+
+template <class List>
+struct All;
+template <class... Part>
+struct All<std::tuple<Part...>> {
+  using type = Joined<Part...>;
+};
+using Kernels = All<Parts>::type;
 inline constexpr int kernel_count = int(std::tuple_size_v<Kernels>);
 
 namespace detail {

@@ -21,7 +21,7 @@ OPT_FN bool last_of(std::uint32_t* counter, std::uint32_t n) {
   return last;
 #else
   const std::atomic_ref<std::uint32_t> count(*counter);
-  const bool last = ++*counter == n;
+  const bool last = count.fetch_add(1) + 1 == n;
   if (last) count.store(0);
   return last;
 #endif
@@ -32,7 +32,8 @@ OPT_FN void lower(std::uint32_t* to, std::uint32_t value) {
   atomicMin(to, value);
 #else
   const std::atomic_ref<std::uint32_t> least(*to);
-  for (std::uint32_t now = least; value < now && !least.compare_exchange_weak(now, value);) {}
+  for (std::uint32_t now = least; value < now && !least.compare_exchange_weak(now, value);) {
+  }
 #endif
 }
 
