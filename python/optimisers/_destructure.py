@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 import sys
 from functools import partial
@@ -117,9 +118,12 @@ class Restructure(Generic[M]):
         sizes = [math.prod(shape) for shape in self._shapes]
         if library == "torch":
             return flat.split(sizes) if sizes else ()
-        import jax
+        if library == "jax":
+            import jax
 
-        return jax.lax.split(flat, sizes) if sizes else ()
+            return jax.lax.split(flat, sizes) if sizes else ()
+        ends = list(itertools.accumulate(sizes))
+        return [flat[end - size : end] for size, end in zip(sizes, ends, strict=True)]
 
     def _vector(self) -> Any:
         """The model's own arrays; packed by torch or JAX where a graph has to be kept."""
