@@ -30,7 +30,7 @@ LAYERS = [
     "api/c_api.hpp",
     "step/norm_scratch.hpp  cpu/norms.hpp  cpu/range.hpp",
     "step/state.hpp",
-    "step/written.hpp",
+    "step/written.hpp  step/lent.hpp",
     "device.hpp",
 ]
 # A source sees what its header sees, and the header; these see more, up to the header named here.
@@ -67,7 +67,7 @@ SEES = {
     "step/optimiser.cpp": "device.hpp",
 }
 # The floors of python/src, each a folder: its files may include each other and what stands below, the root first.
-FLOORS = ["", "arrays", "tree", "state", "bind"]
+FLOORS = ["", "xla", "arrays", "tree", "state", "bind"]
 INCLUDE = re.compile(r'^\s*#\s*include\s+"([^"]+)"', re.MULTILINE)
 
 

@@ -1,6 +1,7 @@
-"""Run the optimiser tests of torch, timm and accelerate on the classes of optimisers.torch, from checkouts of theirs.
+"""Run the tests of torch, timm and accelerate on the classes of optimisers.torch, and optax's on optimisers.jax.optax.
 
     python tools/foreign_suites.py [--torch PYTORCH] [--torch-npu TORCH_NPU] [--timm TIMM] [--accelerate ACCELERATE]
+                                   [--optax OPTAX]
 
 Each argument is the root of a source tree; torch's should be of the installed release. torch_npu (github.com/Ascend/
 pytorch) is a much smaller checkout with torch's `test/optim` in it. Nothing of theirs is changed:
@@ -18,6 +19,8 @@ import subprocess
 import sys
 import tempfile
 from pathlib import Path
+
+import optax_suite
 
 # torch's suite goes over a list of optimisers that ships with torch; ours take its place before the tests are made.
 TORCH = """
@@ -141,8 +144,10 @@ torch.optim.SGD, torch.optim.AdamW, torch.optim.Adam = ours.SGD, ours.AdamW, our
 """
 
 
-def run(name: str, tests: list[Path], configuration: str, arguments: list[str], out: Path) -> bool:
-    """Copies of the tests beside our configuration; whether none failed."""
+def run(
+    name: str, tests: list[Path], configuration: str, arguments: list[str], out: Path, root: Path | None = None
+) -> bool:
+    """Copies of the tests beside our configuration; whether none failed. `root`: where else Python looks first."""
     with tempfile.TemporaryDirectory() as folder:
         for test in tests:
             if test.is_dir():
@@ -152,7 +157,8 @@ def run(name: str, tests: list[Path], configuration: str, arguments: list[str], 
         Path(folder, "conftest.py").write_text(configuration)
         files = [test.name for test in tests if test.suffix == ".py"]
         command = [sys.executable, "-m", "pytest", "-q", "-rs", "-p", "no:cacheprovider", *arguments, *files]
-        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=dict(os.environ))
+        env = dict(os.environ) | ({"PYTHONPATH": str(root.resolve())} if root else {})
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True, env=env)
     text = result.stdout + result.stderr
     (out / f"{name}.txt").write_text(text)
     counts = {word: int(n) for n, word in re.findall(r"(\d+) (passed|failed|skipped|errors?)", text[-500:])}
@@ -166,7 +172,7 @@ def run(name: str, tests: list[Path], configuration: str, arguments: list[str], 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    for name in ("torch", "torch-npu", "timm", "accelerate"):
+    for name in ("torch", "torch-npu", "timm", "accelerate", "optax"):
         parser.add_argument(f"--{name}", type=Path, help=f"the root of a checkout of {name}")
     parser.add_argument("--out", type=Path, default=Path("build/foreign"), help="where their whole output goes")
     args = parser.parse_args()
@@ -185,6 +191,9 @@ def main() -> int:
             args.accelerate / "tests" / f"test_{part}.py" for part in ("optimizer", "scheduler", "state_checkpointing")
         ]
         fine &= run("accelerate", tests, ACCELERATE, [], args.out)
+    if args.optax:
+        tests = [args.optax / "optax" / test for test in optax_suite.TESTS]
+        fine &= run("optax", tests, optax_suite.CONFIGURATION, [], args.out, args.optax)
     return 0 if fine else 1
 
 

@@ -121,7 +121,7 @@ void check_fits(const LeafSpec& spec, const RuleValue& rule, const char* call) {
            spec.name);
 }
 
-Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where)
+Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* where, Arenas whose)
     : memory(where), specs(std::move(given)), leaves(specs.size()), flags(specs.size()) {
   std::size_t axes = 0;
   for (const LeafSpec& spec : specs) axes += spec.shape.size();
@@ -130,7 +130,7 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
   for (std::size_t i = 0; i < specs.size(); ++i) {
     const LeafSpec& spec = specs[i];
     check_spec(spec);
-    std::uint32_t g = 0;
+    std::uint32_t g = whose == Arenas::lent ? std::uint32_t(groups.size()) : 0;
     while (g < groups.size() && !groups[g].holds(spec.program, spec.dtype, spec.device)) ++g;
     if (g == groups.size()) groups.emplace_back(spec.program, spec.dtype, spec.device);
     Group& group = groups[g];
@@ -159,6 +159,10 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     reduces |= group.device == on_host && !group.reducers.empty();
     step_size = std::max(step_size, std::size_t(group.step_size));
     row_words = std::max(row_words, std::size_t(group.row_size) / 8);
+    if (whose == Arenas::lent) {
+      group.arenas.resize(group.slots.size());
+      continue;
+    }
     const auto arena = [&](DType dtype) {
       const std::size_t bytes = std::size_t(group.elements) * std::size_t(size_of(dtype));
       if (group.device == on_host || bytes == 0) return Arena(bytes, int(group.arenas.size()), memory);

@@ -31,7 +31,9 @@ struct WrittenMemory {
 class DeviceLeaves;
 
 struct Optimiser::State {
-  State(std::vector<LeafSpec> leaves, std::pmr::memory_resource* memory);
+  // Lent: each leaf is a group of its own without memory, which comes with each call (lent.hpp).
+  enum class Arenas : bool { own, lent };
+  State(std::vector<LeafSpec> leaves, std::pmr::memory_resource* memory, Arenas arenas = Arenas::own);
   ~State();
 
   std::pmr::memory_resource* memory;  // of the arenas; null: the system's

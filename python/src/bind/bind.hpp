@@ -20,6 +20,7 @@ void bind_walks(nb::module_& m);
 void bind_devices(nb::module_& m);
 void bind_files(nb::module_& m);
 void bind_machine(nb::module_& m);
+void bind_xla(nb::module_& m);
 
 // How the garbage collector looks into a class, and takes it apart.
 template <int (*traverse)(PyObject*, visitproc, void*), int (*clear)(PyObject*)>

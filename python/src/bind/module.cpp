@@ -76,6 +76,7 @@ NB_MODULE(_core_anywhere, m) {
   bind_devices(m);
   bind_files(m);
   bind_machine(m);
+  bind_xla(m);
 }
 
 // nanobind's module with one step more, before its own.
