@@ -189,7 +189,7 @@ tidy: $(VENV)/.lint $(VENV)/.build ## static analysis of the library and the ext
 
 SANITIZE = JOBS=$(JOBS) CMAKE=$(BIN)/cmake PYTHON=$(PY) sh tools/check_sanitizers.sh $(BUILD)/sanitizers
 # The Python tests that reach into memory in every way; check-deep runs all.
-REACHING = $(filter-out %/test_jax.py %/test_depth.py,$(wildcard tests/python/trees/*.py tests/python/arrays/*.py)) $(addprefix tests/python/,state/test_states.py \
+REACHING = $(filter-out %/test_jax.py %/test_jax_order.py %/test_depth.py,$(wildcard tests/python/trees/*.py tests/python/arrays/*.py)) $(addprefix tests/python/,state/test_states.py \
 	state/test_faults.py rules/test_rules_by_part.py rules/test_user_rules.py rules/test_user_rule_faults.py \
 	rules/test_markers.py rules/test_rule_classes.py files/test_format.py) $(filter-out %/test_device_runner.py,$(wildcard tests/python/device/test_device*.py))
 

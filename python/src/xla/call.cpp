@@ -67,7 +67,8 @@ class StepCall {
     const std::int64_t n = size_of(operand);
     if (result.dtype != operand.dtype || size_of(result) != n) refuse_call("a result unlike its operand");
     if (result.data != operand.data && n != 0) {
-      const std::int64_t item = operand.dtype == XLA_FFI_DataType_U32 ? 4 : optimisers::size_of(*dtype_of(operand));
+      const auto dtype = dtype_of(operand);  // none: the clock's uint32
+      const std::int64_t item = dtype ? optimisers::size_of(*dtype) : std::int64_t{sizeof(std::uint32_t)};
       std::memcpy(result.data, operand.data, std::size_t(n * item));
     }
     return bytes(result);

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ import optimisers as opt
 
 jax = pytest.importorskip("jax", reason="JAX is not installed; optimisers.jax is not tested")
 from optimisers.jax import TransformState, transform  # noqa: E402
+from optimisers.jax import optax as ours  # noqa: E402
 
 jnp = jax.numpy
 RULES = [getattr(opt, d["name"]) for d in opt._core.rule_descriptions()]
@@ -289,3 +291,10 @@ def test_no_leaf_at_all() -> None:
     tx = transform(opt.Adam())
     params, state = jax.jit(tx.apply)({}, {}, tx.init({}))
     assert params == {} and int(state.count) == 1
+
+
+@pytest.mark.parametrize("thing", [transform, ours], ids=lambda f: f.__name__)
+def test_examples_in_docstrings_run(thing: Any) -> None:
+    (example,) = doctest.DocTestFinder(recurse=False).find(thing, thing.__name__, module=False, globs={})
+    assert len(example.examples) > 4
+    doctest.DocTestRunner().run(example, out=lambda text: pytest.fail(text))
