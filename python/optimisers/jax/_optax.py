@@ -79,7 +79,7 @@ def optax(rule: Any, **hyperparameters: Any) -> Any:
         return structure.unflatten(new), state
 
     try:
-        from optax import GradientTransformationExtraArgs
+        from optax import GradientTransformationExtraArgs as Extended  # type: ignore[import-untyped, import-not-found, unused-ignore]
     except ImportError:
         return GradientTransformation(init, update)
-    return GradientTransformationExtraArgs(init, update)  # type: ignore[no-untyped-call, unused-ignore]
+    return Extended(init, update)
