@@ -29,13 +29,13 @@ void each_coming(const RuleInfo& info, F&& f) {
 
 LentStep::LentStep(const Program& program, const std::vector<LentLeaf>& leaves)
     : state_(specs_of(program, leaves), nullptr, Optimiser::State::Arenas::lent), rules_(program.stages) {
-  std::size_t numbers = 0, clocks = 0;
+  std::size_t numbers = 0;
   for (const RuleValue& rule : rules_) {
     each_coming(rule.info(), [&](const FieldInfo& f) { numbers += f.kind == FieldKind::pair ? 2 : 1; });
-    clocks += std::size_t(rule.info().clock_size);
+    clock_count_ += std::size_t(rule.info().clock_size);
+    own_clocks_ |= keeps_leafs_own_clock(rule.info());
   }
   numbers_.resize(numbers);
-  clock_.resize(clocks);
   updates_.resize(leaves.size());
   state_.flags.resize(leaves.size());
   state_.call = "apply";
@@ -109,14 +109,17 @@ void LentStep::run(std::span<const double> numbers, std::span<double> clock, std
   const Call here;
   set_rules(numbers);
   if (arrays.empty()) return;
-  for (std::size_t i = 0; i < arrays.size(); ++i) lend(i, arrays[i], clock);
+  for (std::size_t i = 0; i < arrays.size(); ++i)
+    lend(i, arrays[i], own_clocks_ ? clock.subspan(i * clock_count_, clock_count_) : clock);
   if (arrays.front().out != nullptr) measure_and_sweep(arrays);
   else state_.update(updates_, {});
-  const Group& first = state_.group_of(0);
-  for (const Stage& stage : first.stages) {
-    const auto n = std::size_t(stage.info->clock_size);
-    std::copy_n(clock_of(stage, first.rows.data()), n, clock.begin());
-    clock = clock.subspan(n);
+  for (std::size_t i = 0; i < (own_clocks_ ? arrays.size() : 1); ++i) {
+    const Group& group = state_.group_of(Optimiser::Leaf(i));
+    for (const Stage& stage : group.stages) {
+      const auto n = std::size_t(stage.info->clock_size);
+      std::copy_n(clock_of(stage, group.rows.data()), n, clock.begin());
+      clock = clock.subspan(n);
+    }
   }
 }
 

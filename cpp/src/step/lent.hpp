@@ -12,6 +12,9 @@ inline bool comes_with_call(const FieldInfo& field) {
          field.range != Range::norm_order;
 }
 
+// Whether what a rule keeps in its clock depends on the leaf, and not on the steps alone.
+inline bool keeps_leafs_own_clock(const RuleInfo& rule) { return rule.summing() && rule.clock_size > 0; }
+
 struct LentLeaf {
   std::string name;  // for messages
   DType dtype;
@@ -38,12 +41,13 @@ class LentStep {
  public:
   LentStep(const Program& program, const std::vector<LentLeaf>& leaves);
 
-  std::size_t number_count() const { return numbers_.size(); }   // of hyperparameters that come; a pair is two
-  std::size_t clock_count() const { return clock_.size(); }      // of all stages
+  std::size_t number_count() const { return numbers_.size(); }  // of hyperparameters that come; a pair is two
+  // Of all stages; each leaf's own, one after the other, if a rule keeps something of its leaf there.
+  std::size_t clock_count() const { return own_clocks_ ? clock_count_ * updates_.size() : clock_count_; }
+  bool own_clocks() const { return own_clocks_; }
   DType state_dtype(std::size_t leaf, std::size_t array) const;  // of LentArrays::state
 
-  // Throws what an update throws, and what is wrong with a number, and has written nothing then. All leaves have one
-  // clock, which is advanced.
+  // Throws what an update throws, and what is wrong with a number, and has written nothing then. Clocks are advanced.
   void run(std::span<const double> numbers, std::span<double> clock, std::span<const LentArrays> arrays);
 
  private:
@@ -53,8 +57,9 @@ class LentStep {
 
   Optimiser::State state_;  // each leaf is a group of its own, whose arenas are the caller's memory
   std::vector<RuleValue> rules_;
-  std::vector<double> numbers_, clock_;
-  bool rules_set_ = false;
+  std::vector<double> numbers_;
+  std::size_t clock_count_ = 0;
+  bool rules_set_ = false, own_clocks_ = false;
   std::vector<LeafUpdate> updates_;
 };
 

@@ -12,7 +12,7 @@ import numpy as np
 import optimisers as opt
 
 from .. import _core
-from .._core import InvalidTypeError, InvalidValueError
+from .._core import InvalidTypeError, InvalidValueError, NonFiniteError
 from .._paths import listed
 from .._rule import BuiltinRule, Rule, check_rule
 
@@ -36,6 +36,7 @@ class Stage:
     slots: tuple[Slot, ...]
     clock: tuple[float, ...]
     measures: bool  # a norm of whole leaves
+    own_clock: bool  # of each leaf
     refuses_complex: str | None  # why
 
     def numbers(self, rule: Rule) -> list[float]:
@@ -74,18 +75,22 @@ class Plan:
                 f"{call}: {type(stage).__name__} is a rule written in Python, which a compiled program cannot run; use "
                 "setup and update, or write it as a transformation of optax beside this one"
             )
-        fields, slots, clock, measures = _core.lent_stage(stage._value)
+        fields, slots, clock, measures, own_clock = _core.lent_stage(stage._value)
         names = dict(zip(stage._core_names, (f.name for f in stage.fields), strict=True))
         own = tuple(Slot(n, real, at_x, names.get(start, ""), names.get(un, "")) for n, real, at_x, start, un in slots)
-        return Stage(stage, tuple(names[n] for n in fields), own, clock, measures, _refusals()[type(stage).__name__])
+        return Stage(
+            stage, tuple(names[n] for n in fields), own, clock, measures, own_clock, _refusals()[type(stage).__name__]
+        )
 
     def numbers(self, rule: Rule | None = None) -> list[float]:
         """All hyperparameters that come with each call, of this rule or another one of its structure."""
         rules = [stage.rule for stage in self.stages] if rule is None else list(rule._stages())
         return [x for stage, own in zip(self.stages, rules, strict=True) for x in stage.numbers(own)]
 
-    def clock(self) -> list[float]:
-        return [x for stage in self.stages for x in stage.clock]
+    def clock(self, leaves: int) -> list[float]:
+        """What the clock starts at, or those of so many leaves, one after the other."""
+        own = any(stage.own_clock for stage in self.stages)
+        return [x for stage in self.stages for x in stage.clock] * (leaves if own else 1)
 
     def check_names(self, names: Iterator[str] | dict[str, Any], call: str) -> None:
         for name in names:
@@ -129,7 +134,10 @@ def _looks(rule: Rule) -> bool:
         state = opt.init(rule, np.ones(4))
         outcome = b""
         for g in (0.5, -0.25, 0.125):
-            state, dx = opt.apply_(rule, state, np.full(4, x), np.array([g, -g, 2 * g, 0]))
+            try:
+                state, dx = opt.apply_(rule, state, np.full(4, x), np.array([g, -g, 2 * g, 0]))
+            except NonFiniteError:  # it says itself what it has seen
+                return True
             outcome += b"" if dx is None else np.asarray(dx).tobytes()
         seen.add(outcome + b"".join(np.asarray(a).tobytes() for a in _arrays(state)))
     return len(seen) > 1

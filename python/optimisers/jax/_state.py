@@ -21,7 +21,8 @@ class TransformState:
     Attributes:
         count: int32, how often it was applied.
         clock: uint32 (n, 2), the rules' clocks: doubles, whatever JAX's precision is, as pairs of their low and high
-            halves. `clock_values` reads them.
+            halves; of each leaf, one after the other, where a rule keeps something of its leaf there. `clock_values`
+            reads them.
         hyperparameters: uint32 (n, 2), likewise: what `Transform.adjust` changes and each step reads. None in the state
             of an optax transformation, which has its own ways (`optax.inject_hyperparams`).
         slots: for each rule of the chain a dict from the names of its slots to trees of the parameters' structure.

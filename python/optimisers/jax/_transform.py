@@ -79,7 +79,7 @@ class Transform:
         )
         master = tree(lambda x: _copy(x, compute_dtype(x.dtype, plan.master), True)) if plan.master else None
         count = jnp.zeros((), jnp.int32)
-        return TransformState(count, bits_of(plan.clock()), bits_of(plan.numbers()), slots, master, ties)
+        return TransformState(count, bits_of(plan.clock(len(kept))), bits_of(plan.numbers()), slots, master, ties)
 
     def apply(self, params: P, grads: Any, state: TransformState, **hyperparameters: Any) -> tuple[P, TransformState]:
         """Return new parameters and state; where they are donated (`jax.jit(step, donate_argnums=...)`), in place.

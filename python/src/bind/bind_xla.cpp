@@ -17,7 +17,8 @@ const char* field_at(const RuleInfo& info, int offset) {
 }
 
 // (hyperparameters that come with each call, [(slot, real, starts at the parameter, starts at this field, unless this
-// one)], what the clock starts at, whether it measures a norm).
+// one)], what the clock starts at, whether it measures a norm, whether each leaf has a
+// clock of its own).
 nb::tuple lent_stage(const RuleValue& rule) {
   const RuleInfo& info = rule.info();
   nb::list fields, slots, clock;
@@ -29,7 +30,8 @@ nb::tuple lent_stage(const RuleValue& rule) {
         nb::make_tuple(slot.name, slot.real, slot.at_x, field_at(info, slot.start), field_at(info, slot.unless)));
   }
   for (int i = 0; i < info.clock_size; ++i) clock.append(info.clock_start[static_cast<std::size_t>(i)]);
-  return nb::make_tuple(nb::tuple(fields), nb::tuple(slots), nb::tuple(clock), info.reducing());
+  return nb::make_tuple(nb::tuple(fields), nb::tuple(slots), nb::tuple(clock), info.reducing(),
+                        keeps_leafs_own_clock(info));
 }
 
 }  // namespace

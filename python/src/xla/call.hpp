@@ -4,7 +4,8 @@
 
 namespace optimisers::python::xla {
 
-// Operands: the clock, uint32 (..., doubles, 2), low half first; the hyperparameters likewise; those that stand in for
+// Operands: the clock, uint32 (..., doubles, 2), low half first, of all leaves one after the other where each has its
+// own; the hyperparameters likewise; those that stand in for
 // some of them, as floats; and of each leaf x, dx, its slots and its master copy. Results: the clock, and of each leaf
 // x, or what is to be subtracted, slots and master copy. What stands before the last two axes of the clock are
 // independent problems, which all operands have in front. Attributes: `rule` as text, `stand_in` (places among the
