@@ -26,7 +26,7 @@ unexport PYTHONPATH PYTHONHOME
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help demo test gpu-test gpu-bundle check-gpu-bundle bench gpu-bench bench-kernels check-kernels check-cuda-wheel
+.PHONY: help demo test gpu-test gpu-bundle check-gpu-bundle bench gpu-bench bench-kernels bench-steps check-kernels check-cuda-wheel
 .PHONY: cpp-test python-test build lint format docs clean distclean
 
 help: ## list the targets
@@ -104,6 +104,11 @@ bench-kernels: $(BUILD)/.installed ## time every kernel on every instruction set
 	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
 	@$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target kernel_bench >&2
 	@$(BUILD)/bench/micro/kernel_bench $(ARGS)
+
+bench-steps: $(BUILD)/.installed ## time a C++ program's steps, compiled at -O0, -O2 and -O3: ten elements, chains of 10^5
+	@$(BIN)/cmake -S . -B $(BUILD) -DOPTIMISERS_BENCH=ON >&2
+	@$(BIN)/cmake --build $(BUILD) --parallel $(JOBS) --target step_bench_O0 step_bench_O2 step_bench_O3 >&2
+	@for level in O0 O2 O3; do $(BUILD)/bench/micro/step_bench_$$level $(ARGS) || exit 1; done
 
 lint: $(VENV)/.lint $(VENV)/.test $(BUILD)/.installed ## check formatting, style, spelling and types
 	$(BIN)/ruff format --check .
