@@ -16,7 +16,8 @@ LAYERS = [
     "config.hpp  optimisers.h",
     "math.hpp  error.hpp  isa.hpp  threads.hpp  environment.hpp  made_once.hpp  files.hpp  files/checksum.hpp",
     "pool.hpp  files/system.hpp",
-    "dtype.hpp  refuse.hpp  result.hpp  memory/arena.hpp  plan/clocks.hpp  plan/norm_terms.hpp  files/disk.hpp",
+    "dtype.hpp  refuse.hpp  rules/number_text.hpp  result.hpp  memory/arena.hpp  plan/clocks.hpp  plan/norm_terms.hpp"
+    "  files/disk.hpp",
     "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp"
     "  files/json.hpp  files/rename.hpp",
     "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  flat/flat_parts.hpp  sweeps.hpp"

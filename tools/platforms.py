@@ -3,7 +3,7 @@
 Each row of ROWS is configured with CMake, built (the static library and `tests/cpp/print_bits.cpp`, whose chains are
 compiled with the row's flags) and run; a hash of what it prints is compared with the first row's. Rows whose tools are
 missing say so (`pip install ziglang` brings zig). `--only TEXT` takes the rows whose names contain it, `--write` puts
-each row into the table of docs/platforms.md as soon as it is tried, and leaves the others as they are.
+each row, built anew, into the table of docs/platforms.md as soon as it is tried, and leaves the others as they are.
 """
 
 import argparse
@@ -11,6 +11,7 @@ import hashlib
 import importlib.util
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -121,8 +122,8 @@ def compiler_of(row: Row, folder: Path) -> str | None:
     return tool(row.compiler)
 
 
-def build(row: Row, compiler: str, folder: Path, jobs: int) -> Path:
-    """Configure and build a row; return the program."""
+def build(row: Row, compiler: str, folder: Path, jobs: int, anew: bool) -> tuple[Path, int]:
+    """Configure and build a row; return the program, and how often the compiler complained of what it compiled."""
     source = folder / "source"
     source.mkdir(parents=True, exist_ok=True)
     (source / "CMakeLists.txt").write_text(
@@ -140,26 +141,35 @@ def build(row: Row, compiler: str, folder: Path, jobs: int) -> Path:
     cmake = shutil.which("cmake") or "cmake"
     for command in (
         [cmake, "-S", str(source), "-B", str(folder / "build"), *options],
-        [cmake, "--build", str(folder / "build"), "--parallel", str(jobs), "--target", "bits"],
+        [
+            cmake,
+            "--build",
+            str(folder / "build"),
+            "--parallel",
+            str(jobs),
+            "--target",
+            "bits",
+            *(["--clean-first"] if anew else []),
+        ],
     ):
         done = subprocess.run(command, capture_output=True, text=True, check=False)
         if done.returncode != 0:
             raise RuntimeError((done.stdout + done.stderr)[-6000:])
-        warnings = done.stderr.count("warning:") + done.stdout.count("warning:")
-        if warnings:
-            print(f"{row.name}: {warnings} warnings", file=sys.stderr)
+    warnings = len(re.findall("(?:warning|note): ", done.stderr + done.stdout))
+    if warnings:
+        print(f"{row.name}:\n{(done.stdout + done.stderr)[-6000:]}", file=sys.stderr)
     program = folder / "build" / "bits"
-    return program if program.exists() else program.with_suffix(".exe")
+    return (program if program.exists() else program.with_suffix(".exe")), warnings
 
 
-def try_row(row: Row, work: Path, jobs: int) -> tuple[str, str, str]:
-    """Return what became of a row: built, run, and a hash of its bits."""
+def try_row(row: Row, work: Path, jobs: int, anew: bool) -> tuple[str, str, str]:
+    """Return what became of a row: built (anew: all of it), run, and a hash of its bits."""
     folder = work / "".join(c if c.isalnum() else "_" for c in row.name)
     compiler = compiler_of(row, folder)
     if compiler is None:
         return f"{row.compiler.split()[0]} is not installed", "–", ""
     try:
-        program = build(row, compiler, folder, jobs)
+        program, warnings = build(row, compiler, folder, jobs, anew)
     except RuntimeError as e:
         if row.refusal and row.refusal in str(e):
             return f"refused: `{row.refusal}`", "–", ""
@@ -167,16 +177,17 @@ def try_row(row: Row, work: Path, jobs: int) -> tuple[str, str, str]:
         return "**fails**", "–", ""
     if row.refusal:
         return "**yes, and was to be refused**", "–", ""
+    built = f"yes, {warnings} warnings" if warnings else "yes"
     if row.runner == "-":
-        return "yes", "–", ""
+        return built, "–", ""
     runner = [tool(row.runner)] if row.runner else []
     if runner == [None]:
-        return "yes", f"{row.runner} is not installed", ""
+        return built, f"{row.runner} is not installed", ""
     done = subprocess.run([*filter(None, runner), str(program)], capture_output=True, text=True, check=False)
     if done.returncode != 0:
         print(f"{row.name}: {done.stderr[-500:]}", file=sys.stderr)
-        return "yes", "**fails**", ""
-    return "yes", "yes", hashlib.sha256(done.stdout.encode()).hexdigest()[:12]
+        return built, "**fails**", ""
+    return built, "yes", hashlib.sha256(done.stdout.encode()).hexdigest()[:12]
 
 
 def version(command: str) -> str:
@@ -208,7 +219,7 @@ def main() -> int:
     given = parser.parse_args()
     reference, failed = "", False
     for row in (r for r in ROWS if given.only in r.name or r is ROWS[0]):
-        built, run, bits = try_row(row, given.work, given.jobs)
+        built, run, bits = try_row(row, given.work, given.jobs, given.write and given.only in row.name)
         reference = reference or bits
         same = "–" if not bits else f"`{bits}`" if bits == reference else f"**`{bits}`**"
         failed |= "**" in built + run + same

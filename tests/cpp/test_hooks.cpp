@@ -84,27 +84,48 @@ TEST(Hooks, NoMemoryIsAFailureNotACrash) {
   EXPECT_THROW(setup(Adam{}, x, {.memory = &memory}), std::bad_alloc);
 }
 
-// An executor that calls back into the state it runs for.
+// An executor that calls back into the state it runs for, and reads it.
 struct Meddler {
   State* state;
   std::vector<float>*x, *g;
   ErrorKind kind = ErrorKind::value;
+  int reads = 0, busy = 0;
+  template <class F>
+  void read(F&& f) {
+    ++reads;
+    try {
+      f();
+    } catch (const Error& e) {
+      busy += e.kind() == ErrorKind::busy ? 1 : 0;
+    }
+  }
   static void run(void* self, int parts, void (*part)(void*, int), void* context) {
     auto& m = *static_cast<Meddler*>(self);
     m.kind = m.state->try_update(*m.x, *m.g).error().kind;
+    Leaf leaf = m.state->leaf(0);
+    m.read([&] { (void)leaf.rule(); });
+    m.read([&] { (void)leaf.frozen(); });
+    m.read([&] { (void)leaf.slots(); });
+    m.read([&] { (void)leaf.slot<float>("m"); });
+    m.read([&] { (void)leaf.clock("beta1_t"); });
+    m.read([&] { leaf.set_clock("beta1_t", 0.5); });
+    m.read([&] { (void)State(*m.state); });
     for (int i = 0; i < parts; ++i) part(context, i);
   }
 };
 
 TEST(Hooks, ASecondCallOnAStateInUseIsBusy) {
   std::vector<float> x(200'000, 1.f), g(200'000, 1.f);
-  State state = setup(Descent{.eta = 1}, x);
+  State state = setup(Adam{.eta = 1}, x);
   Meddler meddler{&state, &x, &g};
   set_executor({Meddler::run, &meddler, 4});
   state.update(x, g);
   set_executor({});
   EXPECT_EQ(meddler.kind, ErrorKind::busy);
-  EXPECT_EQ(x[7], 0.f);
+  EXPECT_EQ(meddler.busy, meddler.reads);
+  EXPECT_EQ(meddler.reads, 7);
+  EXPECT_EQ(state.leaf(0).clock("beta1_t"), 0.9);
+  EXPECT_NEAR(x[7], 0, 1e-6);
 }
 
 TEST(Hooks, DifferentStatesRunInParallel) {

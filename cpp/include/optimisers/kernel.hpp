@@ -44,14 +44,10 @@ OPT_FN void fetch_ahead(const void* p) {
   OPT_PREFETCH(reinterpret_cast<const void*>(reinterpret_cast<std::uintptr_t>(p) + fetch_distance));
 }
 
-// Clang reports each loop it could not vectorise (without -O3, or complex elements): slower there, never wrong. g++
-// says on some processors which arguments it passes otherwise than GCC 9 did: they are all inlined.
+// Clang reports each loop it could not vectorise (without -O3, or complex elements): slower there, never wrong.
 #if defined(__clang__)
 #pragma clang diagnostic push
 #pragma clang diagnostic ignored "-Wpass-failed"
-#elif defined(__GNUC__)
-#pragma GCC diagnostic push
-#pragma GCC diagnostic ignored "-Wpsabi"
 #endif
 
 namespace detail {
@@ -283,8 +279,6 @@ static constexpr StageKernels stage_kernels() {
 
 #if defined(__clang__)
 #pragma clang diagnostic pop
-#elif defined(__GNUC__)
-#pragma GCC diagnostic pop
 #endif
 
 }  // namespace optimisers::inline OPT_ABI

@@ -205,7 +205,8 @@ OPTIMISERS_API optimisers_status optimisers_get_stage(const optimisers_state* st
 /* The hyperparameters of a stage's rule, in order; optimisers_get_field reads their values. */
 OPTIMISERS_API optimisers_status optimisers_get_field_info(const optimisers_state* state, int64_t leaf, int32_t stage,
                                                            int32_t field, optimisers_field* out);
-/* The rule of a leaf with its hyperparameters now, as text that optimisers_create reads. `size` is how many bytes
+/* The rule of a leaf with its hyperparameters now, as text that optimisers_create reads; "" for a leaf that was left
+ * alone, where optimisers_create_each takes NULL. `size` is how many bytes
  * `text` has, the closing 0 included; `needed`, which may be NULL, becomes how many it takes. Too few:
  * OPTIMISERS_VALUE; text = NULL with size = 0 only asks. */
 OPTIMISERS_API optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t leaf, char* text,

@@ -215,6 +215,7 @@ class ConstLeaf {
   std::span<T> elements_of(const SlotView& v) const {
     return {reinterpret_cast<T*>(v.data), v.data == nullptr ? 0 : std::size_t(size())};
   }
+  void check_stage(int stage) const;
   SlotView find_slot(std::string_view name, int stage, DType dtype) const;
   struct ClockPlace {
     int stage;

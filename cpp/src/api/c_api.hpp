@@ -2,6 +2,7 @@
 // codes.
 #pragma once
 #include <algorithm>
+#include <cstdint>
 #include <cstring>
 #include <memory>
 
@@ -21,7 +22,10 @@ class HostMemory : public std::pmr::memory_resource {
   void* do_allocate(std::size_t bytes, std::size_t alignment) override {
     void* block = memory_.allocate(memory_.self, bytes, alignment);
     if (block == nullptr) throw std::bad_alloc();
-    return block;
+    if (reinterpret_cast<std::uintptr_t>(block) % alignment == 0) return block;
+    memory_.release(memory_.self, block, bytes, alignment);
+    refuse("memory: allocate gave a block that is not aligned to the " + std::to_string(alignment) +
+           " bytes asked for");
   }
   void do_deallocate(void* block, std::size_t bytes, std::size_t alignment) override {
     memory_.release(memory_.self, block, bytes, alignment);
@@ -39,13 +43,13 @@ struct optimisers_state {
 
 namespace optimisers::inline OPT_ABI {
 
-// Keeps it as this thread's last failure, in the words of C.
-optimisers_status failed(const Failure& failure) noexcept;
+// Keeps it as this thread's last failure, in the words of C: `call` is the function's name.
+optimisers_status failed(const char* call, const Failure& failure) noexcept;
 
 template <class F>
-optimisers_status guarded(F&& f) noexcept {
+optimisers_status guarded(const char* call, F&& f) noexcept {
   const Result<> result = attempt(f);
-  return result ? OPTIMISERS_OK : failed(result.error());
+  return result ? OPTIMISERS_OK : failed(call, result.error());
 }
 
 template <class T>

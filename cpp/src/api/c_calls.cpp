@@ -14,14 +14,14 @@ using opt::state_of;
 
 optimisers_status optimisers_update(optimisers_state* state, const optimisers_array* x, size_t x_count,
                                     const optimisers_array* dx, size_t dx_count) {
-  return guarded([&] { state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true)); });
+  return guarded(__func__, [&] { state_of(state).update(spans_of(x, x_count, false), spans_of(dx, dx_count, true)); });
 }
 
 optimisers_status optimisers_update_with(optimisers_state* state, const optimisers_array* x, size_t x_count,
                                          const optimisers_array* dx, size_t dx_count,
                                          const optimisers_update_options* options) {
   if (options == nullptr) return optimisers_update(state, x, x_count, dx, dx_count);
-  return guarded([&] {
+  return guarded(__func__, [&] {
     constexpr std::size_t first_version = offsetof(optimisers_update_options, non_finite);
     optimisers_update_options given{};
     opt::check_struct_size(*options, "options", first_version);
@@ -38,11 +38,11 @@ optimisers_status optimisers_update_with(optimisers_state* state, const optimise
 }
 
 optimisers_status optimisers_flush(optimisers_state* state, const optimisers_array* x, size_t x_count) {
-  return guarded([&] { state_of(state).flush(spans_of(x, x_count, false)); });
+  return guarded(__func__, [&] { state_of(state).flush(spans_of(x, x_count, false)); });
 }
 
 optimisers_status optimisers_get_seen(const optimisers_state* state, optimisers_seen* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_seen& to = required(out, "out");
     const opt::State& s = state_of(state);
     const std::optional<double> norm = s.norm();
@@ -53,7 +53,7 @@ optimisers_status optimisers_get_seen(const optimisers_state* state, optimisers_
 
 optimisers_status optimisers_save(optimisers_state* state, const char* path, const optimisers_array* x,
                                   size_t x_count) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const std::string to = &required(path, "path");
     if (x == nullptr) return state_of(state).save(to);
     state_of(state).save(to, spans_of(x, x_count, false));
@@ -62,7 +62,7 @@ optimisers_status optimisers_save(optimisers_state* state, const char* path, con
 
 optimisers_status optimisers_load(optimisers_state* state, const char* path, const optimisers_array* x, size_t x_count,
                                   const optimisers_load_options* options) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const std::string from = &required(path, "path");
     opt::LoadOptions o;
     if (options != nullptr) {
@@ -80,7 +80,7 @@ optimisers_status optimisers_load(optimisers_state* state, const char* path, con
 }
 
 optimisers_status optimisers_adjust_stage(optimisers_state* state, int64_t leaf, int32_t stage, const char* fields) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const opt::Fields parsed = opt::parse_fields(&required(fields, "fields"));
     if (stage < 0) refuse("stage: expected an index, got " + std::to_string(stage));
     leaf_of(state, leaf).adjust(parsed, stage);
@@ -88,7 +88,7 @@ optimisers_status optimisers_adjust_stage(optimisers_state* state, int64_t leaf,
 }
 
 optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const char* field, double value) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const opt::Fields fields{{&required(field, "field"), value}};
     if (leaf == OPTIMISERS_ALL) state_of(state).adjust(fields);
     else leaf_of(state, leaf).adjust(fields);
@@ -96,7 +96,7 @@ optimisers_status optimisers_adjust(optimisers_state* state, int64_t leaf, const
 }
 
 optimisers_status optimisers_adjust_text(optimisers_state* state, int64_t leaf, const char* fields) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const opt::Fields parsed = opt::parse_fields(&required(fields, "fields"));
     if (leaf == OPTIMISERS_ALL) state_of(state).adjust(parsed);
     else leaf_of(state, leaf).adjust(parsed);
@@ -104,7 +104,7 @@ optimisers_status optimisers_adjust_text(optimisers_state* state, int64_t leaf, 
 }
 
 optimisers_status optimisers_freeze(optimisers_state* state, int64_t leaf, int32_t frozen) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     if (leaf == OPTIMISERS_ALL) return frozen != 0 ? state_of(state).freeze() : state_of(state).thaw();
     frozen != 0 ? leaf_of(state, leaf).freeze() : leaf_of(state, leaf).thaw();
   });

@@ -27,25 +27,22 @@ constexpr bool says(std::string_view text, int major, int minor, int patch) {
 static_assert(says(version, OPTIMISERS_VERSION_MAJOR, OPTIMISERS_VERSION_MINOR, OPTIMISERS_VERSION_PATCH));
 static_assert(int(OPTIMISERS_COMPLEX128) == int(DType::complex128));
 
-// What messages of the core call a function here.
-std::string in_c(const std::string& message) {
-  constexpr std::pair<std::string_view, std::string_view> calls[] = {
-      {"setup: ", "optimisers_create: "},
-      {"update: ", "optimisers_update: "},
-      {"flush: ", "optimisers_flush: "},
-      {"adjust: ", "optimisers_adjust: "},
-      {"thaw: ", "optimisers_freeze: "},
-      {"set_num_threads: ", "optimisers_set_num_threads: "},
-      {"set_executor: ", "optimisers_set_executor: "}};
+// A message of the core as one of the C function `call`.
+std::string in_c(const char* call, const std::string& message) {
   std::string text = message;
-  for (const auto& [ours, here] : calls)
-    if (text.starts_with(ours)) text.replace(0, ours.size(), here);
+  for (const std::string_view ours : {"setup: ", "update: ", "flush: ", "adjust: ", "thaw: ", "set_clock: ", "save: ",
+                                      "load: ", "saving: ", "loading: ", "set_num_threads: ", "set_executor: "})
+    if (text.starts_with(ours)) {
+      text.erase(0, ours.size());
+      break;
+    }
   for (const auto& [ours, here] :
        {std::pair<std::string_view, std::string_view>{"call setup again", "create the state again"},
         {"call setup with", "create the state with"},
-        {"give the leaf that shape at setup", "give the leaf that shape when it is created"}})
+        {"give the leaf that shape at setup", "give the leaf that shape when it is created"},
+        {"use setup, and load", "use optimisers_create, and load"}})
     if (const auto at = text.find(ours); at != std::string::npos) text.replace(at, ours.size(), here);
-  return text;
+  return std::string(call) + ": " + text;
 }
 
 AnySpan span_of(const optimisers_array& a, bool may_be_missing) {
@@ -62,9 +59,10 @@ AnySpan span_of(const optimisers_array& a, bool may_be_missing) {
 
 }  // namespace
 
-optimisers_status failed(const Failure& failure) noexcept {
+optimisers_status failed(const char* call, const Failure& failure) noexcept {
   const ErrorKind kind = failure.kind;
-  if (const auto put = attempt([&] { last = {kind, in_c(failure.message), failure.leaf}; }); !put) last = put.error();
+  if (const auto put = attempt([&] { last = {kind, in_c(call, failure.message), failure.leaf}; }); !put)
+    last = put.error();
   return static_cast<optimisers_status>(int(last.kind) + 1);
 }
 
@@ -76,6 +74,7 @@ Leaf leaf_of(const optimisers_state* handle, std::int64_t leaf) {
 
 std::vector<AnySpan> spans_of(const optimisers_array* arrays, std::size_t count, bool may_be_missing) {
   if (count > 0) (void)required(arrays, "arrays");
+  if (count > PTRDIFF_MAX / sizeof(AnySpan)) refuse("arrays: a count of " + std::to_string(count) + " is out of range");
   std::vector<AnySpan> spans(count);
   for (std::size_t i = 0; i < count; ++i) spans[i] = span_of(arrays[i], may_be_missing);
   return spans;
@@ -125,7 +124,7 @@ int32_t optimisers_abi(void) { return OPTIMISERS_ABI; }
 
 const char* optimisers_isa(void) {
   const char* level = nullptr;
-  (void)guarded([&] { level = opt::isa_choice().chosen.c_str(); });
+  (void)guarded(__func__, [&] { level = opt::isa_choice().chosen.c_str(); });
   return level;
 }
 
@@ -134,7 +133,7 @@ const char* optimisers_last_error_leaf(void) { return opt::last.leaf.c_str(); }
 
 optimisers_status optimisers_create(const char* rule, const optimisers_array* leaves, size_t count,
                                     const optimisers_memory* memory, optimisers_state** out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const opt::Program program = opt::parse_program(&required(rule, "rule"));
     opt::create([&](const std::string&) { return std::optional(program); }, leaves, count, memory, out);
   });
@@ -142,7 +141,7 @@ optimisers_status optimisers_create(const char* rule, const optimisers_array* le
 
 optimisers_status optimisers_create_each(const char* const* rules, const optimisers_array* leaves, size_t count,
                                          const optimisers_memory* memory, optimisers_state** out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     if (count > 0) (void)required(rules, "rules");
     std::size_t next = 0;  // setup asks once for each leaf, in order
     opt::create(
@@ -156,7 +155,7 @@ optimisers_status optimisers_create_each(const char* const* rules, const optimis
 }
 
 optimisers_status optimisers_copy(const optimisers_state* state, optimisers_state** out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_state*& to = required(out, "out");
     to = new optimisers_state(required(state, "state"));
   });
@@ -165,14 +164,14 @@ optimisers_status optimisers_copy(const optimisers_state* state, optimisers_stat
 void optimisers_destroy(optimisers_state* state) { delete state; }
 
 optimisers_status optimisers_set_num_threads(int32_t threads) {
-  return guarded([&] { opt::set_num_threads(threads); });
+  return guarded(__func__, [&] { opt::set_num_threads(threads); });
 }
 int32_t optimisers_get_num_threads(void) {
   int32_t threads = 0;
-  (void)guarded([&] { threads = opt::get_num_threads(); });
+  (void)guarded(__func__, [&] { threads = opt::get_num_threads(); });
   return threads;
 }
 void optimisers_shutdown_threads(void) { opt::shutdown_threads(); }
 optimisers_status optimisers_set_executor(optimisers_run run, void* self, int32_t threads) {
-  return guarded([&] { run == nullptr ? opt::set_executor({}) : opt::set_executor({run, self, threads}); });
+  return guarded(__func__, [&] { run == nullptr ? opt::set_executor({}) : opt::set_executor({run, self, threads}); });
 }

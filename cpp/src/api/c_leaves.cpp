@@ -1,5 +1,4 @@
 // c_leaves.cpp: what a state holds, read and written leaf by leaf in C: rules, fields, slots, masters, clocks.
-#include <cmath>
 #include <cstddef>
 
 #include "api/c_api.hpp"
@@ -14,17 +13,28 @@ using opt::state_of;
 
 namespace {
 
-opt::Optimiser& optimiser_of(const optimisers_state* handle) {
-  return opt::State::Data::of(state_of(handle)).optimiser;
+opt::State::Data& data_of(const optimisers_state* handle) { return opt::State::Data::of(state_of(handle)); }
+
+std::optional<opt::SlotView> master_of(const optimisers_state* handle, const opt::Leaf& leaf) {
+  opt::State::Data& data = data_of(handle);
+  const opt::InUse in_use(data.busy);
+  return data.optimiser.master(leaf.index());
 }
 
-// Checks leaf and stage; the span stays valid as long as the state.
-std::span<double> clock_of(const optimisers_state* handle, std::int64_t leaf, std::int32_t stage, std::int32_t clock) {
-  (void)leaf_of(handle, leaf).rule(stage);
-  const auto values = optimiser_of(handle).clock(static_cast<std::uint32_t>(leaf), stage);
-  if (clock < 0 || std::size_t(clock) >= values.size())
-    refuse("clock: there are " + std::to_string(values.size()) + ", got index " + std::to_string(clock));
-  return values;
+const char* clock_name(const opt::Leaf& leaf, std::int32_t stage, std::int32_t clock) {
+  const auto names = leaf.rule(stage).info().clock;
+  if (clock < 0 || std::size_t(clock) >= names.size())
+    refuse("clock: there are " + std::to_string(names.size()) + ", got index " + std::to_string(clock));
+  return names[std::size_t(clock)];
+}
+
+// "" for a leaf that was left alone, which no text stands for.
+std::string rule_text(opt::State::Data& data, const opt::Leaf& leaf) {
+  if (!data.has_rule[leaf.index()]) return {};
+  const opt::InUse in_use(data.busy);
+  opt::Program program{{}, data.optimiser.spec(leaf.index()).program.master, {}};
+  for (int s = 0; s < leaf.stages(); ++s) program.stages.push_back(data.optimiser.rule(leaf.index(), s));
+  return opt::to_text(program);
 }
 
 optimisers_slot slot_of(const opt::SlotView& view, std::int64_t size) {
@@ -38,17 +48,17 @@ int64_t optimisers_leaf_count(const optimisers_state* state) {
 }
 
 optimisers_status optimisers_find_leaf(const optimisers_state* state, const char* name, int64_t* leaf) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     std::int64_t& to = required(leaf, "leaf");
     to = state_of(state)[&required(name, "name")].index();
   });
 }
 
 optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t leaf, optimisers_leaf* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_leaf& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
-    const bool master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf)).has_value();
+    const bool master = master_of(state, l).has_value();
     give(to, "out", sizeof(optimisers_leaf),
          {sizeof(optimisers_leaf), l.name().c_str(), l.size(), static_cast<std::int32_t>(l.dtype()), l.frozen(),
           l.stages(), master});
@@ -57,7 +67,7 @@ optimisers_status optimisers_get_leaf(const optimisers_state* state, int64_t lea
 
 optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t leaf, int32_t stage,
                                        optimisers_stage* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_stage& to = required(out, "out");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
     give(to, "out", sizeof(optimisers_stage),
@@ -68,7 +78,7 @@ optimisers_status optimisers_get_stage(const optimisers_state* state, int64_t le
 
 optimisers_status optimisers_get_field_info(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t field,
                                             optimisers_field* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_field& to = required(out, "out");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);
     const auto fields = rule.info().fields;
@@ -83,11 +93,9 @@ optimisers_status optimisers_get_field_info(const optimisers_state* state, int64
 
 optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t leaf, char* text, size_t size,
                                       size_t* needed) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     const opt::Leaf l = leaf_of(state, leaf);
-    opt::Program program{{}, optimiser_of(state).spec(static_cast<std::uint32_t>(leaf)).program.master};
-    for (int s = 0; s < l.stages(); ++s) program.stages.push_back(l.rule(s));
-    const std::string written = opt::to_text(program);
+    const std::string written = rule_text(data_of(state), l);
     if (needed != nullptr) *needed = written.size() + 1;
     if (text == nullptr && size == 0) return;
     (void)required(text, "text");
@@ -100,7 +108,7 @@ optimisers_status optimisers_get_rule(const optimisers_state* state, int64_t lea
 
 optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t slot,
                                       optimisers_slot* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_slot& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
     const auto slots = l.slots(stage);
@@ -111,10 +119,10 @@ optimisers_status optimisers_get_slot(const optimisers_state* state, int64_t lea
 }
 
 optimisers_status optimisers_get_master(const optimisers_state* state, int64_t leaf, optimisers_slot* out) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     optimisers_slot& to = required(out, "out");
     const opt::Leaf l = leaf_of(state, leaf);
-    const auto master = optimiser_of(state).master(static_cast<std::uint32_t>(leaf));
+    const auto master = master_of(state, l);
     if (!master) refuse("master: \"" + l.name() + "\" has no master copy");
     give(to, "out", sizeof(optimisers_slot), slot_of(*master, l.size()));
   });
@@ -122,28 +130,26 @@ optimisers_status optimisers_get_master(const optimisers_state* state, int64_t l
 
 optimisers_status optimisers_get_clock(const optimisers_state* state, int64_t leaf, int32_t stage, int32_t clock,
                                        const char** name, double* value) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     double& to = required(value, "value");
-    const auto values = clock_of(state, leaf, stage, clock);
-    if (name != nullptr) *name = leaf_of(state, leaf).rule(stage).info().clock[std::size_t(clock)];
-    to = values[std::size_t(clock)];
+    const opt::Leaf l = leaf_of(state, leaf);
+    const char* const known = clock_name(l, stage, clock);
+    to = l.clock(known, stage);
+    if (name != nullptr) *name = known;
   });
 }
 
 optimisers_status optimisers_set_clock(optimisers_state* state, int64_t leaf, int32_t stage, int32_t clock,
                                        double value) {
-  return guarded([&] {
-    if (!std::isfinite(value)) refuse("clock: expected a finite number");
-    const auto now = clock_of(state, leaf, stage, clock);
-    std::vector<double> values(now.begin(), now.end());
-    values[std::size_t(clock)] = value;
-    optimiser_of(state).set_clock(std::uint32_t(leaf), stage, values);
+  return guarded(__func__, [&] {
+    const opt::Leaf l = leaf_of(state, leaf);
+    l.set_clock(clock_name(l, stage, clock), value, stage);
   });
 }
 
 optimisers_status optimisers_get_field(const optimisers_state* state, int64_t leaf, int32_t stage, const char* field,
                                        double values[2], int32_t* count) {
-  return guarded([&] {
+  return guarded(__func__, [&] {
     double* to = &required(values, "values");
     std::int32_t& n = required(count, "count");
     const opt::RuleValue rule = leaf_of(state, leaf).rule(stage);

@@ -9,17 +9,25 @@ namespace optimisers::inline OPT_ABI {
 const std::string& ConstLeaf::name() const { return state_->optimiser.spec(index_).name; }
 std::span<const std::int64_t> ConstLeaf::shape() const { return state_->optimiser.spec(index_).shape; }
 DType ConstLeaf::dtype() const { return state_->optimiser.spec(index_).dtype; }
-bool ConstLeaf::frozen() const { return state_->optimiser.frozen(index_); }
+bool ConstLeaf::frozen() const {
+  InUse in_use(state_->busy);
+  return state_->optimiser.frozen(index_);
+}
 std::int64_t ConstLeaf::size() const { return state_->sizes[index_]; }
 int ConstLeaf::stages() const { return int(state_->optimiser.spec(index_).program.stages.size()); }
-RuleValue ConstLeaf::rule(int stage) const {
+void ConstLeaf::check_stage(int stage) const {
   if (stage < 0 || stage >= stages())
     refuse("rule: \"" + name() + "\" has " + std::to_string(stages()) + " stages, got " + std::to_string(stage),
            name());
+}
+RuleValue ConstLeaf::rule(int stage) const {
+  check_stage(stage);
+  InUse in_use(state_->busy);
   return state_->optimiser.rule(index_, stage);
 }
 std::vector<SlotView> Leaf::slots(int stage) const {
-  (void)rule(stage);
+  check_stage(stage);
+  InUse in_use(state_->busy);
   return state_->optimiser.slots(index_, stage);
 }
 
@@ -30,15 +38,16 @@ void Leaf::thaw() {
 }
 void Leaf::adjust(double eta) { adjust(Fields{{"eta", eta}}); }
 void Leaf::adjust(const Fields& fields, int stage) {
-  if (stage >= 0) (void)rule(stage);  // refuses
+  if (stage >= 0) check_stage(stage);
   state_->adjust({&index_, 1}, fields, stage);
 }
 void Leaf::adjust_rule(const AnyRule& given, int stage) {
-  if (stage >= 0) (void)rule(stage);
+  if (stage >= 0) check_stage(stage);
   state_->adjust({&index_, 1}, given, stage);
 }
 
 SlotView ConstLeaf::find_slot(std::string_view wanted, int stage, DType dtype) const {
+  InUse in_use(state_->busy);
   Optimiser& optimiser = state_->optimiser;
   std::optional<SlotView> found;
   std::string known;
@@ -67,7 +76,7 @@ SlotView ConstLeaf::find_slot(std::string_view wanted, int stage, DType dtype) c
 ConstLeaf::ClockPlace ConstLeaf::find_clock(std::string_view wanted, int stage) const {
   std::string known;
   for (int s = std::max(stage, 0); s < stages() && (stage < 0 || s == stage); ++s) {
-    const auto names = rule(s).info().clock;
+    const auto names = state_->optimiser.spec(index_).program.stages[std::size_t(s)].info().clock;
     for (std::size_t i = 0; i < names.size(); ++i) {
       if (names[i] == wanted) return {s, i};
       known += (known.empty() ? "" : ", ") + std::string(names[i]);
@@ -79,12 +88,14 @@ ConstLeaf::ClockPlace ConstLeaf::find_clock(std::string_view wanted, int stage) 
 }
 
 double ConstLeaf::clock(std::string_view wanted, int stage) const {
+  InUse in_use(state_->busy);
   const ClockPlace at = find_clock(wanted, stage);
   return state_->optimiser.clock(index_, at.stage)[at.index];
 }
 
 void Leaf::set_clock(std::string_view wanted, double value, int stage) const {
   if (!std::isfinite(value)) refuse("set_clock: expected a finite number", name());
+  InUse in_use(state_->busy);
   const ClockPlace at = find_clock(wanted, stage);
   const auto now = state_->optimiser.clock(index_, at.stage);
   std::vector<double> values(now.begin(), now.end());

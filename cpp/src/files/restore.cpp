@@ -112,7 +112,7 @@ void Restore::match() {
   if (missing.empty() && unexpected.empty() && different.empty()) return;
   refuse(file_.what() + "the file does not fit this state" + list_text("missing in the file", missing) +
          list_text("unexpected in the file", unexpected) + list_text("different", different) +
-         (missing.empty() && unexpected.empty() ? "" : "\n  rename= and partial= are the ways around"));
+         (missing.empty() && unexpected.empty() ? "" : "\n  the options rename and partial are the ways around"));
 }
 
 std::string Restore::difference(const SavedLeaf& saved, Optimiser::Leaf leaf) const {

@@ -14,6 +14,7 @@
 #include "memory/placed_arrays.hpp"
 #include "optimisers/error.hpp"
 #include "refuse.hpp"
+#include "rules/number_text.hpp"
 
 namespace optimisers::inline OPT_ABI {
 namespace {
@@ -59,7 +60,7 @@ std::vector<norms::Sum> host_sums(std::span<const ArrayView> arrays, double p) {
 double norm(std::span<const ArrayView> arrays, double p) {
   const Call here;
   if (p == 0 || std::isnan(p))
-    throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + std::to_string(p));
+    throw Error(ErrorKind::value, "norm: p must be any real number but 0, or ±inf, got " + number_text(p));
   std::vector<norms::Sum> sums(arrays.size());
   for (const auto& [device, which] : by_device(arrays)) {
     std::vector<ArrayView> there;
@@ -76,7 +77,7 @@ void lerp(std::span<const ArrayView> targets, std::span<const ArrayView> sources
   const Call here;
   const auto refuse = [](const std::string& message) { optimisers::refuse("lerp_: " + message); };
   const auto place = [&](std::size_t i) { return quoted(name_of(i)); };
-  if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + std::to_string(w));
+  if (!(w >= 0 && w <= 1)) refuse("w must be a number in [0, 1], got " + number_text(w));
   for (std::size_t i = 0; i < targets.size(); ++i) {
     const ArrayView &to = targets[i], &from = sources[i];
     if (to.device != from.device)

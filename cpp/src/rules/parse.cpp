@@ -17,7 +17,8 @@ AnyRule::AnyRule(std::string_view name)
         if (const RuleInfo* info = find_rule(name)) return *info;
         std::string names;
         for (const RuleInfo& rule : rule_registry()) names += (names.empty() ? "" : ", ") + std::string(rule.text.name);
-        throw Error(ErrorKind::value, "no rule is called \"" + std::string(name) + "\"; rules are " + names);
+        throw Error(ErrorKind::value,
+                    "no rule is called \"" + std::string(name.substr(0, 100)) + "\"; rules are " + names);
       }()) {}
 
 AnyRule AnyRule::with_value(std::string_view name, const Value& value) const {

@@ -10,6 +10,7 @@
 #include "environment.hpp"
 #include "optimisers/describe.hpp"
 #include "optimisers/rules/all.hpp"
+#include "rules/number_text.hpp"
 
 namespace optimisers::inline OPT_ABI {
 namespace {
@@ -21,16 +22,6 @@ std::array<RuleInfo, sizeof...(R)> describe_all(std::tuple<R...>*) {
 }
 
 // ---- values
-
-std::string number_text(double a) {
-  const DefaultNumbers as_usual;
-  char s[32];
-  for (int digits = 1; digits <= 17; ++digits) {  // the shortest that reads back as the same number
-    std::snprintf(s, sizeof s, "%.*g", digits, a);
-    if (std::strtod(s, nullptr) == a) break;
-  }
-  return s;
-}
 
 std::string value_text(const Value& value) {
   if (const auto* d = std::get_if<double>(&value)) return number_text(*d);
@@ -236,7 +227,7 @@ std::string RuleValue::overflow(int real) const {
     char end[32];
     std::snprintf(end, sizeof end, "%.8g", largest);
     return std::string(f.name) + " is " + value_text(get(f)) + what + (real == 0 ? "float32" : "float64") +
-           " holds (at most " + end + ")";
+           " holds (at most " + with_a_point(end) + ")";
   };
   for (const FieldInfo& f : info_->fields)
     if (is_scalar(f) && magnitude_of(get(f)) > largest) return text(f, ", more than ");

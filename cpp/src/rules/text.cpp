@@ -7,6 +7,7 @@
 
 #include "environment.hpp"
 #include "optimisers/parse.hpp"
+#include "rules/number_text.hpp"
 
 namespace optimisers::inline OPT_ABI {
 namespace {
@@ -21,9 +22,9 @@ std::string text_of_number(double a) {
     if (std::strtod(s, nullptr) == a) break;
   }
   const int exponent = a == 0 ? 0 : int(std::strtol(std::strchr(s, 'e') + 1, nullptr, 10));
-  if (exponent < -4 || exponent >= 16) return s;
+  if (exponent < -4 || exponent >= 16) return with_a_point(s);
   std::snprintf(s, sizeof s, "%.*f", decimals - exponent > 1 ? decimals - exponent : 1, a);
-  return s;
+  return with_a_point(s);
 }
 
 std::string text_of_value(const Value& value, FieldKind kind) {

@@ -120,8 +120,8 @@ class Adjusting {
       known.erase(std::unique(known.begin(), known.end()), known.end());
       std::string names;
       for (const auto& name : known) names += (names.empty() ? "" : ", ") + name;
-      throw Error(ErrorKind::value,
-                  "adjust: no rule here has a field \"" + adjustments_[i].field + "\"; fields are " + names);
+      throw Error(ErrorKind::value, "adjust: no rule here has a field \"" + adjustments_[i].field + "\"; " +
+                                        (names.empty() ? "there are none" : "fields are " + names));
     }
   }
 

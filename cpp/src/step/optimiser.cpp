@@ -7,6 +7,7 @@
 
 #include "device.hpp"
 #include "environment.hpp"
+#include "rules/number_text.hpp"
 #include "step/state.hpp"
 
 namespace optimisers::inline OPT_ABI {
@@ -139,7 +140,7 @@ void Optimiser::flush(std::span<const LeafUpdate> leaves) {
 bool Optimiser::update(std::span<const LeafUpdate> leaves, double scale, const ReduceNorm& reduce_norm,
                        NonFinite non_finite) {
   if (!std::isfinite(float(scale)))
-    throw Error(ErrorKind::value, "update: scale must be a finite number, got " + std::to_string(scale));
+    throw Error(ErrorKind::value, "update: scale must be a finite number in float32, got " + number_text(scale));
   if (!state_->devices.empty() && (scale != 1 || reduce_norm))
     throw Error(ErrorKind::value, "update: scale and reduce_norm are for leaves on the host");
   struct Options {  // for this call

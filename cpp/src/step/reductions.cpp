@@ -5,6 +5,7 @@
 
 #include "cpu/norms.hpp"
 #include "optimisers/error.hpp"
+#include "rules/number_text.hpp"
 #include "step/state.hpp"
 
 namespace optimisers::inline OPT_ABI {
@@ -90,7 +91,14 @@ class Reductions {
 
   const std::string& name(const Progress& p) const { return state_.specs[job(p).arrays->leaf].name; }
   double reduced(const Progress& p, double norm_value, const std::string& leaf) const {
-    return state_.reduce_norm == nullptr ? norm_value : (*state_.reduce_norm)(norm_value, norm(p).p, leaf);
+    if (state_.reduce_norm == nullptr) return norm_value;
+    const double reduced = (*state_.reduce_norm)(norm_value, norm(p).p, leaf);
+    if (reduced < 0)
+      throw Error(
+          ErrorKind::value,
+          std::string(state_.call) + ": reduce_norm gave " + number_text(reduced) + ", expected a norm, 0 or more",
+          leaf);
+    return reduced;
   }
 
   void finish_alone(Progress& p) {

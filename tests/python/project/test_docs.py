@@ -58,3 +58,27 @@ def test_includes_that_go_up_are_found(tmp_path: Path) -> None:
         "check_includes: arrays/array.hpp: includes tree/tree.hpp, which is on a floor above it",
         "check_includes: attic/old.hpp: attic/ is no floor of FLOORS in tools/check_includes.py",
     ]
+
+
+def test_the_guide_gives_the_sizes_that_are_checked() -> None:
+    guide = (ROOT / "docs/cpp.md").read_text()
+    (library,) = re.findall(r"static library of at most ([\d.]+) MB stripped", guide)
+    (limit,) = re.findall(r'"\$size" -le (\d+)', (ROOT / "tools/check_symbols.sh").read_text())
+    assert float(library) * 2**20 == int(limit)
+    (program,) = re.findall(r"\(a test allows (\d+)\)", guide)
+    (limit,) = re.findall(r'"\$added" -le (\d+)', (ROOT / "tests/consumer/consume.sh").read_text())
+    assert int(program) * 1024 == int(limit)
+
+
+def test_the_table_of_platforms_has_the_rows_that_its_tool_builds() -> None:
+    page = (ROOT / "docs/platforms.md").read_text()
+    sys.path.insert(0, str(ROOT / "tools"))
+    try:
+        import platforms
+    finally:
+        sys.path.pop(0)
+    table = page.split(platforms.BEGIN)[1].split(platforms.END)[0]
+    rows = [line for line in table.splitlines() if line.startswith("| ")][1:]
+    assert [line.split(" | ")[0].removeprefix("| ") for line in rows] == [row.name for row in platforms.ROWS]
+    bits = {cell for line in rows for cell in re.findall(r"`([0-9a-f]{12})`", line)}
+    assert len(bits) == 1, f"rows of docs/platforms.md have different bits: {bits}"
