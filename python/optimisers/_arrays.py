@@ -42,8 +42,8 @@ def is_extended(x: Any) -> bool:
 
 
 def jax_values(x: Any) -> np.ndarray[Any, Any] | None:
-    """A read-only view of a JAX array; None of a tracer, which has no values."""
-    if is_tracer(x):
+    """A read-only view of a JAX array; None of a tracer, and of one that was deleted, which have no values."""
+    if is_tracer(x) or x.is_deleted():
         return None
     if any(device.platform != "cpu" for device in x.devices()):
         raise InvalidTypeError("a JAX array spread over several devices cannot be read; gather it on one first")

@@ -60,17 +60,27 @@ def called(plan: Plan, call: str, operands: Operands, attributes: dict[str, Any]
     return [*results] if clock is None else [clock, *results[1:]]
 
 
-def parts_of(leaves: dict[int, tuple[Any, ...]]) -> list[list[int]]:
-    """Which leaves go into one call: all, but inside shard_map those alone that differ along the same axes."""
+_MOST = 64  # leaves of a call: XLA compiles one of 64 in a second, one of 1,000 in a minute, and both run as fast
+
+# Results of a call that takes over its operands' memory: XLA's time to compile those grows with their cube. Beyond it,
+# where only leaves that share a norm come, they are copies.
+_MOST_IN_PLACE = 1_600
+
+
+def parts_of(plan: Plan, leaves: dict[int, tuple[Any, ...]]) -> list[list[int]]:
+    """Which leaves go into one call: all that share a norm; else so many; inside shard_map only like ones together."""
     parts: dict[frozenset[Any], list[int]] = {}
     for i, arrays in leaves.items():
         parts.setdefault(frozenset[Any]().union(*map(_varying, arrays)), []).append(i)
-    return list(parts.values()) or [[]]
+    most = len(leaves) if plan.together else _MOST
+    return [part[at : at + most] for part in parts.values() for at in range(0, len(part), most)] or [[]]
 
 
 def _bound(operands: Operands, arrays: list[Any], attributes: dict[str, Any]) -> list[Any]:
     kinds = [jax.typeof(arrays[k]) for k in operands.results]
     aliases = {k: i for i, (k, kept) in enumerate(zip(operands.results, operands.kept, strict=True)) if kept}
+    if len(kinds) > _MOST_IN_PLACE:
+        aliases = {}
     call = jax.ffi.ffi_call(_target(), kinds, vmap_method="broadcast_all", input_output_aliases=aliases)
     return list(call(*arrays, **attributes))
 

@@ -59,6 +59,10 @@ class Plan:
         self.rule: Rule = rule
         self.master = rule._master()
         self.stages = [self._stage(stage, call) for stage in rule._stages()]
+        # A norm of all leaves, and clocks that stand one behind the other, are of one call.
+        self.together = any(
+            s.own_clock or (s.measures and getattr(s.rule, "scope", "leaf") == "global") for s in self.stages
+        )
         self.text = repr(rule._mapped(_compiled))
         self.places: dict[str, Places] = {}
         at = 0

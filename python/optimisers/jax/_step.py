@@ -25,7 +25,7 @@ def run(
     sums = {i: _gradient(leaves, grads, i, state.ties) for i in leaves.trained if i not in later}
     new: list[Any] = list(leaves.arrays) if subtracts else list(grads)
     clock: Any = None
-    for swept in parts_of({i: (leaves.arrays[i], g) for i, g in sums.items()}):
+    for swept in parts_of(plan, {i: (leaves.arrays[i], g) for i, g in sums.items()}):
         operands = Operands()
         operands.add(jnp.asarray(state.clock), kept=True)
         for value in (numbers, *stand_ins):

@@ -231,7 +231,7 @@ nb::object materialised(PyObject* object, Fault& fault) {
     return array.is_none() ? nb::object() : array;
   }
   array = jax_values(object);
-  if (!array.is_valid()) fault = Fault::traced;
+  if (!array.is_valid()) fault = jax_fault(object);
   return array;
 }
 

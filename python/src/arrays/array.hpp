@@ -28,13 +28,14 @@ enum class Fault : std::uint8_t {
   unsupported,  // numbers we do not compute with: object, longdouble, float8 ...
   not_numeric,  // strings, dates, records
   byte_order,
-  device,  // on an accelerator that is no CUDA device
-  axes,    // more than max_ndim
-  layout,  // sparse, meta ...: the library gives no pointer
-  gone,    // a pointer that CUDA does not know (any more)
-  lazy,    // torch's lazy conjugate or negative: the memory holds other values
-  masked,  // some elements of NumPy's masked array are not to count
-  traced,  // by JAX: there is a shape, and there are no values
+  device,   // on an accelerator that is no CUDA device
+  axes,     // more than max_ndim
+  layout,   // sparse, meta ...: the library gives no pointer
+  gone,     // a pointer that CUDA does not know (any more)
+  lazy,     // torch's lazy conjugate or negative: the memory holds other values
+  masked,   // some elements of NumPy's masked array are not to count
+  traced,   // by JAX: there is a shape, and there are no values
+  deleted,  // by JAX, as it was donated
 };
 
 Fault read_array(PyObject* object, ArrayView& view);

@@ -65,7 +65,10 @@ std::string fault_text(PyObject* object, Fault fault) {
     case Fault::masked:
       return "is a masked array, whose mask would be ignored; pass .filled(0), or the data alone";
     case Fault::traced:
-      return "is traced by JAX (jit, grad, vmap) and has no values; call this outside of the traced function";
+      return "is traced by JAX (jit, grad, vmap) and has no values; call this outside of the traced function, or step "
+             "inside it with optimisers.jax";
+    case Fault::deleted:
+      return "was deleted: it was donated to an earlier call of a JAX function; use what that one returned";
   }
   return "";
 }

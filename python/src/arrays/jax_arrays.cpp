@@ -23,6 +23,11 @@ nb::object jax_values(PyObject* object) {
   nb::object values = arrays().attr("jax_values")(nb::borrow(object));
   return values.is_none() ? nb::object() : values;
 }
+Fault jax_fault(PyObject* object) {
+  const nb::handle array(object);
+  const bool traced = nb::cast<bool>(arrays().attr("is_tracer")(array));
+  return traced || !nb::cast<bool>(array.attr("is_deleted")()) ? Fault::traced : Fault::deleted;
+}
 nb::object jax_outline(PyObject* object) { return arrays().attr("jax_outline")(nb::borrow(object)); }
 nb::object jax_from(const nb::object& array, PyObject* like) {
   return arrays().attr("jax_from")(array, nb::borrow(like));

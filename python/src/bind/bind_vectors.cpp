@@ -20,7 +20,7 @@ Vector vector_of(nb::handle flat, const char* call) {
   Fault fault = read_any(flat.ptr(), vector.view, vector.array);
   if (fault == Fault::not_array && is_jax(flat.ptr())) {
     vector.array = jax_values(flat.ptr());
-    fault = vector.array.is_valid() ? read_array(vector.array.ptr(), vector.view) : Fault::traced;
+    fault = vector.array.is_valid() ? read_array(vector.array.ptr(), vector.view) : jax_fault(flat.ptr());
   }
   const std::string place = std::string(call) + ": the flat vector";
   if (fault != Fault::none) type_error(place + " " + fault_text(flat.ptr(), fault));

@@ -22,7 +22,7 @@ CopiedModel State::copied_model(std::uint32_t root, PyObject* model, const char*
     if (jax && fault == Fault::not_array) {
       if (values = jax_values(x); values.is_valid()) return numpy_copy(values.ptr());
       type_error(std::string(call) + ": parameter at \"" + spec_->text(spec_->leaf_node(leaf)) + "\" " +
-                 fault_text(x, Fault::traced));
+                 fault_text(x, jax_fault(x)));
     }
     if (!jax || fault != Fault::none)
       type_error(std::string(call) + ": cannot copy " + type_name(x) +

@@ -169,7 +169,7 @@ bool State::apply(PyObject* x, PyObject* gradient, PyObject* out, std::span<PyOb
   nb::object array;  // of a JAX array, which is only read here
   if (Fault fault = Fault::not_array; is_jax(x)) {
     array = materialised(x, fault);
-    if (fault == Fault::traced) type_error("apply_: the array " + fault_text(x, fault));
+    if (fault == Fault::traced || fault == Fault::deleted) type_error("apply_: the array " + fault_text(x, fault));
   }
   begin_reading();
   has_imported_ = beside_torch_ = false;

@@ -164,6 +164,7 @@ class Flattener {
     PyObject* array = objects_[node].ptr();
     nb::object values = jax_values(array);
     if (values.is_valid()) return values;
+    if (jax_fault(array) == Fault::deleted) refuse(node, Fault::deleted);
     if (!traced) traced = node;
     return jax_outline(array);
   }

@@ -236,3 +236,22 @@ assert not opt.update(opt.setup(rule, free), free, free)[1].committed
     flags = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
     done = subprocess.run([sys.executable, "-c", script], env=flags, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_tracers_are_sent_to_optimisers_jax_and_donated_arrays_are_named() -> None:
+    with pytest.raises(TypeError, match=r"or step inside it with optimisers\.jax"):
+        jax.jit(lambda x: opt.setup(opt.Adam(), {"w": x}))(jnp.ones(2))
+    gone, here = jnp.ones(3), [jnp.ones(3)]
+    state = opt.setup(opt.Adam(), here)
+    jax.jit(lambda x: x + 1, donate_argnums=0)(gone)
+    words = '"(a.w|0)" was deleted: it was donated to an earlier call of a JAX function; use what that one returned'
+    for call in (
+        lambda: opt.setup(opt.Adam(), {"a": {"w": gone}}),
+        lambda: opt.destructure({"a": {"w": gone}}),
+        lambda: opt.trainables({"a": {"w": gone}}),
+        lambda: opt.norm({"a": {"w": gone}}),
+        lambda: opt.update(state, [gone], here),
+        lambda: opt.update(state, here, [gone]),
+    ):
+        with pytest.raises(opt.OptimisersError, match=words):
+            call()

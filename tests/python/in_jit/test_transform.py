@@ -293,6 +293,25 @@ def test_sizes_and_rules_one_after_the_other_are_kept_apart() -> None:
                 assert bits(np.asarray(new)) == bits(x)
 
 
+def test_trees_of_many_leaves_go_in_several_calls_unless_they_share_a_norm() -> None:
+    for rule, calls in ((opt.Adam(0.1), 4), (CHAINS[0], 1), (opt.NovoGrad(), 1)):
+        tx = transform(rule)
+        ours = {f"w{i:03}": np.full(1 + i % 5, i, np.float32) for i in range(200)}
+        params = jax.tree.map(jnp.asarray, ours)
+        state, kept = opt.setup(rule, ours), tx.init(params)
+        assert str(jax.make_jaxpr(tx.apply)(params, params, kept)).count("ffi_call[") == calls
+        for _ in range(2):
+            grads = {k: x / 7 for k, x in ours.items()}
+            params, kept = jax.jit(tx.apply)(params, grads, kept)
+            opt.update_(state, ours, grads)
+        assert bits(*host(params)) == bits(*host(ours))
+    huge = {f"w{i:03}": jnp.ones(1) for i in range(600)}
+    step = jax.jit(lambda p, s: transform(CHAINS[0]).apply(p, p, s)[0])
+    assert bits(*host(step(huge, transform(CHAINS[0]).init(huge)))[:1]) == bits(
+        *host(opt.update(opt.setup(CHAINS[0], huge), huge, huge)[1])[:1]
+    )
+
+
 def test_no_leaf_at_all() -> None:
     tx = transform(opt.Adam())
     params, state = jax.jit(tx.apply)({}, {}, tx.init({}))
