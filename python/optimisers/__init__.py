@@ -30,6 +30,8 @@ from ._files._series import latest
 from ._history import History, Step
 from ._machine import Doctor, doctor, get_num_threads, set_num_threads
 from ._markers import Marker
+from ._minimize._run import minimize
+from ._minimize._scipy import scipy_method
 from ._others import from_optax, from_torch, to_optax, to_torch
 from ._paths import KeyPath, getkeypath, haskeypath, setkeypath_
 from ._rule import Rule
@@ -92,11 +94,13 @@ __all__ = [
     "load",
     "map_trainables",
     "maywrite",
+    "minimize",
     "norm",
     "reduce_trainables",
     "register_container",
     "save",
     "schedules",
+    "scipy_method",
     "select_trainables",
     "set_num_threads",
     "setkeypath_",

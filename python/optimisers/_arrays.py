@@ -211,6 +211,7 @@ def dtype_name(x: Any) -> str:
 
 # Every pair of float dtypes as NumPy promotes it; float16 with bfloat16 needs one that holds both.
 _WIDTH = {"bfloat16": 0, "float16": 0, "float32": 1, "float64": 2, "complex64": 1, "complex128": 2}
+FLOATS = frozenset(_WIDTH)
 
 
 def common_dtype(names: set[str]) -> str:

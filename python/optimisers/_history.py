@@ -24,6 +24,7 @@ class History:
         start: number of steps done before the first loss.
         applied: steps after which the parameters were written: fewer than losses where `AccumGrad` gathers.
         state, model: as training left them: those it was given, or, where arrays cannot be written (JAX), new ones.
+        progress: what `minimize` goes on from.
 
     Example:
         >>> import optimisers as opt
@@ -31,7 +32,8 @@ class History:
         History(2 steps, 0 epochs, last loss 1.0)
     """
 
-    __slots__ = ("applied", "epochs", "losses", "model", "skipped", "start", "state", "stopped")
+    __slots__ = ("applied", "epochs", "losses", "model", "progress", "skipped", "start", "state", "stopped")
+    progress: Any
     state: Any
     model: Any
 
@@ -40,7 +42,7 @@ class History:
         self.epochs: list[int] = list(epochs)
         self.stopped = stopped
         self.start, self.skipped, self.applied = 0, 0, len(self.losses)
-        self.state = self.model = None
+        self.state = self.model = self.progress = None
 
     def __len__(self) -> int:
         return len(self.losses)
@@ -52,7 +54,13 @@ class History:
         return f"History({len(self)} steps, {len(self.epochs)} epochs{last}{skipped}{stopped})"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _history, (self.losses, self.epochs, self.stopped, (self.start, self.skipped, self.applied))
+        return _history, (
+            self.losses,
+            self.epochs,
+            self.stopped,
+            (self.start, self.skipped, self.applied),
+            self.progress,
+        )
 
     def plot(self, ax: Any = None) -> Any:
         """Draw the losses over the steps, with a line at each epoch; needs matplotlib.
@@ -74,9 +82,12 @@ class History:
         return ax
 
 
-def _history(losses: list[float], epochs: list[int], stopped: str | None, counts: tuple[int, int, int]) -> History:
+def _history(
+    losses: list[float], epochs: list[int], stopped: str | None, counts: tuple[int, int, int], progress: Any = None
+) -> History:
     history = History(losses, epochs, stopped)
     history.start, history.skipped, history.applied = counts
+    history.progress = progress
     return history
 
 

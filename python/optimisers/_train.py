@@ -125,7 +125,7 @@ def train_(
         raise InvalidValueError(f"train_: start must be an integer >= 0, got {start!r}")
     batches = Batches(data, epochs, steps)
     skipped_before = 0 if history is None else history.skipped
-    loop = _Loop(value_and_grad, _listed(callbacks), non_finite, Step(state, model, history, start), _pure(model))
+    loop = Loop(value_and_grad, _listed(callbacks), non_finite, Step(state, model, history, start), pure(model))
     bar = _progress_bar(batches.total()) if progress else None
     try:
         with Interrupts() as interrupts:
@@ -140,12 +140,13 @@ def train_(
     return loop.info.history
 
 
-class _Loop(NamedTuple):
+class Loop(NamedTuple):
     value_and_grad: Callable[..., Any]
     callbacks: list[Any]
     non_finite: str
     info: Step
     pure: bool  # arrays cannot be written
+    call: str = "train_"
 
     def run(self, batches: Batches, interrupts: Interrupts, bar: Any) -> None:
         info = self.info
@@ -201,20 +202,21 @@ class _Loop(NamedTuple):
         if self.non_finite == "raise":
             raise error
         history = self.info.history
-        if self.non_finite == "skip" and isinstance(error, _LossError):
+        if self.non_finite == "skip" and isinstance(error, LossError):
             _forget_kept_gradients(self.info.model)
             history.skipped += 1
             return True
-        reason = f"loss is {error.loss}" if isinstance(error, _LossError) else str(error).partition(";")[0]
+        reason = error.reason if isinstance(error, LossError) else str(error).partition(";")[0]
         history.stopped = f"{reason} at step {self.info.step + 1}"
-        warnings.warn(f"train_: {history.stopped}; the step was not applied, training ends", stacklevel=5)
+        what = "training" if self.call == "train_" else self.call
+        warnings.warn(f"{self.call}: {history.stopped}; the step was not applied, {what} ends", stacklevel=5)
         return False
 
 
-class _LossError(NonFiniteError):
-    def __init__(self, loss: float) -> None:
-        super().__init__(f"train_: the loss is {loss}; the step was not applied")
-        self.loss = loss
+class LossError(NonFiniteError):
+    def __init__(self, call: str, reason: str) -> None:
+        super().__init__(f"{call}: the {reason}; the step was not applied")
+        self.reason = reason
 
 
 def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batch: Any) -> tuple[float, Any]:
@@ -226,7 +228,7 @@ def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batc
         raise InvalidTypeError(f"train_: value_and_grad must return (loss, grads), got a tuple of length {len(result)}")
     loss = _number(result[0] if has_grads else result)
     if not math.isfinite(loss):
-        raise _LossError(loss)
+        raise LossError("train_", f"loss is {loss}")
     if not has_grads:
         backward_if_needed(result, before)
     return loss, result[1] if has_grads else _KEPT
@@ -263,7 +265,7 @@ def _listed(callbacks: Any) -> list[Any]:
     return listed
 
 
-def _pure(model: Any) -> bool:
+def pure(model: Any) -> bool:
     """Whether some trained array cannot be written, so that a step makes new ones."""
     if isinstance(model, Duplicated):
         return False

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
-NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy"}
+NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy", "least_squares": "sklearn"}
 NEEDS |= dict.fromkeys(("torch_module", "training_loop", "torch_drop_in", "encoder_and_head"), "torch")
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "digits")  # that one has its own tests
 
