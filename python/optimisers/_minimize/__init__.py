@@ -1,0 +1,1 @@
+"""minimize, and the rules as methods of SciPy's."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,7 @@ class Bounds:
     """For each leaf its interval, or None."""
 
     def __init__(self, given: Any, structure: Structure) -> None:
+        given = list(given) if isinstance(given, Iterator) else given  # zip(lower, upper)
         if structure.is_array or _is_pair(given) or hasattr(given, "lb"):
             each = [given] * len(structure.arrays)
         else:

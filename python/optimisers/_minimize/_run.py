@@ -56,7 +56,7 @@ def minimize(
         args: further arguments, a tuple.
         bounds: `(lower, upper)` for all elements; one pair an element; or `scipy.optimize.Bounds`; with `None` for no
             bound. For a tree one of these for all leaves, or a tree that has one at each bounded leaf. x0, and x after
-            every step, are projected onto them.
+            every step, are projected onto them. In float32 they are rounded inwards, in 16-bit arrays to the nearest.
         maxiter: steps to take, >= 0; default 1000, with `batches` as many as there are.
         gtol: end where no element of the gradient is larger; with bounds, of x − P(x − gradient). Default 1e-5, with
             `batches` off; with 0 where it is zero.

@@ -37,6 +37,7 @@ def bounded(bounds: Any, x0: Any = None, fun: Any = towards, **options: Any) -> 
         (SimpleNamespace(lb=-1, ub=[2, np.inf, np.inf]), [2, -1, 0.25]),
         (SimpleNamespace(lb=-math.inf, ub=math.inf), [3, -3, 0.25]),
         ([(1, 1), (2, 2), (0, 1)], [1, 2, 0.25]),
+        (zip([0, -9, -1], [1, 9, 0], strict=True), [1, -3, 0]),
     ],
 )
 def test_every_form_of_bounds(bounds: Any, x: Any) -> None:
