@@ -126,9 +126,10 @@ class Evaluation:
             raise LossError(CALL, f"value is {value}")
         grads, each = self.structure.gradients(given)
         steepest = largest([g for g in each if g is not None])
-        if not math.isfinite(steepest) and not self.skips:
+        if math.isfinite(steepest):
+            self.look(value, leaves, each, steepest)
+        elif not self.skips:  # which the update does
             raise LossError(CALL, "gradient is not finite")
-        self.look(value, leaves, each, steepest)
         return value, grads
 
     def project(self) -> list[Any]:
@@ -170,7 +171,8 @@ class Evaluation:
             return
         # Values say less about x than gradients do: a smaller one may be a matter of rounding.
         if not self.stochastic and value <= self.best.value + SAME_VALUE * max(abs(self.best.value), 1):
-            self.best.take(value, leaves, grads)
+            with self.interrupts.held():
+                self.best.take(value, leaves, grads)
         raise Stop(DONE, "converged: no element of the gradient is larger than gtol")
 
     def look_at_x(self, leaves: list[Any], moved: bool) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
 from typing import Any, Literal
@@ -113,7 +112,7 @@ def minimize(
     box = None if bounds is None else Bounds(bounds, structure)
     evaluation = Evaluation(Function(fun, jac, args, structure), box, limits, telling(callback))
     callbacks = _scheduled(schedule)
-    info = Step(_state(state, rule, x), x, None if earlier is None else copy.copy(earlier.history))
+    info = Step(_state(state, rule, x), x, None if earlier is None else _copy(earlier.history))
     evaluation.begin(info, batches is not None, non_finite == "skip", earlier)
     status, message = _ended(Loop(evaluation, callbacks, non_finite, info, pure(x), CALL), evaluation, batches)
     return _result(evaluation, status, message)
@@ -172,6 +171,12 @@ def _result(evaluation: Evaluation, status: int, message: str) -> OptimizeResult
     )
 
 
+def _copy(thing: Any) -> Any:
+    import copy  # which is not loaded with the package
+
+    return copy.deepcopy(thing)
+
+
 def _is_result(state: Any) -> bool:
     """Whether it is what minimize returned, also through SciPy."""
     return isinstance(state, dict) and isinstance(getattr(state.get("history"), "progress", None), Progress)
@@ -195,7 +200,7 @@ def _state(given: Any, rule: Any, x: Any) -> State:
         )
     if state._core.path(state._node):
         raise InvalidValueError(f"{CALL}: the state is a part of one; set one up for x0")
-    return copy.deepcopy(state)
+    return _copy(state)
 
 
 def _scheduled(schedule: Any) -> list[Any]:

@@ -172,3 +172,19 @@ def test_batches_that_are_not_finite_can_be_left_out(what: str) -> None:
     )
     assert found.x == 0.5 and found.nit == 3 and found.nfev == 4 and found.history.skipped == 1
     assert math.isfinite(found.fun) and np.isfinite(found.jac).all()
+
+
+def test_a_batch_that_is_left_out_ends_nothing() -> None:
+    told = []
+    found = opt.minimize(
+        lambda x, batch: (1.0, x * batch),
+        np.array([4.0]),
+        opt.Descent(0.25),
+        batches=[1.0, math.nan, math.nan, 1.0],
+        non_finite="skip",
+        gtol=1e-5,
+        ftol=0.5,
+        patience=2,
+        callback=told.append,
+    )
+    assert found.nit == 1 and "ftol" in found.message and len(told) == 1 and np.isfinite(found.jac).all()
