@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from itertools import repeat
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from .._callbacks import Adjusting
 from .._core import InvalidTypeError, InvalidValueError
@@ -19,6 +19,8 @@ from ._evaluate import Evaluation, Function, telling
 from ._leaves import CALL, Structure, like
 from ._result import OptimizeResult
 from ._stopping import DONE, INTERRUPTED, MAXITER, NOT_FINITE, Limits, Progress, Stop
+
+T = TypeVar("T")
 
 
 def minimize(
@@ -171,7 +173,7 @@ def _result(evaluation: Evaluation, status: int, message: str) -> OptimizeResult
     )
 
 
-def _copy(thing: Any) -> Any:
+def _copy(thing: T) -> T:
     import copy  # which is not loaded with the package
 
     return copy.deepcopy(thing)
