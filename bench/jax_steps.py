@@ -25,7 +25,7 @@ BURST = 0.05  # seconds
 OURS, OURS_OPTAX, OPTAX = "transform", "optimisers.jax.optax", "optax"
 
 Tree = Any
-Step = Callable[[Tree, Tree], tuple[Tree, Tree]]
+Step = Callable[[Tree, Tree, Tree], tuple[Tree, Tree]]  # parameters, state, and what is not donated
 
 
 def adam() -> tuple[opt.Rule, Any]:
@@ -39,7 +39,7 @@ def clipped() -> tuple[opt.Rule, Any]:
 
 
 def arrays(count: int, size: int) -> Tree:
-    return {f"w{i:04}": jnp.full((size,), 0.5) for i in range(count)}
+    return {f"w{i:04}": jnp.full((size,), 0.5, jnp.float32) for i in range(count)}
 
 
 CASES: dict[str, tuple[Callable[[], tuple[opt.Rule, Any]], Callable[[], Tree]]] = {
@@ -68,15 +68,15 @@ def loss(params: Tree, x: Any, y: Any) -> Any:
     return -jnp.take_along_axis(jax.nn.log_softmax(logits), y[:, None], 1).mean()
 
 
-def candidates(rule: opt.Rule, theirs: Any, gradient: Callable[[Tree], Tree]) -> dict[str, tuple[Any, Step]]:
+def candidates(rule: opt.Rule, theirs: Any, gradient: Callable[[Tree, Tree], Tree]) -> dict[str, tuple[Any, Step]]:
     """Their init and step functions."""
 
-    def by_transform(params: Tree, state: Tree) -> tuple[Tree, Tree]:
-        return tx.apply(params, gradient(params), state)
+    def by_transform(params: Tree, state: Tree, data: Tree) -> tuple[Tree, Tree]:
+        return tx.apply(params, gradient(params, data), state)
 
     def by_optax(transformation: Any) -> Step:
-        def step(params: Tree, state: Tree) -> tuple[Tree, Tree]:
-            updates, state = transformation.update(gradient(params), state, params)
+        def step(params: Tree, state: Tree, data: Tree) -> tuple[Tree, Tree]:
+            updates, state = transformation.update(gradient(params, data), state, params)
             return optax.apply_updates(params, updates), state
 
         return step
@@ -89,18 +89,18 @@ def candidates(rule: opt.Rule, theirs: Any, gradient: Callable[[Tree], Tree]) ->
     }
 
 
-def measured(steps: dict[str, tuple[Any, Step]], params: Tree, seconds: float) -> dict[str, float]:
+def measured(steps: dict[str, tuple[Any, Step]], params: Tree, data: Tree, seconds: float) -> dict[str, float]:
     """Seconds a step takes, of the fastest burst."""
     states, best = {}, dict.fromkeys(steps, float("inf"))
     for name, (init, step) in steps.items():
         own = jax.tree.map(jnp.copy, params)
-        states[name] = jax.block_until_ready(step(own, init(own)))
+        states[name] = jax.block_until_ready(step(own, init(own), data))
     end = time.perf_counter() + seconds * len(steps)
     while time.perf_counter() < end:
         for name, (_, step) in steps.items():
             count, begin, now = 0, time.perf_counter(), 0.0
             while now < BURST:
-                states[name] = jax.block_until_ready(step(*states[name]))
+                states[name] = jax.block_until_ready(step(*states[name], data))
                 count += 1
                 now = time.perf_counter() - begin
             best[name] = min(best[name], now / count)
@@ -114,20 +114,20 @@ def main() -> None:
     args = parser.parse_args()
     print("| case | " + " | ".join((OURS, OURS_OPTAX, OPTAX)) + " | transform of optax |\n|---|--:|--:|--:|--:|")
 
-    def show(name: str, steps: dict[str, tuple[Any, Step]], params: Tree) -> None:
+    def show(name: str, steps: dict[str, tuple[Any, Step]], params: Tree, data: Tree) -> None:
         if args.only not in name:
             return
-        best = measured(steps, params, args.seconds)
+        best = measured(steps, params, data, args.seconds)
         times = " | ".join(f"{best[n] * 1e6:,.0f} µs" for n in (OURS, OURS_OPTAX, OPTAX))
         print(f"| {name} | {times} | {best[OURS] / best[OPTAX]:.2f} × |", flush=True)
 
     for name, (rules, make) in CASES.items():
         params = make()
         grads = jax.tree.map(lambda x: x * 1e-3, params)
-        show(name, candidates(*rules(), lambda _, grads=grads: grads), params)  # type: ignore[misc]
+        show(name, candidates(*rules(), lambda _, grads: grads), params, grads)
     x, y = jax.random.normal(jax.random.key(1), (128, 64)), jnp.arange(128) % 10
-    steps = candidates(*adam(), lambda p: jax.grad(loss)(p, x, y))
-    show("a network of 3 layers, batch 128, whole step", steps, network(jax.random.key(0)))
+    steps = candidates(*adam(), lambda p, data: jax.grad(loss)(p, *data))
+    show("a network of 3 layers, batch 128, whole step", steps, network(jax.random.key(0)), (x, y))
 
 
 if __name__ == "__main__":
