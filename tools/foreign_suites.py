@@ -33,7 +33,7 @@ import optimisers.torch as ours
 by_name = {info.optim_cls.__name__: info for info in common.optim_db}
 SKIPS = {
     "test_peak_memory_foreach": "there is one implementation",
-    "test_fused_error_on_params_on_meta": "a parameter without memory is named in a ValueError, not a RuntimeError",
+    "test_fused_error_on_params_on_meta": "a parameter on meta is taken, whatever `fused` says",
     "test_cpu_load_state_dict": "is about moving between devices",
 }
 

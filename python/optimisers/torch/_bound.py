@@ -318,7 +318,8 @@ class Bound(torch.optim.Optimizer):
         refuse_sparse(chain.from_iterable(lists), type(self).__name__)
         for i, params in enumerate(lists):
             for j, p in enumerate(params):
-                leaf, shape = self._native[i][j], tuple(self._whole.native(p).shape)
+                leaf, native = self._native[i][j], self._whole.native(p)
+                shape = None if native is None else tuple(native.shape)
                 if leaf is not None and shape != leaf.shape:
                     raise InvalidValueError(
                         f"{self._where(self.param_groups, i, j)} has shape {shape}, its state has "

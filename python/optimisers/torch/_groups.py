@@ -46,6 +46,14 @@ def rule_with(rule: Rule, entries: Mapping[str, Any]) -> Rule:
 
 def groups_by_rule(module: torch.nn.Module, rule: Any) -> Groups:
     """A module's trained parameters, those with equal rules as one group, in order of first appearance."""
+    on_meta = next((name for name, p in module.named_parameters() if p.is_meta), None)
+    if on_meta is not None and isinstance(rule, Rule):
+        return [{"params": [(n, p) for n, p in module.named_parameters() if p.requires_grad], "rule": rule}]
+    if on_meta is not None:
+        raise InvalidValueError(
+            f"Optimizer: {on_meta} is on the meta device, and rules by part look at what is there; make the optimiser "
+            "after to_empty, or give groups of parameters with a rule each"
+        )
     native = _core.Model(module, "Optimizer")
     rules, _ = resolve(rule, native)
     names = {id(p): name for name, p in module.named_parameters()}

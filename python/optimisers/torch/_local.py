@@ -18,8 +18,8 @@ def is_dtensor(x: Any) -> bool:
 
 
 def is_shapeless(p: torch.Tensor) -> bool:
-    """Of a lazy module that has not seen a batch yet."""
-    return isinstance(p, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
+    """Of a lazy module that has not seen a batch yet, or on the meta device: its state is made when it has memory."""
+    return p.is_meta or isinstance(p, (torch.nn.UninitializedParameter, torch.nn.UninitializedBuffer))
 
 
 def as_native(x: torch.Tensor) -> torch.Tensor:
@@ -95,8 +95,8 @@ class Whole:
     def __contains__(self, p: torch.Tensor) -> bool:
         return p in self._copies
 
-    def native(self, p: torch.Tensor) -> torch.Tensor:
-        return as_native(self._copies.get(p, p))
+    def native(self, p: torch.Tensor) -> torch.Tensor | None:
+        return None if p.is_meta else as_native(self._copies.get(p, p))
 
     def gather(self) -> None:
         """Take what the parameters are now."""

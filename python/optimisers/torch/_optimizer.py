@@ -15,6 +15,14 @@ from ._bound import Bound, numbers
 from ._entries import STEP
 from ._groups import check_entries, entries_of_rule, groups_by_rule, rule_with, text_hint
 
+STILL_ON_META = (
+    "is on the meta device at a step; to_empty made other parameters, which this optimiser does not have: make it "
+    "after that, or call torch.__future__.set_swap_module_params_on_conversion(True) before"
+)
+NO_MEMORY_YET = (
+    "has no memory for the state that is loaded; load it after to_empty, or after a lazy module's first batch"
+)
+
 
 class Optimizer(Bound):
     """Any rule of this library as a `torch.optim.Optimizer`.
@@ -120,6 +128,8 @@ class Optimizer(Bound):
     @property
     def state(self) -> Any:
         """The state of each parameter, a dict of views under torch's names; assigned values are copied into them."""
+        if self._native is not None and self._shapeless:
+            self._follow([group["params"] for group in self.param_groups])
         return self._states
 
     @state.setter
@@ -168,6 +178,8 @@ class Optimizer(Bound):
     def _step(self) -> None:
         lists = [group["params"] for group in self.param_groups]
         self._follow(lists)
+        if self._shapeless:
+            self._refuse_shapeless(self.param_groups, lambda p: p.is_meta, STILL_ON_META)
         for i, group in enumerate(self.param_groups):
             values = numbers(group, self._names[i])
             if values != self._values[i]:
@@ -189,6 +201,13 @@ class Optimizer(Bound):
         except (InvalidValueError, InvalidTypeError, NonFiniteError) as error:
             self._explain(lists)
             raise self._in_words(error, self.param_groups) from None
+
+    def _refuse_shapeless(self, groups: list[dict[str, Any]], refused: Any, words: str) -> None:
+        """Name the first parameter without memory that is among the refused."""
+        for i, group in enumerate(groups):
+            for j, p in enumerate(group["params"]):
+                if p in self._shapeless and refused(p):
+                    raise InvalidValueError(f"{self._where(groups, i, j)} {words}")
 
     def state_dict(self) -> dict[str, Any]:
         """The state and groups as torch.optim's; what they lack (clocks of a beta that changed) stands beside."""
@@ -236,6 +255,9 @@ class Optimizer(Bound):
             for number, parameter in zip(then["params"], now["params"], strict=True):
                 if number in state_dict["state"]:
                     given[parameter] = state_dict["state"][number]
+        if self._shapeless:
+            self._follow([group["params"] for group in self.param_groups])
+            self._refuse_shapeless(groups, given.get, NO_MEMORY_YET)
         if not self._refill(groups, given):
             self._bind(groups, given)
         self.param_groups = groups

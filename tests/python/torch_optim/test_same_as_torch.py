@@ -142,3 +142,22 @@ def test_momentum_that_begins_in_mid_training_is_torchs():
         optimizer.param_groups[0]["momentum"] = 0.9
         train(model, optimizer, 5)
     assert torch.allclose(flat(models[1]), flat(models[0]), atol=1e-6)
+
+
+def test_a_shallow_copy_shares_parameters_and_groups_and_has_a_state_of_its_own():
+    """torch's shares the state too: two that step in turn then count each other's steps."""
+    model, whole = network(), network()
+    optimizer = ot.AdamW(model.parameters(), lr=0.05)
+    train(model, optimizer, 5)
+    train(whole, ot.AdamW(whole.parameters(), lr=0.05), 12)
+    twin = copy.copy(optimizer)
+    weights = copy.deepcopy(model.state_dict())
+    assert twin.param_groups is optimizer.param_groups
+    train(model, optimizer, 7)
+    assert torch.equal(flat(model), flat(whole))
+    model.load_state_dict(weights)
+    assert all(
+        float(twin.state[p]["step"]) == 5 and float(optimizer.state[p]["step"]) == 12 for p in model.parameters()
+    )
+    train(model, twin, 7)
+    assert torch.equal(flat(model), flat(whole))

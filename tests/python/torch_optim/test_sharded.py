@@ -40,8 +40,8 @@ def on_a_rank(rank, world, file):
     dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
     mesh = init_device_mesh("cpu", (world,))
 
-    def sharded(**policy):
-        model = network()
+    def sharded(device="cpu", **policy):
+        model = network().to(device)
         fully_shard(model[0], mesh=mesh, **policy)
         return fully_shard(model, mesh=mesh, **policy)
 
@@ -55,9 +55,11 @@ def on_a_rank(rank, world, file):
         get_optimizer_state_dict(model, optimizer)  # advances nothing
         train(model, optimizer, 4)
         saved = get_optimizer_state_dict(model, optimizer)
-        other = sharded()
-        other.load_state_dict(model.state_dict())
+        other = sharded("cpu" if name == "SGD" else "meta")
         resumed = make(other.parameters())
+        if name != "SGD":
+            other.to_empty(device="cpu")  # the usual way to models that fit no single process
+        other.load_state_dict(model.state_dict())
         set_optimizer_state_dict(other, resumed, saved)
         train(model, optimizer, 3)
         train(other, resumed, 3)
