@@ -16,8 +16,11 @@ Spec = Any  # as in tests/reference.py: ("Adam", {...}), or a list of these for 
 
 
 def rule_names() -> list[str]:
-    """Every rule that needs no argument."""
-    return [name for name, rule in reference.REFERENCE.items() if reference.REQUIRED not in rule.defaults.values()]
+    """Every rule that needs no argument and no matrices."""
+    import optimisers as opt
+
+    of_any_shape = (cls.__name__ for cls in opt.RULES if not cls._matrix)
+    return [name for name in of_any_shape if reference.REQUIRED not in reference.REFERENCE[name].defaults.values()]
 
 
 def sums(name: str) -> bool:

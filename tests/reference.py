@@ -313,6 +313,70 @@ def novograd(h, c, x, dx, s):
     return h.eta * s["m"]
 
 
+@rule("Prodigy", lambda h, x: {"m": x * 0, "v": x * 0, "s": x * 0, "x0": x.copy()}, eta=1.0, beta=(0.9, 0.999),
+      lambda_=0.0, epsilon=1e-8, d0=1e-6, coefficient=1.0, bias_correction=False, safeguard=False)  # fmt: skip
+def prodigy(h, c, x, dx, s):
+    """The authors' code; d, numerator and count are of all leaves, which all come to the same ones."""
+    d, steps, decay = getattr(c, "d", h.d0), getattr(c, "steps", 0) + 1, np.sqrt(h.beta[1])
+    correction = np.sqrt(1 - h.beta[1] ** steps) / (1 - h.beta[0] ** steps) if h.bias_correction else 1.0
+    rate = d * h.eta * correction
+
+    def after(dx: Array, slot: Array) -> Array:
+        return decay * slot + d / h.d0 * (d if h.safeguard else rate) * dx
+
+    sizes = sum(float(np.abs(after(g, slots["s"])).sum()) for _, g, slots in c.together)
+    back = sum(float((g * (slots["x0"] - value)).sum()) for value, g, slots in c.together)
+    s["m"] = h.beta[0] * s["m"] + d * (1 - h.beta[0]) * dx
+    s["v"] = h.beta[1] * s["v"] + d**2 * (1 - h.beta[1]) * dx**2
+    s["s"] = after(dx, s["s"])
+    if sizes == 0:
+        return np.zeros_like(dx)
+    c.numerator, c.steps = decay * getattr(c, "numerator", 0.0) + d / h.d0 * rate * back, steps
+    c.d = max(d, h.coefficient * c.numerator / sizes)
+    return rate * (s["m"] / (np.sqrt(s["v"]) + c.d * h.epsilon) + h.lambda_ * x)
+
+
+KELLER = ((3.4445, -4.7750, 2.0315),) * 5
+POLAR_EXPRESS = (
+    (8.156554524902461, -22.48329292557795, 15.878769915207462),
+    (4.042929935166739, -2.808917465908714, 0.5000178451051316),
+    (3.8916678022926607, -2.772484153217685, 0.5060648178503393),
+    (3.285753657755655, -2.3681294933425376, 0.46449024233003106),
+    (2.3465413258596377, -1.7097828382687081, 0.42323551169305323),
+)
+
+
+def orthogonalised(u: Array, steps: int, polar_express: bool) -> Array:
+    """A polynomial in the singular values, seen as such: no product of matrices."""
+    table, margin, floor = (POLAR_EXPRESS, 1.02, 1e-6) if polar_express else (KELLER, 1.0, 1e-7)
+    left, sizes, right = np.linalg.svd(u / (margin * np.sqrt((u**2).sum()) + floor), full_matrices=False)
+    for step in range(steps):
+        a, b, c = table[min(step, 4)]
+        sizes = sizes * (a + b * sizes**2 + c * sizes**4)
+    return left @ (sizes[:, None] * right)
+
+
+@rule("Muon", zeros("m"), eta=0.02, rho=0.95, lambda_=0.0, nesterov=True, scaling="original", layout="out_in",
+      batched=False, coefficients="keller", steps=5)  # fmt: skip
+def muon(h, c, x, dx, s):
+    s["m"] = h.rho * s["m"] + (1 - h.rho) * dx
+    u = (1 - h.rho) * dx + h.rho * s["m"] if h.nesterov else s["m"]
+    o = np.zeros_like(u)
+    for at in range(len(u)) if h.batched else [slice(None)]:
+        one = u[at]
+        matrix = (
+            one.reshape(len(one), int(np.prod(one.shape[1:])))
+            if h.layout == "out_in"
+            else one.reshape(int(np.prod(one.shape[:-1])), one.shape[-1])
+        )
+        out, into = matrix.shape if h.layout == "out_in" else matrix.shape[::-1]
+        o[at] = orthogonalised(matrix, h.steps, h.coefficients == "polar_express").reshape(one.shape)
+    into = max(into, 1)  # of a leaf without elements
+    scale = {"original": np.sqrt(max(1, out / into)), "match_rms": 0.2 * np.sqrt(max(out, into)),
+             "spectral": np.sqrt(out / into)}[h.scaling]  # fmt: skip
+    return h.eta * (scale * o + h.lambda_ * x)
+
+
 @rule("LaProp", zeros("m", real=("v",)), eta=4e-4, beta=(0.9, 0.999), epsilon=1e-15)
 def laprop(h, c, x, dx, s):
     """The authors' code: the bias of m is that of a mean of the learning rates."""
@@ -488,7 +552,7 @@ class Stage:
 
     @property
     def is_global(self) -> bool:
-        return getattr(self.h, "scope", "leaf") == "global"
+        return self.rule.name == "Prodigy" or getattr(self.h, "scope", "leaf") == "global"
 
     @property
     def kind(self) -> tuple[str, Any]:

@@ -20,8 +20,8 @@ LAYERS = [
     "  files/disk.hpp",
     "array.hpp  plan/portions.hpp  any_span.hpp  rule.hpp  api/failure.hpp  cpu/convert.hpp  cpu/dispatch.hpp"
     "  files/json.hpp  files/rename.hpp",
-    "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  flat/flat_parts.hpp  sweeps.hpp"
-    "  rules/adam.hpp  files/tensors.hpp  files/wire.hpp",
+    "kernel.hpp  memory/overlap.hpp  memory/placed_arrays.hpp  cpu/edges.hpp  cpu/matrix.hpp  flat/flat_parts.hpp"
+    "  sweeps.hpp  rules/adam.hpp  files/tensors.hpp  files/wire.hpp",
     "pack.hpp  eigen.hpp  rules/[!a]*.hpp  rules/a[!l]*.hpp  registry.hpp",
     "rules/all.hpp  program.hpp  describe.hpp",
     "chain.hpp  optimiser.hpp  parse.hpp  cpu/common_chains.hpp",
@@ -37,6 +37,7 @@ LAYERS = [
 # A source sees what its header sees, and the header; these see more, up to the header named here.
 SEES = {
     "cpu/executor.cpp": "cpu/range.hpp",
+    "cpu/matrix.cpp": "cpu/kernels.hpp",
     "memory/array.cpp": "memory/overlap.hpp",
     "threads.cpp": "pool.hpp",
     "rules/registry.cpp": "rules/all.hpp",

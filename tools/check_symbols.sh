@@ -5,7 +5,7 @@
 #    a shared copy of an inline function compiled for AVX-512 would be called on machines without it.
 # 2. The shared library of the C interface shows optimisers_* and nothing else.
 # 3. The extension shows its initialisation and nothing else.
-# 4. The static library is at most 2.5 MB (2.5 * 2^20 bytes) stripped.
+# 4. The static library is at most 3 MB (3 * 2^20 bytes) stripped, a third of it what linkers read and throw away.
 set -eu
 libdir=$(cd "$1" && pwd)
 failed=0
@@ -57,6 +57,6 @@ fi
 cp "$archive" "$scratch/stripped.a"
 strip --strip-unneeded "$scratch/stripped.a"
 size=$(wc -c <"$scratch/stripped.a")
-[ "$size" -le 2621440 ] || complain "the static library has $size bytes stripped, at most 2621440 are meant"
+[ "$size" -le 3145728 ] || complain "the static library has $size bytes stripped, at most 3145728 are meant"
 [ $failed = 0 ] && echo "check_symbols: kernels show their tables only; $size bytes stripped"
 exit $failed

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import optimisers as opt
+from optimisers._rule import type_of
 
 PACKAGE = Path(__file__).resolve().parents[1] / "python" / "optimisers"
 ARGUMENTS = {
@@ -20,14 +21,17 @@ ARGUMENTS = {
     "pair": "Sequence[float]",
     "int": "int",
     "bool": "bool",
-    "scope": 'Literal["leaf", "global"]',
 }
 ATTRIBUTES = ARGUMENTS | {"pair": "tuple[float, float]"}
 
 
+def annotation(field: Any, kinds: dict[str, str]) -> str:
+    return type_of(field) if field.words else kinds[field.kind]
+
+
 def argument(field: Any) -> str:
     default = "" if field.default is None else f" = {field.default!r}".replace("'", '"')
-    return f"        {field.name}: {ARGUMENTS[field.kind]}{default},"
+    return f"        {field.name}: {annotation(field, ARGUMENTS)}{default},"
 
 
 def rule_class(rule: type[opt.Rule]) -> str:
@@ -35,7 +39,7 @@ def rule_class(rule: type[opt.Rule]) -> str:
     fields = list(rule.fields)
     lines = [f"class {rule.__name__}(BuiltinRule):"]
     for f in fields:
-        lines += ["    @property", f"    def {f.name}(self) -> {ATTRIBUTES[f.kind]}: ..."]
+        lines += ["    @property", f"    def {f.name}(self) -> {annotation(f, ATTRIBUTES)}: ..."]
     lines += ["    def __init__(", "        self,", *map(argument, fields)]
     if any(f.name == "centred" for f in fields):
         lines += ["        *,", "        centered: bool | None = None,"]
@@ -76,6 +80,8 @@ def torch_class(spec: Any) -> str:
 def entry_type(default: Any) -> str:
     if isinstance(default, bool):
         return "bool"
+    if isinstance(default, str):
+        return "str"
     return "Sequence[float]" if isinstance(default, tuple) else "float | torch.Tensor"
 
 

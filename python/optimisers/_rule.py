@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -14,12 +15,26 @@ class Field(NamedTuple):
     """A hyperparameter of a rule."""
 
     name: str
-    kind: str  # double, pair, int, bool or scope; any in a rule of one's own
+    kind: str  # double, pair, int, bool or word; any in a rule of one's own
     default: Any  # None: the argument is required
     range: str  # the name of its range: nonnegative, unit, ...
     bounds: str  # the range as text: [0, inf)
     doc: str
     structural: bool  # decides which slots exist, so that `adjust` refuses it
+    words: tuple[str, ...] = ()  # the values of a word
+
+
+TYPES = {
+    "double": "float",
+    "pair": "tuple[float, float]",
+    "int": "int",
+    "bool": "bool",
+}
+
+
+def type_of(field: Field) -> str:
+    """The annotation of a hyperparameter."""
+    return f"Literal[{', '.join(map(json.dumps, field.words))}]" if field.words else TYPES[field.kind]
 
 
 class Slot(NamedTuple):
@@ -129,6 +144,7 @@ class BuiltinRule(Rule):
     __slots__ = ("_value",)
     _value: _core.RuleValue
     _core_names: ClassVar[tuple[str, ...]] = ()
+    _matrix: ClassVar[bool] = False  # it works on whole matrices
     _sums: ClassVar[tuple[str, ...]] = ()  # what it adds up over a leaf, or over all, before it steps
 
     def __new__(cls, *args: Any, **kwargs: Any) -> BuiltinRule:

@@ -2,26 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any, Literal
 
 from . import _core
 from ._fields import python_name
-from ._rule import BuiltinRule, Field, Slot
-
-TYPES = {
-    "double": "float",
-    "pair": "tuple[float, float]",
-    "int": "int",
-    "bool": "bool",
-    "scope": 'Literal["leaf", "global"]',
-}
+from ._rule import BuiltinRule, Field, Slot, type_of
 
 
 def _field_line(field: Field) -> str:
     default = "required" if field.default is None else f"default {field.default!r}"
     bounds = f" in {field.bounds}" if field.bounds.startswith(("[", "(")) else ""
     bounds = bounds or (f", {field.bounds}" if field.bounds else "")
-    kind = TYPES[field.kind].replace('Literal["leaf", "global"]', '"leaf" or "global"')
+    *others, last = map(json.dumps, field.words or ("",))
+    kind = (f"{', '.join(others)} or {last}") if field.words else type_of(field)
     return f"    {field.name}: {field.doc}; {kind}{bounds}, {default}."
 
 
@@ -59,9 +53,9 @@ Reference:
 
 Example:
     >>> import numpy as np, optimisers as opt
-    >>> x = np.array([1.0, -2.0])
+    >>> x = np.array({"[[1.0, -2.0]]" if d["matrix"] else "[1.0, -2.0]"})
     >>> state = opt.setup({call}, x)
-    >>> state, x = opt.update_(state, x, np.array([0.5, 0.25]))
+    >>> state, x = opt.update_(state, x, np.array({"[[0.5, 0.25]]" if d["matrix"] else "[0.5, 0.25]"}))
     >>> state.state._fields
     {_fields_text(d, fields)}
 """
@@ -81,7 +75,7 @@ def _fields_text(d: dict[str, Any], fields: tuple[Field, ...]) -> str:
 
 def _init_source(d: dict[str, Any], fields: tuple[Field, ...]) -> str:
     """Source of `__init__`, so that its signature is a plain one that needs no help to be shown."""
-    arguments = [f"{f.name}: {TYPES[f.kind]}" + ("" if f.default is None else f" = {f.default!r}") for f in fields]
+    arguments = [f"{f.name}: {type_of(f)}" + ("" if f.default is None else f" = {f.default!r}") for f in fields]
     body = f"    self._set({''.join(f.name + ', ' for f in fields)})\n"
     if any(f.name == "centred" for f in fields):
         arguments += ["*", "centered: bool | None = None"]
@@ -112,6 +106,7 @@ def _make_class(d: dict[str, Any], fields: tuple[Field, ...], init: Any) -> type
         "__match_args__": tuple(f.name for f in fields),
         "_core_names": tuple(f[0] for f in d["fields"]),
         "_sums": d["sums"],
+        "_matrix": d["matrix"],
         "fields": fields,
         "slots": tuple(Slot(*slot) for slot in d["slots"]),
         **{key: d[key] for key in ("summary", "update", "notes", "reference")},

@@ -10,40 +10,42 @@ __all__ = [  # noqa: RUF022  the order of the registry
     "Descent",
     "Momentum",
     "Nesterov",
+    "Lion",
+    "Signum",
     "Rprop",
-    "RMSProp",
     "Adam",
     "AdamW",
-    "RAdam",
     "NAdam",
+    "NAdamW",
+    "RAdam",
     "AdaMax",
     "AMSGrad",
     "OAdam",
     "AdaBelief",
     "Yogi",
-    "NAdamW",
     "LaProp",
     "Adan",
     "AdEMAMix",
     "ADOPT",
     "StableAdamW",
     "MARS",
-    "NovoGrad",
     "AdaGrad",
     "AdaDelta",
-    "Lion",
-    "Signum",
+    "RMSProp",
+    "NovoGrad",
+    "Prodigy",
+    "Muon",
     "WeightDecay",
     "SignDecay",
     "CautiousDecay",
-    "Grams",
-    "Cautious",
-    "TrustRatio",
     "ClipGrad",
     "ClipNorm",
     "ClipRMS",
     "ZeroNonFinite",
     "AccumGrad",
+    "TrustRatio",
+    "Cautious",
+    "Grams",
     "Ema",
     "Lookahead",
     "ScheduleFree",
@@ -81,6 +83,28 @@ class Nesterov(BuiltinRule):
         rho: float = 0.9,
     ) -> None: ...
 
+class Lion(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+    ) -> None: ...
+
+class Signum(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        rho: float = 0.9,
+    ) -> None: ...
+
 class Rprop(BuiltinRule):
     @property
     def eta(self) -> float: ...
@@ -93,25 +117,6 @@ class Rprop(BuiltinRule):
         eta: float = 0.001,
         ell: Sequence[float] = (0.5, 1.2),
         gamma: Sequence[float] = (1e-06, 50.0),
-    ) -> None: ...
-
-class RMSProp(BuiltinRule):
-    @property
-    def eta(self) -> float: ...
-    @property
-    def rho(self) -> float: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def centred(self) -> bool: ...
-    def __init__(
-        self,
-        eta: float = 0.001,
-        rho: float = 0.9,
-        epsilon: float = 1e-08,
-        centred: bool = False,
-        *,
-        centered: bool | None = None,
     ) -> None: ...
 
 class Adam(BuiltinRule):
@@ -148,23 +153,6 @@ class AdamW(BuiltinRule):
         couple: bool = True,
     ) -> None: ...
 
-class RAdam(BuiltinRule):
-    @property
-    def eta(self) -> float: ...
-    @property
-    def beta(self) -> tuple[float, float]: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def pytorch(self) -> bool: ...
-    def __init__(
-        self,
-        eta: float = 0.001,
-        beta: Sequence[float] = (0.9, 0.999),
-        epsilon: float = 1e-08,
-        pytorch: bool = False,
-    ) -> None: ...
-
 class NAdam(BuiltinRule):
     @property
     def eta(self) -> float: ...
@@ -183,6 +171,40 @@ class NAdam(BuiltinRule):
         epsilon: float = 1e-08,
         pytorch: bool = False,
         momentum_decay: float = 0.004,
+    ) -> None: ...
+
+class NAdamW(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class RAdam(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def pytorch(self) -> bool: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.9, 0.999),
+        epsilon: float = 1e-08,
+        pytorch: bool = False,
     ) -> None: ...
 
 class AdaMax(BuiltinRule):
@@ -262,23 +284,6 @@ class Yogi(BuiltinRule):
         beta: Sequence[float] = (0.9, 0.999),
         epsilon: float = 0.001,
         initial: float = 1e-06,
-    ) -> None: ...
-
-class NAdamW(BuiltinRule):
-    @property
-    def eta(self) -> float: ...
-    @property
-    def beta(self) -> tuple[float, float]: ...
-    @property
-    def lambda_(self) -> float: ...
-    @property
-    def epsilon(self) -> float: ...
-    def __init__(
-        self,
-        eta: float = 0.001,
-        beta: Sequence[float] = (0.9, 0.999),
-        lambda_: float = 0.0,
-        epsilon: float = 1e-08,
     ) -> None: ...
 
 class LaProp(BuiltinRule):
@@ -398,23 +403,6 @@ class MARS(BuiltinRule):
         correction: float = 0.025,
     ) -> None: ...
 
-class NovoGrad(BuiltinRule):
-    @property
-    def eta(self) -> float: ...
-    @property
-    def beta(self) -> tuple[float, float]: ...
-    @property
-    def lambda_(self) -> float: ...
-    @property
-    def epsilon(self) -> float: ...
-    def __init__(
-        self,
-        eta: float = 0.001,
-        beta: Sequence[float] = (0.95, 0.98),
-        lambda_: float = 0.0,
-        epsilon: float = 1e-08,
-    ) -> None: ...
-
 class AdaGrad(BuiltinRule):
     @property
     def eta(self) -> float: ...
@@ -437,26 +425,101 @@ class AdaDelta(BuiltinRule):
         epsilon: float = 1e-08,
     ) -> None: ...
 
-class Lion(BuiltinRule):
-    @property
-    def eta(self) -> float: ...
-    @property
-    def beta(self) -> tuple[float, float]: ...
-    def __init__(
-        self,
-        eta: float = 0.001,
-        beta: Sequence[float] = (0.9, 0.999),
-    ) -> None: ...
-
-class Signum(BuiltinRule):
+class RMSProp(BuiltinRule):
     @property
     def eta(self) -> float: ...
     @property
     def rho(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def centred(self) -> bool: ...
     def __init__(
         self,
         eta: float = 0.001,
         rho: float = 0.9,
+        epsilon: float = 1e-08,
+        centred: bool = False,
+        *,
+        centered: bool | None = None,
+    ) -> None: ...
+
+class NovoGrad(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    def __init__(
+        self,
+        eta: float = 0.001,
+        beta: Sequence[float] = (0.95, 0.98),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+    ) -> None: ...
+
+class Prodigy(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def beta(self) -> tuple[float, float]: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def d0(self) -> float: ...
+    @property
+    def coefficient(self) -> float: ...
+    @property
+    def bias_correction(self) -> bool: ...
+    @property
+    def safeguard(self) -> bool: ...
+    def __init__(
+        self,
+        eta: float = 1.0,
+        beta: Sequence[float] = (0.9, 0.999),
+        lambda_: float = 0.0,
+        epsilon: float = 1e-08,
+        d0: float = 1e-06,
+        coefficient: float = 1.0,
+        bias_correction: bool = False,
+        safeguard: bool = False,
+    ) -> None: ...
+
+class Muon(BuiltinRule):
+    @property
+    def eta(self) -> float: ...
+    @property
+    def rho(self) -> float: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def nesterov(self) -> bool: ...
+    @property
+    def scaling(self) -> Literal["original", "match_rms", "spectral"]: ...
+    @property
+    def layout(self) -> Literal["out_in", "in_out"]: ...
+    @property
+    def batched(self) -> bool: ...
+    @property
+    def coefficients(self) -> Literal["keller", "polar_express"]: ...
+    @property
+    def steps(self) -> int: ...
+    def __init__(
+        self,
+        eta: float = 0.02,
+        rho: float = 0.95,
+        lambda_: float = 0.0,
+        nesterov: bool = True,
+        scaling: Literal["original", "match_rms", "spectral"] = "original",
+        layout: Literal["out_in", "in_out"] = "out_in",
+        batched: bool = False,
+        coefficients: Literal["keller", "polar_express"] = "keller",
+        steps: int = 5,
     ) -> None: ...
 
 class WeightDecay(BuiltinRule):
@@ -481,36 +544,6 @@ class CautiousDecay(BuiltinRule):
     def __init__(
         self,
         lambda_: float = 0.0005,
-    ) -> None: ...
-
-class Grams(BuiltinRule):
-    def __init__(
-        self,
-    ) -> None: ...
-
-class Cautious(BuiltinRule):
-    @property
-    def least(self) -> float: ...
-    def __init__(
-        self,
-        least: float = 0.001,
-    ) -> None: ...
-
-class TrustRatio(BuiltinRule):
-    @property
-    def coefficient(self) -> float: ...
-    @property
-    def lambda_(self) -> float: ...
-    @property
-    def epsilon(self) -> float: ...
-    @property
-    def largest(self) -> float: ...
-    def __init__(
-        self,
-        coefficient: float = 1.0,
-        lambda_: float = 0.0,
-        epsilon: float = 0.0,
-        largest: float = 0.0,
     ) -> None: ...
 
 class ClipGrad(BuiltinRule):
@@ -560,6 +593,36 @@ class AccumGrad(BuiltinRule):
     def __init__(
         self,
         n: int,
+    ) -> None: ...
+
+class TrustRatio(BuiltinRule):
+    @property
+    def coefficient(self) -> float: ...
+    @property
+    def lambda_(self) -> float: ...
+    @property
+    def epsilon(self) -> float: ...
+    @property
+    def largest(self) -> float: ...
+    def __init__(
+        self,
+        coefficient: float = 1.0,
+        lambda_: float = 0.0,
+        epsilon: float = 0.0,
+        largest: float = 0.0,
+    ) -> None: ...
+
+class Cautious(BuiltinRule):
+    @property
+    def least(self) -> float: ...
+    def __init__(
+        self,
+        least: float = 0.001,
+    ) -> None: ...
+
+class Grams(BuiltinRule):
+    def __init__(
+        self,
     ) -> None: ...
 
 class Ema(BuiltinRule):

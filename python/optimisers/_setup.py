@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import warnings
 from typing import Any
 
@@ -94,4 +95,23 @@ def setup(rule: Any, model: Any, *, layout: Restructure[Any] | None = None) -> S
     core = native.state(rules, marks)
     core.setup_rule = rule
     initialise(core, native)
+    _warn_of_embeddings(core, [known for known in rules if known is not None])
     return handle(core, 0)  # type: ignore[no-any-return]
+
+
+_NO_HIDDEN_MATRIX = re.compile(r".*embed.*|wte|wpe|(lm_|cls_)?head")
+
+
+def _warn_of_embeddings(core: _core.State, rules: list[Rule]) -> None:
+    """Of matrix rules at what is a matrix, and goes wrong without an error."""
+    at_matrices = {id(known): known for known in rules}
+    at_matrices = {key: r for key, r in at_matrices.items() if any(getattr(s, "_matrix", False) for s in r._stages())}
+    for leaf, known in enumerate(rules) if at_matrices else ():
+        path = core.path_text(core.leaf_node(leaf))
+        if id(known) in at_matrices and any(map(_NO_HIDDEN_MATRIX.fullmatch, path.lower().split("."))):
+            name = next(type(s).__name__ for s in known._stages() if getattr(s, "_matrix", False))
+            warnings.warn(
+                f'setup: {name} at "{path}" looks like an embedding or a head, which it is not for; give those '
+                "another rule, such as AdamW",
+                stacklevel=3,
+            )

@@ -15,8 +15,7 @@ def switched() -> list[Spec]:
     """Every rule with every combination of its switches, the other hyperparameters at their defaults."""
     specs = []
     for name, rule in RULES.items():
-        choices = {f.name: (False, True) if f.kind == "bool" else ("leaf", "global") for f in rule.fields}
-        choices = {f.name: choices[f.name] for f in rule.fields if f.kind in ("bool", "scope")}
+        choices = {f.name: f.words or (False, True) for f in rule.fields if f.words or f.kind == "bool"}
         for values in itertools.product(*choices.values()):
             specs.append((name, needed(name) | dict(zip(choices, values, strict=True))))
     return specs

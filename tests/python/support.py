@@ -14,7 +14,8 @@ import torch
 import optimisers as opt
 import reference
 
-RULES = {cls.__name__: cls for cls in opt.RULES}
+GLOBAL = {"Prodigy"}  # numbers of the whole state: leaves are not on their own (test_shared_numbers.py)
+RULES = {cls.__name__: cls for cls in opt.RULES if not cls._matrix and cls.__name__ not in GLOBAL}
 NUMPY_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64", "complex128")
 TORCH_DTYPES = ("float16", "bfloat16", "float32", "float64", "complex64")
 REFUSES_COMPLEX = {"Rprop", "Box", "NonNegative"}
@@ -27,6 +28,7 @@ MEASURES = SUMS | {"ClipNorm"}  # an element's step depends on others
 CHANGED: dict[str, Any] = {
     "eta": 0.03, "rho": 0.7, "beta": (0.6, 0.95), "epsilon": 1e-3, "lambda_": 0.05, "delta": 0.7, "omega": 0.01,
     "p": 3.5, "n": 2, "ell": (0.7, 1.5), "gamma": (0.02, 0.04), "bounds": (-0.75, 0.6), "warmup": 4.0, "power": 0.5,
+    "d0": 1e-3,
     "largest": 1.4, "least": 0.6, "coefficient": 0.8,
 }  # fmt: skip
 ORDERS = (1.0, 2.0, 3.5, -2.0, float("inf"), float("-inf"))
@@ -49,7 +51,7 @@ def build(spec: Spec) -> opt.Rule:
     name, fields = spec
     if name == "MixedPrecision":
         return opt.MixedPrecision(build(fields["rule"]), fields.get("dtype", "float32"))
-    return RULES[name](**fields)
+    return getattr(opt, name)(**fields)
 
 
 # Where a default would leave a sign to rounding: 0.9 m + 0.1 dx of float16 gradients is 0 now and then, and behind an
@@ -75,9 +77,9 @@ def changed(field: Any) -> Any:
 
 def variants(name: str) -> list[Spec]:
     """The rule at its defaults and with every number changed, with every combination of its switches."""
-    fields = RULES[name].fields
+    fields = getattr(opt, name).fields
     switches = {f.name: (True, False) for f in fields if f.kind == "bool"}
-    switches |= {f.name: ("leaf", "global") for f in fields if f.kind == "scope"}
+    switches |= {f.name: f.words for f in fields if f.words}
     switches |= {f.name: ORDERS for f in fields if f.name == "p"}
     numbers = {f.name: changed(f) for f in fields if f.name not in switches}
     specs = []

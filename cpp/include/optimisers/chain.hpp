@@ -55,7 +55,7 @@ constexpr bool is_listed(std::tuple<All...>*) {
 template <class V>
 Value to_value(const V& v) {
   if constexpr (std::is_arithmetic_v<V> && !std::is_same_v<V, bool>) return static_cast<double>(v);
-  else if constexpr (std::is_same_v<V, Scope>) return std::string(v == Scope::leaf ? "leaf" : "global");
+  else if constexpr (Word<V>) return std::string(words_of<V>[std::size_t(v)]);
   else if constexpr (std::is_convertible_v<V, std::string_view>) return std::string(std::string_view(v));
   else return v;
 }
@@ -140,7 +140,7 @@ template <class... R>
 OPT_HIDDEN void add_fused(Program& program, TypeList<R...> rules) {
   static_assert((max_slots<R> + ... + 0) <= max_fused_slots, "a fused chain has at most 16 slots: use Chain");
   // One that sees the gradient may have a gate before it: stage by stage it finds out where it comes from.
-  if constexpr (sizeof...(R) > 1 && !(SeesGradient<R> || ...)) {
+  if constexpr (sizeof...(R) > 1 && !(takes_another<R> || ...)) {
     refuse_contraction("a fused chain");
     const int count = int(sizeof...(R)), first = int(program.stages.size()) - count;
     const RuleValue* values = program.stages.data() + first;

@@ -17,9 +17,14 @@ constexpr FieldKind kind_of() {
   else if constexpr (std::is_same_v<T, std::int64_t>) return FieldKind::count;
   else if constexpr (std::is_same_v<T, bool>) return FieldKind::boolean;
   else {
-    static_assert(std::is_same_v<T, Scope>, "a hyperparameter of a type the registry does not know");
-    return FieldKind::scope;
+    static_assert(Word<T>, "a hyperparameter of a type the registry does not know");
+    return FieldKind::word;
   }
+}
+template <class T>
+constexpr std::span<const char* const> words_for() {
+  if constexpr (Word<T>) return words_of<T>;
+  else return {};
 }
 
 template <class R, class T>
@@ -33,9 +38,9 @@ static std::span<const FieldInfo> fields_of() {
   return made_once([] {
     return std::apply(
         [](const auto&... f) {
-          return std::array<FieldInfo, sizeof...(f)>{FieldInfo{f.name,
-                                                               kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(),
-                                                               f.range, f.doc, f.structural, offset_of(f.member)}...};
+          return std::array<FieldInfo, sizeof...(f)>{
+              FieldInfo{f.name, kind_of<std::remove_cvref_t<decltype(R{}.*f.member)>>(), f.range, f.doc, f.structural,
+                        offset_of(f.member), words_for<std::remove_cvref_t<decltype(R{}.*f.member)>>()}...};
         },
         R::fields);
   });
@@ -113,6 +118,11 @@ OPT_EXACT static void finish_sums(const void* rule, double* clock, void* step, c
   }
 }
 
+template <class R, class F>
+OPT_EXACT static void shaped(const void* rule, void* step, double out, double in) {
+  as<R>(rule).template shaped<F>(*static_cast<typename R::template Step<F>*>(step), out, in);
+}
+
 template <class R>
 static Scope sums_over(const void* rule) {
   if constexpr (requires { as<R>(rule).sums_over(); }) return as<R>(rule).sums_over();
@@ -137,7 +147,7 @@ static RuleInfo describe(int id) {
     static_assert(sizeof clock <= sizeof info.clock_start);
     std::memcpy(info.clock_start.data(), &clock, sizeof clock);
   }
-  info.sees_gradient = SeesGradient<R>;
+  info.sees_gradient = takes_another<R>;
   if constexpr (RefusesComplex<R>) info.refuses_complex = R::refuses_complex;
   info.slot_count = [](const void* r) { return slot_count(as<R>(r)); };
   info.equal = [](const void* a, const void* b) { return as<R>(a) == as<R>(b); };
@@ -164,6 +174,13 @@ static RuleInfo describe(int id) {
     info.sums_over = sums_over<R>;
     info.finish_sums[0] = finish_sums<R, float>;
     info.finish_sums[1] = finish_sums<R, double>;
+  }
+  info.shared_clock = shared_numbers<R>();
+  if constexpr (MatrixRule<R>) {
+    info.matrices = [](const void* r) { return as<R>(r).matrices(); };
+    info.polynomial = [](const void* r) { return as<R>(r).polynomial(); };
+    info.shaped[0] = shaped<R, float>;
+    info.shaped[1] = shaped<R, double>;
   }
   return info;
 }

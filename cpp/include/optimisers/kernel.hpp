@@ -18,12 +18,16 @@ using StageFn = void (*)(const std::byte* steps, void* x, const void* in, void* 
 inline constexpr int term_lanes = 16;
 using TermsFn = void (*)(double* lanes, const std::byte* step, const void* x, const void* dx, void* const* slots,
                          std::int64_t n);
+// The entries of a matrix rule's matrices, from what has come to its stage.
+using EntriesFn = void (*)(void* to, const std::byte* step, const void* x, const void* dx, void* const* slots,
+                           std::int64_t n);
 struct StageKernels {
   StageFn middle = nullptr, last = nullptr;
   // As `last` in float32, on x and dx in bfloat16, a multiple of bhalf_line elements; with a master copy in `out`. The
   // library has them for some of its own chains, on instruction sets where they pay.
   StageFn last_bhalf = nullptr, last_bhalf_master = nullptr;
-  TermsFn terms = nullptr;  // of a summing rule
+  TermsFn terms = nullptr;      // of a summing rule
+  EntriesFn entries = nullptr;  // of a matrix rule
 };
 inline constexpr std::int64_t bhalf_line = 32;  // of them fill a cache line
 
@@ -117,7 +121,7 @@ OPT_FN auto& get(Bag<T, Rest...>& bag) {
   else return get<I - 1>(bag.rest);
 }
 
-// The gradient of a stage that sees it: its pointer stands behind those of the slots.
+// The gradient of a stage that sees it, or its transformed matrix: the pointer stands behind those of the slots.
 template <class T, bool Sees>
 struct SeenGradient {
   OPT_FN static SeenGradient at(void* const*) { return {}; }
@@ -138,12 +142,12 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
   using R = typename U::Rule;
   typename R::template Step<real_t<T>> k;
   Bag<slot_t<R, I, T>*...> slot;
-  [[no_unique_address]] SeenGradient<T, SeesGradient<R>> gradient;
+  [[no_unique_address]] SeenGradient<T, takes_another<R>> gradient;
 
   OPT_FN static StageData at(const std::byte* step, void* const* slots) {
     return {*reinterpret_cast<const typename R::template Step<real_t<T>>*>(step),
             bag(static_cast<slot_t<R, I, T>*>(slots[I])...),
-            SeenGradient<T, SeesGradient<R>>::at(slots + sizeof...(I))};
+            SeenGradient<T, takes_another<R>>::at(slots + sizeof...(I))};
   }
 
   OPT_FN void fetch([[maybe_unused]] std::int64_t i) {
@@ -153,7 +157,7 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
 
   OPT_FN void apply(T x, T& dx, [[maybe_unused]] std::int64_t i) {
     [[maybe_unused]] Bag<slot_t<R, I, T>...> s = bag(get<I>(slot)[i]...);
-    if constexpr (SeesGradient<R>) R::template apply<T>(k, x, gradient.g[i], dx, get<I>(s)...);
+    if constexpr (takes_another<R>) R::template apply<T>(k, x, gradient.g[i], dx, get<I>(s)...);
     else R::template apply<T>(k, x, dx, get<I>(s)...);
     ((get<I>(slot)[i] = get<I>(s)), ...);
   }
@@ -162,6 +166,7 @@ struct StageData<T, U, std::integer_sequence<int, I...>> {
     if constexpr (SeesGradient<R>) return R::template terms<T>(k, x, gradient.g[i], dx, get<I>(slot)[i]...);
     else return R::template terms<T>(k, x, dx, get<I>(slot)[i]...);
   }
+  OPT_FN T entry(T x, T dx, std::int64_t i) { return R::template entry<T>(k, x, dx, get<I>(slot)[i]...); }
 };
 template <class T, class U>
 using stage_data = StageData<T, U, std::make_integer_sequence<int, U::slots>>;
@@ -266,6 +271,22 @@ static constexpr TermsFn terms_of() {
   else return nullptr;
 }
 
+template <class T, class U>
+OPT_EXACT static void entries_kernel(void* to, const std::byte* step, const void* x, const void* dx, void* const* slots,
+                                     std::int64_t n) {
+  auto stage = detail::stage_data<T, U>::at(step, slots);
+  T* out = static_cast<T*>(to);
+  OPT_INDEPENDENT
+  for (std::int64_t i = 0; i < n; ++i)
+    out[i] = stage.entry(static_cast<const T*>(x)[i], static_cast<const T*>(dx)[i], i);
+}
+template <class T, class... U>
+static constexpr EntriesFn entries_of() {
+  if constexpr (sizeof...(U) == 1 && !is_complex<T> && (MatrixRule<typename U::Rule> && ...))
+    return entries_kernel<T, U...>;
+  else return nullptr;
+}
+
 template <class T, class... U>
 static constexpr StageKernels stage_kernels() {
   static_assert(!OPT_FREE_MATH || sizeof(T) == 0,
@@ -274,7 +295,10 @@ static constexpr StageKernels stage_kernels() {
   static_assert(FLT_EVAL_METHOD == 0 || FLT_EVAL_METHOD == 16 || sizeof(T) == 0,
                 "floats are computed in a wider type than they have, which would change results: on 32-bit x86 compile "
                 "with -msse2 -mfpmath=sse");
-  return {.middle = stage_kernel<false, T, U...>, .last = stage_kernel<true, T, U...>, .terms = terms_of<T, U...>()};
+  return {.middle = stage_kernel<false, T, U...>,
+          .last = stage_kernel<true, T, U...>,
+          .terms = terms_of<T, U...>(),
+          .entries = entries_of<T, U...>()};
 }
 
 #if defined(__clang__)

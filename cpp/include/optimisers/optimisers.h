@@ -180,7 +180,7 @@ typedef enum optimisers_kind {
   OPTIMISERS_PAIR = 1,
   OPTIMISERS_COUNT = 2,
   OPTIMISERS_BOOLEAN = 3,
-  OPTIMISERS_SCOPE = 4
+  OPTIMISERS_WORD = 4
 } optimisers_kind;
 typedef struct optimisers_field { /* texts live for ever */
   size_t struct_size;

@@ -16,7 +16,7 @@ namespace optimisers::inline OPT_ABI {
 // A hyperparameter's value as it comes from outside; integers come as doubles, enums by name.
 using Value = std::variant<double, Pair, bool, std::string>;
 
-enum class FieldKind : std::uint8_t { number, pair, count, boolean, scope };
+enum class FieldKind : std::uint8_t { number, pair, count, boolean, word };
 std::string_view name_of(FieldKind kind);
 std::string_view name_of(Range range);  // "nonnegative"
 std::string_view text_of(Range range);  // "[0, inf)"
@@ -27,8 +27,10 @@ struct FieldInfo {
   Range range;
   const char* doc;
   bool structural;
-  int offset;  // in the rule's bytes
+  int offset;                          // in the rule's bytes
+  std::span<const char* const> words;  // of a word, by value
 };
+std::string choices_of(const FieldInfo& field);  // "leaf" or "global", with the marks
 
 struct SlotInfo {
   const char* name;
@@ -71,6 +73,12 @@ struct RuleInfo {
   Scope (*sums_over)(const void* rule);
   void (*finish_sums[2])(const void* rule, double* clock, void* step, const double* sums, double elements);
 
+  int shared_clock;  // so many of the clock's first numbers are of the whole state
+  // Matrix rules, null otherwise.
+  Matrices (*matrices)(const void* rule);
+  Polynomial (*polynomial)(const void* rule);
+  void (*shaped[2])(const void* rule, void* step, double out, double in);
+
   // Of a program's own rule: [all slots?][compute type].
   std::array<std::array<StageKernels, compute_count>, 2> own_kernels;
 
@@ -83,6 +91,7 @@ struct RuleInfo {
   bool gating() const { return open != nullptr; }
   bool reducing() const { return norm != nullptr || summing(); }  // something is measured before it can go on
   bool summing() const { return sums_over != nullptr; }
+  bool matrix() const { return matrices != nullptr; }
 };
 
 std::span<const RuleInfo> rule_registry();

@@ -20,6 +20,12 @@
 //   summing rules:   a constexpr array `sums` of names;  static Sums<N> terms(step, x, dx, slots...), what one element
 //                    adds to each, slots by value, g behind x if it sees_gradient;  Scope sums_over() const (leaf);
 //                    finish(Clock&, Step<R>&, const Sums<N>&, double elements) const, once all sums are finite;
+//                    With `static constexpr int shared_clock = n` the first n numbers of the clock are of the whole
+//                    state, the first of them counting steps: all leaves with the rule have those of the one with most;
+//   matrix rules:    summing rules that say how a leaf is a matrix, Matrices matrices() const, what they are made of,
+//                    static T entry(step, x, dx, slots...), how they become orthogonal, Polynomial polynomial() const,
+//                    and shaped(Step<R>&, double out, double in) const; apply() takes (step, x, o, dx, slots...), o
+//                    being the entry of the orthogonal matrix;
 //   gating rules:    static bool open(const Clock&);  bool miss(Clock&, Step<R>&) const;
 //                    bool flush(Clock&, Step<R>&, bool has_gradient) const   (see accum_grad.hpp);
 //   sees_gradient = true: apply() takes (step, x, g, dx, slots...), g being dx as it came to the chain, or out of the
@@ -61,6 +67,15 @@ enum class Range : std::uint8_t {
 
 enum class Scope : std::uint8_t { leaf, global };
 
+// The words that stand for an enum's values in Python and in texts, by value; one byte each. A rule's own enums
+// specialise it.
+template <class E>
+inline constexpr std::array<const char*, 0> words_of{};
+template <>
+inline constexpr std::array words_of<Scope>{"leaf", "global"};
+template <class E>
+concept Word = std::is_enum_v<E> && sizeof(E) == 1 && words_of<E>.size() > 0;
+
 // A hyperparameter. `structural` ones decide which slots exist: adjust() refuses them.
 template <class Rule, class T>
 struct Field {
@@ -99,6 +114,25 @@ inline constexpr int most_sums = 4;
 template <int N>
 struct Sums {
   double of[N];
+};
+
+// A leaf as matrices: the first axis counts them if `batched`; of the others the first is what comes out and all behind
+// it go in (out_in), or the last comes out (in_out).
+enum class Layout : std::uint8_t { out_in, in_out };
+template <>
+inline constexpr std::array words_of<Layout>{"out_in", "in_out"};
+struct Matrices {
+  Layout layout;
+  bool batched;
+};
+
+// X/(margin ‖X‖ + floor), then X ← a X + b (XXᵀ) X + c (XXᵀ)² X in each step; those behind the last table entry are as
+// it.
+struct Polynomial {
+  std::int64_t steps;
+  const std::array<double, 3>* table;
+  int entries;
+  double margin, floor;
 };
 
 namespace detail {
@@ -151,13 +185,20 @@ using slot_t = std::conditional_t<R::slots[I].real, real_t<T>, T>;
 // A stage that looks at the gradient beside what the stages before it made of that.
 template <class R>
 concept SeesGradient = requires { requires R::sees_gradient; };
+// One whose matrices are transformed whole: it looks at the result as others do at the gradient.
+template <class R>
+concept MatrixRule = requires(const R r) {
+  { r.matrices() } -> std::same_as<Matrices>;
+};
+template <class R>
+inline constexpr bool takes_another = SeesGradient<R> || MatrixRule<R>;
 
 namespace detail {
 template <class R, class T, int... I>
 constexpr bool applies(std::integer_sequence<int, I...>) {
   return requires(const typename R::template Step<real_t<T>>& k, T x, T g, T& dx, slot_t<R, I, T>&... s) {
-    requires SeesGradient<R> || requires { R::template apply<T>(k, x, dx, s...); };
-    requires !SeesGradient<R> || requires { R::template apply<T>(k, x, g, dx, s...); };
+    requires takes_another<R> || requires { R::template apply<T>(k, x, dx, s...); };
+    requires !takes_another<R> || requires { R::template apply<T>(k, x, g, dx, s...); };
   };
 }
 template <class R>
@@ -211,6 +252,19 @@ constexpr bool has_terms(std::integer_sequence<int, I...>) {
     };
   };
 }
+template <class R, int... I>
+constexpr bool has_entries(std::integer_sequence<int, I...>) {
+  return requires(const R r, typename R::template Step<float>& k, float x, slot_t<R, I, float>... s) {
+    { R::template entry<float>(k, x, x, s...) } -> std::same_as<float>;
+    { r.polynomial() } -> std::same_as<Polynomial>;
+    r.template shaped<float>(k, 1.0, 1.0);
+  };
+}
+template <class R>
+constexpr int shared_numbers() {
+  if constexpr (requires { R::shared_clock; }) return R::shared_clock;
+  else return 0;
+}
 template <class R>
 constexpr bool finishes_sums() {
   return requires(const R r, clock_type<R>& c, typename R::template Step<float>& k, Sums<sum_count<R>()> sums) {
@@ -261,6 +315,13 @@ constexpr bool check_rule() {
     static_assert(!ReducingRule<R> && !GatingRule<R>, "a summing rule neither asks for a norm nor gates");
     static_assert(max_slots<R> == min_slots<R>, "a summing rule has no conditional slot");
   }
+  if constexpr (MatrixRule<R>) {
+    static_assert(SummingRule<R> && !SeesGradient<R> && RefusesComplex<R>,
+                  "a matrix rule sums over its matrices, which are real, and sees them in place of the gradient");
+    static_assert(detail::has_entries<R>(std::make_integer_sequence<int, max_slots<R>>{}),
+                  "a matrix rule has entry(step, x, dx, one value per slot), polynomial() and shaped(Step&, out, in)");
+  }
+  static_assert(detail::shared_numbers<R>() <= clock_size<R>, "shared_clock counts numbers of the clock");
   if constexpr (clock_size<R> > 0)
     static_assert(R::clock.size() == clock_size<R> && sizeof(clock_type<R>) == clock_size<R> * sizeof(double),
                   "Clock holds doubles only, each named in `clock`");

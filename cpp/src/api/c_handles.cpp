@@ -12,7 +12,7 @@ OPT_THREAD_LOCAL Failure last;
 static_assert(int(OPTIMISERS_FILE) == int(ErrorKind::file) + 1 &&
               int(OPTIMISERS_MEMORY) == int(ErrorKind::memory) + 1 && int(OPTIMISERS_BUSY) == int(ErrorKind::busy) + 1);
 static_assert(int(OPTIMISERS_RAISE) == int(NonFinite::raise) && int(OPTIMISERS_SKIP) == int(NonFinite::skip));
-static_assert(int(OPTIMISERS_SCOPE) == int(FieldKind::scope) && int(OPTIMISERS_COUNT) == int(FieldKind::count));
+static_assert(int(OPTIMISERS_WORD) == int(FieldKind::word) && int(OPTIMISERS_COUNT) == int(FieldKind::count));
 constexpr bool says(std::string_view text, int major, int minor, int patch) {
   const int numbers[] = {major, minor, patch};
   for (const int n : numbers) {

@@ -79,12 +79,51 @@ std::size_t small_portions(std::size_t leaves, double elements) {
   return std::size_t(threads == 1 ? 1 : std::min(threads * parts_a_thread, std::int64_t(leaves)));
 }
 
-void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further) {
+namespace {
+
+std::int64_t up_to_line(std::int64_t bytes) { return (bytes + 63) / 64 * 64; }
+
+bool runs_whole(const Job& job) {
+  return job.group->matrix >= int(job.course.first) && job.group->matrix < int(job.course.end);
+}
+
+// What it is made of is gathered, made orthogonal, and swept.
+void sweep_whole(const Job& job, std::span<const FurtherGradient> further, const Whole& whole, std::byte* memory) {
+  const auto all = [&](auto&& run) {
+    share(
+        1, sweep_grain, Deal::taken, [&](std::size_t) { return job.size; },
+        [&](std::size_t, std::int64_t begin, std::int64_t end, Buffers& buffers) { run(begin, end, buffers); });
+  };
+  all([&](std::int64_t begin, std::int64_t end, Buffers& buffers) {
+    Range(job, further, buffers).gather(begin, end, memory);
+  });
+  orthogonalise(memory, whole.shape, whole.polynomial, job.group->compute,
+                memory + up_to_line(job.size * size_of(job.group->compute)));
+  Job filled = job;
+  filled.matrices = memory;
+  all([&](std::int64_t begin, std::int64_t end, Buffers& buffers) {
+    Range(filled, further, buffers).sweep(begin, end);
+  });
+}
+
+}  // namespace
+
+std::size_t whole_bytes(const Job& job, const MatrixShape& shape) {
+  if (!runs_whole(job)) return 0;
+  return std::size_t(up_to_line(job.size * size_of(job.group->compute))) + matrix_workspace(shape, job.group->compute);
+}
+
+void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further, const Wholes& wholes) {
+  const bool whole = !wholes.leaves.empty();
   share(
-      jobs.size(), sweep_grain, Deal::taken, [&](std::size_t i) { return jobs[i].size; },
+      jobs.size(), sweep_grain, Deal::taken,
+      [&](std::size_t i) { return whole && runs_whole(jobs[i]) ? 0 : jobs[i].size; },
       [&](std::size_t i, std::int64_t begin, std::int64_t end, Buffers& buffers) {
         Range(jobs[i], further, buffers).sweep(begin, end);
       });
+  if (!whole) return;
+  for (const Job& job : jobs)
+    if (runs_whole(job)) sweep_whole(job, further, wholes.leaves[job.arrays->leaf], wholes.memory);
 }
 
 namespace {

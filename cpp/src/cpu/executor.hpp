@@ -6,6 +6,7 @@
 #include <span>
 #include <vector>
 
+#include "cpu/matrix.hpp"
 #include "optimisers/optimiser.hpp"
 #include "plan/group.hpp"
 
@@ -27,11 +28,21 @@ struct Job {
   std::byte* out = nullptr;  // write dx here, in the leaf's dtype, and leave x alone
   Course course = {};
   ArrayFlags flags = {};
-  double scale = 1;  // of the gradient, which is not direct then
+  double scale = 1;               // of the gradient, which is not direct then
+  std::byte* matrices = nullptr;  // of its matrix stage, in sweep alone
 };
 
-// All stages of all jobs, with writes.
-void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further);
+// All stages of all jobs, with writes. Leaves with a matrix stage come one after the other, in this memory.
+struct Whole {
+  MatrixShape shape;
+  Polynomial polynomial;
+};
+struct Wholes {
+  std::span<const Whole> leaves;  // of all; empty: none has such a stage
+  std::byte* memory = nullptr;
+};
+std::size_t whole_bytes(const Job& job, const MatrixShape& shape);  // of the memory; 0: its matrix stage does not run
+void sweep(std::span<const Job> jobs, std::span<const FurtherGradient> further, const Wholes& wholes);
 
 // The same on this thread, of leaves that are small: no thread takes a part of one. Into how many portions so many of
 // them are best dealt out, of this many elements on average.

@@ -251,6 +251,66 @@ constexpr void fill_measures(MeasureFn (&m)[measure_count]) {
   }
 }
 
+// ---- products of matrices
+
+#if defined(__GNUC__)
+#if defined(__AVX512F__)
+constexpr int tile_rows = 12;
+#elif defined(__AVX__)
+constexpr int tile_rows = 6;
+#else
+constexpr int tile_rows = 4;
+#endif
+constexpr int tile_vectors = 2;
+#if defined(__clang__)
+#define OPTIMISERS_FUSED
+#else
+#define OPTIMISERS_FUSED [[gnu::optimize("fp-contract=fast")]]
+#endif
+
+template <class T>
+OPTIMISERS_FUSED void multiply_tile(std::int64_t n, const void* a_, const void* b_, void* out_) {
+#if defined(__clang__)
+#pragma clang fp contract(fast)
+#endif
+  constexpr int bytes = doubles_in_vector * int(sizeof(double)), width = bytes / int(sizeof(T));
+  using Wide [[gnu::vector_size(bytes), gnu::aligned(alignof(T)), gnu::may_alias]] = T;
+  const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_);
+  Wide sum[tile_rows][tile_vectors] = {};
+  OPT_ROLLED
+  for (std::int64_t k = 0; k < n; ++k, a += tile_rows, b += tile_vectors * width) {
+    Wide row[tile_vectors];
+    for (int v = 0; v < tile_vectors; ++v) row[v] = *reinterpret_cast<const Wide*>(b + v * width);
+#pragma GCC unroll 12
+    for (int i = 0; i < tile_rows; ++i)
+      for (int v = 0; v < tile_vectors; ++v) sum[i][v] += a[i] * row[v];
+  }
+  // One by one: as a whole they would live in memory, in the loop too.
+  T* out = static_cast<T*>(out_);
+  for (int i = 0; i < tile_rows; ++i)
+    for (int v = 0; v < tile_vectors; ++v) *reinterpret_cast<Wide*>(out + (i * tile_vectors + v) * width) = sum[i][v];
+}
+template <class T>
+constexpr Tile tile_of() {
+  return {tile_rows, tile_vectors * doubles_in_vector * int(sizeof(double) / sizeof(T)), multiply_tile<T>};
+}
+#else
+template <class T>
+void multiply_tile(std::int64_t n, const void* a_, const void* b_, void* out_) {
+  constexpr int rows = 4, cols = 8;
+  const T *a = static_cast<const T*>(a_), *b = static_cast<const T*>(b_);
+  T sum[rows][cols] = {};
+  for (std::int64_t k = 0; k < n; ++k, a += rows, b += cols)
+    for (int i = 0; i < rows; ++i)
+      for (int j = 0; j < cols; ++j) sum[i][j] += a[i] * b[j];
+  std::memcpy(out_, sum, sizeof sum);
+}
+template <class T>
+constexpr Tile tile_of() {
+  return {4, 8, multiply_tile<T>};
+}
+#endif
+
 // ---- conversions, and what else is done element by element
 
 // to = value(to, from)
@@ -326,6 +386,8 @@ constexpr KernelTable make_table() {
   t.add[1] = add<double>;
   t.lerp[0] = lerp<float>;
   t.lerp[1] = lerp<double>;
+  t.tile[0] = tile_of<float>();
+  t.tile[1] = tile_of<double>();
   return t;
 }
 

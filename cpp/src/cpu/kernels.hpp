@@ -17,6 +17,14 @@ using ConvertFn = void (*)(const void* in, void* out, std::int64_t n);
 // Where x is not the rounded master, the master takes x.
 using TakeEditsFn = void (*)(const void* x, void* master, std::int64_t n);
 
+// A tile of a product of matrices: out[i][j] = Σ a[k][i] b[k][j] over k in order, with one rounding for a product and
+// its sum where the instruction set has that (matrix.cpp).
+using TileFn = void (*)(std::int64_t k, const void* a, const void* b, void* out);
+struct Tile {
+  int rows, cols;
+  TileFn multiply;
+};
+
 inline constexpr int real_dtypes = 4;  // float16, bfloat16, float32, float64; complex arrays are twice as many reals
 struct KernelTable {
   const char* level;
@@ -30,6 +38,7 @@ struct KernelTable {
   // a += b, for the gradients of tied leaves; a = keep a + take b, for moving averages.
   void (*add[2])(void* a, const void* b, std::int64_t n);
   void (*lerp[2])(void* a, const void* b, double keep, double take, std::int64_t n);
+  Tile tile[2];  // float32, float64
 };
 
 const KernelTable& kernels();  // of the chosen level (isa.cpp)

@@ -59,27 +59,47 @@ class Range {
 
   // What has come to a stage, into the lanes.
   void measure(std::int64_t begin, std::int64_t end, const Measurement& m, double* lanes) {
-    const int stage = m.stage;
-    const bool sums = m.sums > 0, as_it_comes = stage == job_.course.first && !job_.course.no_gradient;
-    const bool whole =
-        as_it_comes && job_.flags.dx_direct && (!sums || (job_.flags.x_direct && !group_.master && !group_.sees));
-    const std::int64_t length = whole ? end - begin : block;
+    const Stage& stage = group_.stages[std::size_t(m.stage)];
+    const bool sums = m.sums > 0;
+    const bool as_it_lies = job_.flags.dx_direct && m.stage == job_.course.first && !job_.course.no_gradient &&
+                            (!sums || (job_.flags.x_direct && !group_.master && !group_.sees));
+    arrive(begin, end, m.stage, sums, as_it_lies ? end - begin : block,
+           [&](std::int64_t b, std::int64_t n, const std::byte* x, const std::byte* dx) {
+             if (sums) add_terms(stage, b, n, x, dx, lanes);
+             else kernels().measure[compute_index(group_.compute)][int(m.measure)](lanes, dx, m.args, n);
+           });
+  }
+
+  // The entries of a matrix stage's matrices, from its leaf's first on.
+  void gather(std::int64_t begin, std::int64_t end, std::byte* to) {
+    const Stage& stage = group_.stages[std::size_t(group_.matrix)];
+    arrive(begin, end, group_.matrix, true, block,
+           [&](std::int64_t b, std::int64_t n, const std::byte* x, const std::byte* dx) {
+             void* slots[4 + 1];
+             slot_pointers(group_, stage.first_slot, stage.slot_count, job_.offset + b, slots);
+             slots[stage.slot_count] = nullptr;
+             stage.kernels.entries(to + b * size_, job_.steps + stage.step_offset, x, dx, slots, n);
+           });
+  }
+
+ private:
+  // f for blocks of dx as it comes to a stage; those before it run on copies of their slots.
+  template <class F>
+  void arrive(std::int64_t begin, std::int64_t end, int stage, bool needs_x, std::int64_t length, F&& f) {
     for (std::int64_t b = begin; b < end; b += length) {
       const std::int64_t n = std::min(length, end - b);
       const std::byte* dx = gradient(b, n);
-      std::byte* x = sums || stage > job_.course.first ? parameter(b, n, false) : nullptr;
+      std::byte* x = needs_x || stage > job_.course.first ? parameter(b, n, false) : nullptr;
       for (int s = job_.course.first; s < stage; ++s) {
         void* slots[4 + 1];
         if (group_.sees) see(s, dx, n);
         copied_slots(group_.stages[std::size_t(s)], b, n, slots);
         dx = middle(group_.stages[std::size_t(s)], x, dx, slots, n);
       }
-      if (sums) add_terms(group_.stages[std::size_t(stage)], b, n, x, dx, lanes);
-      else kernels().measure[compute_index(group_.compute)][int(m.measure)](lanes, dx, m.args, n);
+      f(b, n, x, dx);
     }
   }
 
- private:
   // All stages, where the arrays are as kernels want them: from block to block only pointers move on. To look it all up
   // for each block costs some 20 ns, which is a tenth of what a chain takes in the cache.
   bool sweep_direct(std::int64_t begin, std::int64_t end) {
@@ -150,6 +170,7 @@ class Range {
   const std::byte* run_stages(std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
     for (int s = job_.course.first; s < job_.course.end; ++s) {
       if (group_.sees) see(s, dx, n);
+      looks_at_ = s == group_.matrix ? job_.matrices + b * size_ : seen_;
       dx = pass(pass_over(group_.stages, s, s + 1, group_.stages[std::size_t(s)].kernels),
                 subtracts_ && s + 1 == job_.course.end, b, n, x, dx);
     }
@@ -159,7 +180,7 @@ class Range {
   const std::byte* pass(const Pass& p, bool last, std::int64_t b, std::int64_t n, std::byte* x, const std::byte* dx) {
     void* slots[max_pass_slots + 1];
     slot_pointers(group_, p.first_slot, p.slot_count, job_.offset + b, slots);
-    slots[p.slot_count] = seen_;
+    slots[p.slot_count] = looks_at_;
     (last ? p.kernels.last : p.kernels.middle)(job_.steps + p.step_offset, x, dx, buffers_.dx, slots, n);
     return buffers_.dx;
   }
@@ -270,7 +291,8 @@ class Range {
   Buffers& buffers_;
   const std::int64_t size_;
   const bool subtracts_;
-  void* seen_ = nullptr;  // of this block: the gradient, for stages that look at it
+  void* seen_ = nullptr;      // of this block: the gradient, for stages that look at it,
+  void* looks_at_ = nullptr;  // and what the next stage looks at
 };
 
 }  // namespace optimisers::inline OPT_ABI::cpu

@@ -37,7 +37,8 @@ Value value_from(json::Reader& reader) {
   }
   if (reader.peek() != '"') return reader.boolean();
   std::string text = reader.string();
-  if (text == "leaf" || text == "global") return text;
+  const bool is_word = !text.empty() && text[0] >= 'a' && text[0] <= 'z' && text != "inf" && text != "nan";
+  if (is_word) return text;
   return json::from_hex(text, reader);
 }
 

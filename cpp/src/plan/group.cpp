@@ -87,6 +87,7 @@ Group::Group(const Program& program, DType storage_dtype, int on_device)
     stage.kernels = kernels_of(info, stage.slot_count, compute);
     gates |= info.gating();
     sees |= info.sees_gradient;
+    if (info.matrix()) matrix = int(stages.size());
     if (info.reducing()) reducers.push_back(int(stages.size()));
     stages.push_back(stage);
   }

@@ -58,7 +58,8 @@ struct Group {
   int device;
   bool master;
   bool gates = false;  // a stage may run without a gradient
-  bool sees = false;   // a stage looks at the gradient: all run one by one
+  bool sees = false;   // a stage looks at more than dx: all run one by one
+  int matrix = -1;     // the stage that works on whole matrices
   int real;            // the compute type's real type: 0 float, 1 double
   std::vector<Stage> stages;
   std::vector<Pass> passes;   // all stages, in order

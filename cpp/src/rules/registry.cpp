@@ -66,8 +66,8 @@ std::string expectation(const FieldInfo& f) {
       return "an integer >= 1";
     case FieldKind::boolean:
       return "True or False";
-    case FieldKind::scope:
-      return "\"leaf\" or \"global\"";
+    case FieldKind::word:
+      return choices_of(f);
   }
   return {};
 }
@@ -95,7 +95,7 @@ T read(const std::byte* at) {
 }  // namespace
 
 std::string_view name_of(FieldKind kind) {
-  constexpr std::string_view names[] = {"double", "pair", "int", "bool", "scope"};
+  constexpr std::string_view names[] = {"double", "pair", "int", "bool", "word"};
   return names[static_cast<int>(kind)];
 }
 
@@ -116,6 +116,13 @@ std::string_view text_of(Range range) {
                                         "any real number but 0, or ±inf",
                                         ""};
   return texts[static_cast<int>(range)];
+}
+
+std::string choices_of(const FieldInfo& field) {
+  std::string text;
+  for (std::size_t i = 0; i < field.words.size(); ++i)
+    text += (i == 0 ? "\"" : i + 1 == field.words.size() ? " or \"" : ", \"") + std::string(field.words[i]) + "\"";
+  return text;
 }
 
 std::span<const RuleInfo> rule_registry() {
@@ -171,8 +178,8 @@ Value RuleValue::get(const FieldInfo& f) const {
       return static_cast<double>(read<std::int64_t>(at));
     case FieldKind::boolean:
       return read<bool>(at);
-    case FieldKind::scope:
-      return std::string(read<Scope>(at) == Scope::leaf ? "leaf" : "global");
+    case FieldKind::word:
+      return std::string(f.words[read<std::uint8_t>(at)]);
   }
   return {};
 }
@@ -205,11 +212,12 @@ void RuleValue::set(const FieldInfo& f, const Value& value) {
       if (!flag) fail(ErrorKind::type);
       return write(at, *flag);
     }
-    case FieldKind::scope: {
-      const auto* name = std::get_if<std::string>(&value);
-      if (!name) fail(ErrorKind::type);
-      if (*name != "leaf" && *name != "global") fail(ErrorKind::value);
-      return write(at, *name == "leaf" ? Scope::leaf : Scope::global);
+    case FieldKind::word: {
+      const auto* word = std::get_if<std::string>(&value);
+      if (!word) fail(ErrorKind::type);
+      const auto found = std::find(f.words.begin(), f.words.end(), std::string_view(*word));
+      if (found == f.words.end()) fail(ErrorKind::value);
+      return write(at, static_cast<std::uint8_t>(found - f.words.begin()));
     }
   }
 }

@@ -18,8 +18,8 @@ std::size_t size_of(FieldKind kind) {
       return sizeof(Pair);
     case FieldKind::boolean:
       return sizeof(bool);
-    case FieldKind::scope:
-      return sizeof(Scope);
+    case FieldKind::word:
+      return 1;
     default:
       return sizeof(double);  // a number, a count
   }

@@ -9,10 +9,10 @@
 namespace optimisers::inline OPT_ABI {
 namespace {
 
-struct Layout {
+struct Lying {
   bool same_shape, contiguous;
 };
-OPT_FN Layout layout_of(const ArrayView& a, const LeafRecord& leaf) {
+OPT_FN Lying layout_of(const ArrayView& a, const LeafRecord& leaf) {
   if (a.ndim != leaf.ndim) return {false, false};
   bool same = true;
   for (int i = 0; i < a.ndim; ++i) same &= a.shape[i] == leaf.shape[i];
@@ -60,11 +60,11 @@ std::string place_of(std::int8_t device) {
          spec.name);
 }
 
-bool parameter_fits(const LeafUpdate& u, const LeafRecord& leaf, const Layout& layout) {
+bool parameter_fits(const LeafUpdate& u, const LeafRecord& leaf, const Lying& layout) {
   return layout.same_shape && u.x.dtype == leaf.dtype && u.x.device == leaf.device;
 }
 
-bool gradient_fits(const ArrayView& dx, const LeafRecord& leaf, const Layout& layout) {
+bool gradient_fits(const ArrayView& dx, const LeafRecord& leaf, const Lying& layout) {
   return layout.same_shape && dx.device == leaf.device &&
          (dx.dtype == leaf.dtype || !is_complex_dtype(dx.dtype) || is_complex_dtype(leaf.dtype));
 }
@@ -112,13 +112,13 @@ Examined examine(Optimiser::State& state, std::span<const LeafUpdate> leaves, st
     const DType compute = state.groups[leaf.group].compute;
     cpu::ArrayFlags flags;
 
-    const Layout x = layout_of(u.x, leaf);
+    const Lying x = layout_of(u.x, leaf);
     found.fits &= parameter_fits(u, leaf, x) && !(writes_x && would_write_read_only(state, u));
     flags.x_contiguous = x.contiguous;
     flags.x_direct = x.contiguous && leaf.dtype == compute && is_aligned(u.x);
 
     const auto gradient = [&](const ArrayView& a) {
-      const Layout layout = layout_of(a, leaf);
+      const Lying layout = layout_of(a, leaf);
       found.fits &= gradient_fits(a, leaf, layout);
       if (!found.fits) return false;
       const auto start = reinterpret_cast<std::uintptr_t>(a.data);

@@ -10,6 +10,11 @@ namespace optimisers::inline OPT_ABI {
 namespace {
 
 std::vector<LeafSpec> specs_of(const Program& program, const std::vector<LentLeaf>& leaves) {
+  for (const RuleValue& rule : program.stages)
+    if (rule.info().matrix())
+      throw Error(ErrorKind::value, std::string("setup: ") + rule.info().text.name +
+                                        " works on whole matrices, and inside jit a leaf is a row of numbers; use "
+                                        "update outside of it");
   std::vector<LeafSpec> specs;
   specs.reserve(leaves.size());
   for (const LentLeaf& leaf : leaves) specs.push_back({leaf.name, {leaf.size}, leaf.dtype, program});
@@ -102,7 +107,7 @@ void LentStep::measure_and_sweep(std::span<const LentArrays> arrays) {
     job.out = arrays[i].out;
     if (!job.course.writes) std::memset(job.out, 0, std::size_t(job.size * size_of(state_.leaves[i].dtype)));
   }
-  cpu::sweep(state_.jobs, {});
+  cpu::sweep(state_.jobs, {}, {});
 }
 
 void LentStep::run(std::span<const double> numbers, std::span<double> clock, std::span<const LentArrays> arrays) {

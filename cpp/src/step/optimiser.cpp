@@ -49,7 +49,7 @@ void Optimiser::State::update(std::span<const LeafUpdate> checked, std::span<con
   for (auto& [index, device] : devices) device->enqueue();
   if (reduces || !devices.empty()) take_norm();
   if (in_one) run_small(*this, checked, further);
-  else cpu::sweep(jobs, further);
+  else cpu::sweep(jobs, further, whole_leaves());
 }
 
 void Optimiser::State::take_norm() {
@@ -87,6 +87,13 @@ void Optimiser::set_clock(Leaf leaf, int stage, std::span<const double> values) 
                                       std::to_string(values.size()));
   std::copy(values.begin(), values.end(), clock.begin());
   if (DeviceLeaves* device = state_->device_of(leaf)) device->send_clock(leaf);
+  const Stage& set = state_->group_of(leaf).stages[std::size_t(stage)];
+  if (set.info->shared_clock == 0) return;
+  for (Group& group : state_->groups)
+    for (const Stage& s : group.stages)
+      if (s.info->same_kernels(*set.info))
+        for (std::uint32_t i = 0; i < group.leaves; ++i)
+          std::copy_n(values.begin(), s.info->shared_clock, clock_of(s, group.row(i)));
 }
 
 std::vector<SlotView> Optimiser::slots(Leaf leaf, int stage) {
@@ -216,7 +223,7 @@ void Optimiser::apply(std::span<const LeafUpdate> leaves, std::span<const Furthe
     job.out = out[i];
     written[i] = job.course.writes;
   }
-  cpu::sweep(state_->jobs, further);
+  cpu::sweep(state_->jobs, further, state_->whole_leaves());
   for (std::size_t i = 0; i < out.size(); ++i)
     if (!written[i]) out[i] = nullptr;
 }

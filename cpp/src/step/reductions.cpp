@@ -129,6 +129,10 @@ class Reductions {
     std::byte* step = const_cast<std::byte*>(job(p).steps) + s.step_offset;
     s.info->finish_sums[job(p).group->real](rule_at(p, s), clock_of(s, state_.row_of(job(p).arrays->leaf)), step,
                                             total.sums.data(), total.elements);
+    if (s.info->matrix()) {
+      const cpu::MatrixShape& shape = state_.wholes[job(p).arrays->leaf].shape;
+      s.info->shaped[job(p).group->real](rule_at(p, s), step, shape.out(), shape.in());
+    }
     p.measured = false;
     ++p.next;
   }

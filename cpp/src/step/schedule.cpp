@@ -130,6 +130,20 @@ void tick_all(Optimiser::State& state, std::span<const LeafUpdate> leaves) {
   state.jobs = {state.job_memory.data(), jobs};
 }
 
+// For the largest leaf whose matrix stage runs; and what makes its matrices orthogonal, as its rule is now.
+void make_room_for_matrices(Optimiser::State& state) {
+  std::size_t bytes = 0;
+  for (const Job& job : state.jobs) {
+    if (job.group->matrix < 0) continue;
+    cpu::Whole& whole = state.wholes[job.arrays->leaf];
+    const Stage& stage = job.group->stages[std::size_t(job.group->matrix)];
+    whole.polynomial = stage.info->polynomial(state.row_of(job.arrays->leaf) + stage.rule_offset);
+    bytes = std::max(bytes, cpu::whole_bytes(job, whole.shape));
+  }
+  const std::size_t lines = (bytes + sizeof(Optimiser::State::Line) - 1) / sizeof(Optimiser::State::Line);
+  if (state.whole_memory.size() < lines) state.whole_memory.resize(lines);
+}
+
 }  // namespace
 
 void run_small(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::span<const FurtherGradient> further) {
@@ -152,20 +166,29 @@ void schedule(Optimiser::State& state, std::span<const LeafUpdate> leaves, std::
 
   // A norm may yet refuse the call: keep the clocks as they were.
   state.backup.clear();
-  for (const LeafUpdate& u : leaves) {
-    const std::byte* row = state.row_of(u.leaf);
-    state.backup.insert(state.backup.end(), row, row + state.group_of(u.leaf).row_size);
-  }
-  tick_all(state, leaves);
+  const auto keep = [&](const std::byte* rows, std::size_t bytes) {
+    state.backup.insert(state.backup.end(), rows, rows + bytes);
+  };
+  if (state.shares)
+    for (const Group& group : state.groups) keep(group.rows.data(), group.rows.size());
+  else
+    for (const LeafUpdate& u : leaves) keep(state.row_of(u.leaf), std::size_t(state.group_of(u.leaf).row_size));
   try {
+    if (state.shares) state.share_clocks();
+    tick_all(state, leaves);
     reduce_norms(state, further);
+    if (state.shares) state.share_clocks();
+    if (!state.wholes.empty()) make_room_for_matrices(state);
   } catch (...) {
     const std::byte* saved = state.backup.data();
-    for (const LeafUpdate& u : leaves) {
-      const std::size_t n = std::size_t(state.group_of(u.leaf).row_size);
-      std::copy_n(saved, n, state.row_of(u.leaf));
-      saved += n;
-    }
+    const auto restore = [&](std::byte* rows, std::size_t bytes) {
+      std::copy_n(saved, bytes, rows);
+      saved += bytes;
+    };
+    if (state.shares)
+      for (Group& group : state.groups) restore(group.rows.data(), group.rows.size());
+    else
+      for (const LeafUpdate& u : leaves) restore(state.row_of(u.leaf), std::size_t(state.group_of(u.leaf).row_size));
     throw;
   }
 }

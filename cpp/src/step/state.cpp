@@ -16,12 +16,43 @@ namespace {
 constexpr std::int64_t leaf_alignment = 64;          // bytes: every leaf's slots start on a cache line
 constexpr std::int64_t device_leaf_alignment = 256;  // on an accelerator, where memory is read in larger pieces
 
+[[noreturn]] void refuse_matrix(const LeafSpec& spec, const RuleInfo& info, const std::string& why) {
+  refuse(std::string("setup: ") + info.text.name + " at \"" + spec.name + "\" " + why, spec.name);
+}
+
+// A matrix stage needs a matrix, and to be the last that looks at a whole leaf.
+void check_matrices(const LeafSpec& spec) {
+  const RuleInfo* matrix = nullptr;
+  for (const RuleValue& rule : spec.program.stages) {
+    const RuleInfo& info = rule.info();
+    if (matrix != nullptr && info.reducing())
+      refuse_matrix(spec, info,
+                    std::string("measures what ") + matrix->text.name +
+                        " made of whole matrices; put it "
+                        "before that rule");
+    if (!info.matrix()) continue;
+    matrix = &info;
+    const Matrices how = info.matrices(rule.data());
+    cpu::MatrixShape shape;
+    if (!cpu::matrix_shape(spec.shape, how, shape)) {
+      std::string axes;
+      for (const std::int64_t n : spec.shape) axes += std::to_string(n) + ", ";
+      refuse_matrix(spec, info,
+                    std::string("works on ") + (how.batched ? "arrays of matrices, three axes or more" : "matrices") +
+                        ", and its shape is (" +
+                        axes.substr(0, axes.size() < 2 ? 0 : axes.size() - (spec.shape.size() == 1 ? 1 : 2)) +
+                        "); give it another rule, such as AdamW");
+    }
+  }
+}
+
 void check_spec(const LeafSpec& spec) {
   if (!is_trainable(spec.dtype))
     throw Error(ErrorKind::type,
                 "setup: leaf \"" + spec.name + "\" is " + std::string(name_of(spec.dtype)) +
                     "; leaves are real or complex floating point",
                 spec.name);
+  check_matrices(spec);
   for (const RuleValue& rule : spec.program.stages) {
     rule.check();
     check_fits(spec, rule, "setup");
@@ -154,10 +185,18 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     const std::int64_t step = alignment / size_of(real_dtype(group.compute));
     group.elements += (size + step - 1) / step * step;
   }
+  for (std::size_t i = 0; i < specs.size(); ++i) {
+    const Group& group = groups[leaves[i].group];
+    if (group.matrix < 0) continue;
+    wholes.resize(specs.size());
+    const RuleValue& rule = specs[i].program.stages[std::size_t(group.matrix)];
+    cpu::matrix_shape(specs[i].shape, rule.info().matrices(rule.data()), wholes[i].shape);
+  }
   for (Group& group : groups) {
     any_host |= group.device == on_host;
     reduces |= group.device == on_host && !group.reducers.empty();
     step_size = std::max(step_size, std::size_t(group.step_size));
+    for (const Stage& stage : group.stages) shares |= stage.info->shared_clock > 0;
     row_words = std::max(row_words, std::size_t(group.row_size) / 8);
     if (whose == Arenas::lent) {
       group.arenas.resize(group.slots.size());
@@ -172,6 +211,32 @@ Optimiser::State::State(std::vector<LeafSpec> given, std::pmr::memory_resource* 
     for (const GroupSlot& slot : group.slots) group.arenas.push_back(arena(slot.dtype));
     if (group.master) group.masters = arena(group.compute);
   }
+}
+
+void Optimiser::State::share_clocks() {
+  struct Shared {
+    const RuleInfo* info;
+    const double* most;
+  };
+  std::vector<Shared> found;
+  const auto each = [&](auto&& f) {
+    for (Group& group : groups)
+      for (const Stage& stage : group.stages)
+        if (stage.info->shared_clock > 0)
+          for (std::uint32_t i = 0; i < group.leaves; ++i) f(*stage.info, clock_of(stage, group.row(i)));
+  };
+  const auto of = [&](const RuleInfo& info) {
+    return std::find_if(found.begin(), found.end(), [&](const Shared& s) { return s.info->same_kernels(info); });
+  };
+  each([&](const RuleInfo& info, double* clock) {
+    const auto at = of(info);
+    if (at == found.end()) found.push_back({&info, clock});
+    else if (clock[0] > at->most[0]) at->most = clock;
+  });
+  each([&](const RuleInfo& info, double* clock) {
+    const double* most = of(info)->most;
+    if (most != clock) std::copy_n(most, info.shared_clock, clock);
+  });
 }
 
 Optimiser::State::~State() = default;

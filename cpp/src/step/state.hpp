@@ -48,6 +48,7 @@ struct Optimiser::State {
 
   bool any_host = false;                     // some group is on the host
   bool reduces = false;                      // and one of those reduces
+  bool shares = false;                       // a rule has numbers of the whole state
   bool small = true;                         // no leaf there is worth sharing out,
   double small_work = 0;                     // and so much is one on average, in elements
   std::size_t step_size = 0, row_words = 0;  // the largest of any group; bytes, and words of 8 bytes
@@ -68,6 +69,14 @@ struct Optimiser::State {
   std::vector<std::uint64_t> row_memory;
   std::size_t room_leaves = 0, room_portions = 0;  // so many fit in what stands above
   NormScratch norms;
+  std::vector<cpu::Whole> wholes;  // of all leaves; empty: none has a matrix stage
+  struct alignas(64) Line {
+    std::byte bytes[64];
+  };
+  std::vector<Line> whole_memory;
+  cpu::Wholes whole_leaves() { return {wholes, whole_memory.empty() ? nullptr : whole_memory.data()->bytes}; }
+  // All leaves' shared numbers become those of the leaf that has most steps.
+  void share_clocks();
 
   std::vector<std::pair<int, std::unique_ptr<DeviceLeaves>>> devices;  // of leaves that are not on the host
   DeviceLeaves* device_of(Leaf leaf);                                  // null: on the host

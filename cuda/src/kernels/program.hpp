@@ -31,7 +31,7 @@ struct SlotLanes<T, U, V, std::integer_sequence<int, I...>> {
   OPT_FN void apply(const std::byte* step, const T* x, [[maybe_unused]] const T* g, T* dx) {
     const auto k = *reinterpret_cast<const typename R::template Step<real_t<T>>*>(step);
     for (int v = 0; v < V; ++v)
-      if constexpr (SeesGradient<R>) R::template apply<T>(k, x[v], g[v], dx[v], detail::get<I>(slot).v[v]...);
+      if constexpr (takes_another<R>) R::template apply<T>(k, x[v], g[v], dx[v], detail::get<I>(slot).v[v]...);
       else R::template apply<T>(k, x[v], dx[v], detail::get<I>(slot).v[v]...);
   }
 };

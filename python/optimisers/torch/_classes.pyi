@@ -27,11 +27,13 @@ __all__ = [  # noqa: RUF022  torch.optim's, then the registry's
     "Descent",
     "Momentum",
     "Nesterov",
+    "Lion",
+    "Signum",
+    "NAdamW",
     "AMSGrad",
     "OAdam",
     "AdaBelief",
     "Yogi",
-    "NAdamW",
     "LaProp",
     "Adan",
     "AdEMAMix",
@@ -39,8 +41,8 @@ __all__ = [  # noqa: RUF022  torch.optim's, then the registry's
     "StableAdamW",
     "MARS",
     "NovoGrad",
-    "Lion",
-    "Signum",
+    "Prodigy",
+    "Muon",
 ]
 
 class SGD(Named):
@@ -269,6 +271,55 @@ class Nesterov(Named):
         differentiable: bool = False,
     ) -> None: ...
 
+class Lion(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class Signum(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        momentum: float | torch.Tensor = 0.9,
+        weight_decay: float | torch.Tensor = 0.0,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
+class NAdamW(Named):
+    def __init__(
+        self,
+        params: Params,
+        lr: float | torch.Tensor = 0.001,
+        betas: Sequence[float] = (0.9, 0.999),
+        weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        *,
+        clip_grad_norm: float | None = None,
+        maximize: bool = False,
+        foreach: bool | None = None,
+        fused: bool | None = None,
+        capturable: bool = False,
+        differentiable: bool = False,
+    ) -> None: ...
+
 class AMSGrad(Named):
     def __init__(
         self,
@@ -330,23 +381,6 @@ class Yogi(Named):
         eps: float | torch.Tensor = 0.001,
         initial: float | torch.Tensor = 1e-06,
         weight_decay: float | torch.Tensor = 0.0,
-        *,
-        clip_grad_norm: float | None = None,
-        maximize: bool = False,
-        foreach: bool | None = None,
-        fused: bool | None = None,
-        capturable: bool = False,
-        differentiable: bool = False,
-    ) -> None: ...
-
-class NAdamW(Named):
-    def __init__(
-        self,
-        params: Params,
-        lr: float | torch.Tensor = 0.001,
-        betas: Sequence[float] = (0.9, 0.999),
-        weight_decay: float | torch.Tensor = 0.0,
-        eps: float | torch.Tensor = 1e-08,
         *,
         clip_grad_norm: float | None = None,
         maximize: bool = False,
@@ -481,13 +515,18 @@ class NovoGrad(Named):
         differentiable: bool = False,
     ) -> None: ...
 
-class Lion(Named):
+class Prodigy(Named):
     def __init__(
         self,
         params: Params,
-        lr: float | torch.Tensor = 0.001,
+        lr: float | torch.Tensor = 1.0,
         betas: Sequence[float] = (0.9, 0.999),
         weight_decay: float | torch.Tensor = 0.0,
+        eps: float | torch.Tensor = 1e-08,
+        d0: float | torch.Tensor = 1e-06,
+        coefficient: float | torch.Tensor = 1.0,
+        bias_correction: bool = False,
+        safeguard: bool = False,
         *,
         clip_grad_norm: float | None = None,
         maximize: bool = False,
@@ -497,13 +536,19 @@ class Lion(Named):
         differentiable: bool = False,
     ) -> None: ...
 
-class Signum(Named):
+class Muon(Named):
     def __init__(
         self,
         params: Params,
-        lr: float | torch.Tensor = 0.001,
-        momentum: float | torch.Tensor = 0.9,
+        lr: float | torch.Tensor = 0.02,
+        momentum: float | torch.Tensor = 0.95,
         weight_decay: float | torch.Tensor = 0.0,
+        nesterov: bool = True,
+        scaling: str = 'original',
+        layout: str = 'out_in',
+        batched: bool = False,
+        coefficients: str = 'keller',
+        steps: float | torch.Tensor = 5,
         *,
         clip_grad_norm: float | None = None,
         maximize: bool = False,

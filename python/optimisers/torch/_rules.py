@@ -142,11 +142,11 @@ _TORCH_HAS = {"Adam", "AdamW", "NAdam", "RAdam", "AdaMax", "AdaGrad", "AdaDelta"
 
 def keeps_its_rate(cls: type[BuiltinRule]) -> bool:
     """Whether a rule's state is in units of eta, so that a step follows from the rates before and not from today's."""
-    x = np.ones(1)
+    x = np.ones((1, 1)) if cls._matrix else np.ones(1)
     state = opt.init(cls(eta=1.0), x)
     opt.apply_(cls(eta=1.0), state, x, x)
     _, dx = opt.apply_(cls(eta=0.0), state, x, x)
-    return bool(dx[0] != 0)
+    return bool(np.any(dx))
 
 
 def own_spec(cls: type[BuiltinRule]) -> Spec:

@@ -31,6 +31,6 @@ bool is_numpy_bool(PyObject* object);
 // "propagate", "raise" or "skip"; `call` is for messages.
 NonFinite non_finite_from(PyObject* given, const char* call);
 // A hyperparameter from Python; the rule's name is for messages.
-Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind);
+Value value_from(nb::handle object, const char* rule, const FieldInfo& field);
 
 }  // namespace optimisers::python

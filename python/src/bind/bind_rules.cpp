@@ -13,8 +13,8 @@
 namespace optimisers::python {
 namespace {
 
-const char* wanted(FieldKind kind) {
-  switch (kind) {
+std::string wanted(const FieldInfo& field) {
+  switch (field.kind) {
     case FieldKind::number:
       return "a number";
     case FieldKind::pair:
@@ -23,8 +23,8 @@ const char* wanted(FieldKind kind) {
       return "an integer";
     case FieldKind::boolean:
       return "True or False";
-    case FieldKind::scope:
-      return "\"leaf\" or \"global\"";
+    case FieldKind::word:
+      return choices_of(field);
   }
   return "";
 }
@@ -63,7 +63,10 @@ nb::dict describe(const RuleInfo& info) {
   for (const FieldInfo& f : info.fields) {
     nb::object value = has_valid_default(info, f) ? python_value(f, RuleValue(info).get(f)) : nb::none();
     const std::string kind(name_of(f.kind)), range(name_of(f.range)), bounds(text_of(f.range));
-    fields.append(nb::make_tuple(f.name, kind.c_str(), value, range.c_str(), bounds.c_str(), f.doc, f.structural));
+    nb::list words;
+    for (const char* word : f.words) words.append(nb::str(word));
+    fields.append(nb::make_tuple(f.name, kind.c_str(), value, range.c_str(), bounds.c_str(), f.doc, f.structural,
+                                 nb::tuple(words)));
   }
   for (const SlotInfo& s : info.slots) slots.append(nb::make_tuple(s.name, s.real));
   for (const char* name : info.clock) clock.append(nb::str(name));
@@ -79,6 +82,7 @@ nb::dict describe(const RuleInfo& info) {
   d["slots"] = nb::tuple(slots);
   d["clock"] = nb::tuple(clock);
   d["sums"] = nb::tuple(sums);
+  d["matrix"] = info.matrix();
   return d;
 }
 
@@ -94,7 +98,7 @@ RuleValue* new_rule(const std::string& name, const nb::dict& values) {
   auto rule = std::make_unique<RuleValue>(*info);
   for (auto [key, value] : values) {
     const FieldInfo& field = field_of(*info, str_text(key));
-    rule->set(field, value_from(value, info->text.name, field.name, field.kind));
+    rule->set(field, value_from(value, info->text.name, field));
   }
   rule->check();
   return rule.release();
@@ -113,16 +117,18 @@ bool is_numpy_bool(PyObject* object) {
   return name == "numpy.bool" || name == "numpy.bool_";
 }
 
-Value value_from(nb::handle object, const char* rule, const char* field, FieldKind kind) {
+Value value_from(nb::handle object, const char* rule, const FieldInfo& field) {
+  const FieldKind kind = field.kind;
   PyObject* o = object.ptr();
   const auto refuse = [&](ErrorKind error) {
-    throw Error(error, std::string(rule) + ": " + field + " must be " + wanted(kind) + ", got " + repr_text(object));
+    throw Error(error,
+                std::string(rule) + ": " + field.name + " must be " + wanted(field) + ", got " + repr_text(object));
   };
   if (kind == FieldKind::boolean) {
     if (!PyBool_Check(o) && !is_numpy_bool(o)) refuse(ErrorKind::type);
     return PyObject_IsTrue(o) == 1;
   }
-  if (kind == FieldKind::scope) {
+  if (kind == FieldKind::word) {
     if (!PyUnicode_Check(o)) refuse(ErrorKind::type);
     return str_text(object);
   }

@@ -29,7 +29,9 @@ Adjustment adjustment_from(nb::handle object, bool levels) {
   for (const RuleInfo& info : rule_registry()) {
     const FieldInfo* field = a.rule == nullptr || a.rule == &info ? info.field(a.field) : nullptr;
     if (field == nullptr) continue;
-    a.value = value_from(change[2], "adjust", a.scales ? "scale" : field->name, field->kind);
+    FieldInfo named = *field;
+    if (a.scales) named.name = "scale";
+    a.value = value_from(change[2], "adjust", named);
     if (a.scales && field->kind != FieldKind::number) value_error("adjust: " + a.field + " is no number to be scaled");
     break;
   }

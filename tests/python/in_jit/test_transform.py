@@ -16,7 +16,7 @@ from optimisers.jax import TransformState, transform  # noqa: E402
 from optimisers.jax import optax as ours  # noqa: E402
 
 jnp = jax.numpy
-RULES = [getattr(opt, d["name"]) for d in opt._core.rule_descriptions()]
+RULES = [getattr(opt, d["name"]) for d in opt._core.rule_descriptions() if not d["matrix"]]
 CHAINS = [
     opt.OptimiserChain(opt.ClipNorm(1.0, scope="global"), opt.WeightDecay(0.01), opt.Adam(0.1)),
     opt.OptimiserChain(opt.AccumGrad(2), opt.ClipNorm(0.5), opt.Momentum(0.1)),
@@ -323,3 +323,9 @@ def test_examples_in_docstrings_run(thing: Any) -> None:
     (example,) = doctest.DocTestFinder(recurse=False).find(thing, thing.__name__, module=False, globs={})
     assert len(example.examples) > 4
     doctest.DocTestRunner().run(example, out=lambda text: pytest.fail(text))
+
+
+def test_a_rule_of_whole_matrices_is_refused():
+    tx, params = transform(opt.Muon()), {"w": np.ones((2, 2), np.float32)}
+    with pytest.raises(jax.errors.JaxRuntimeError, match="Muon works on whole matrices, and inside jit"):
+        jax.jit(tx.apply)(params, params, tx.init(params))

@@ -11,7 +11,7 @@ import pytest
 
 EXAMPLES = Path(__file__).resolve().parents[3] / "examples"
 NEEDS = {"jax_value_and_grad": "jax", "flat_lbfgs": "scipy", "least_squares": "sklearn"}
-NEEDS |= dict.fromkeys(("torch_module", "training_loop", "torch_drop_in", "encoder_and_head"), "torch")
+NEEDS |= dict.fromkeys(("torch_module", "training_loop", "torch_drop_in", "encoder_and_head", "muon"), "torch")
 NAMES = sorted(path.stem for path in EXAMPLES.glob("*.py") if path.stem != "digits")  # that one has its own tests
 
 

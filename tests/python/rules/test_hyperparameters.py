@@ -41,13 +41,13 @@ def bad_values(field):
         good = field.default
         numbers = BAD_NUMBERS.get(field.range, [])
         return BAD_PAIRS.get(field.range, []) + [(n, good[1]) for n in numbers] + [(good[0], n) for n in numbers]
-    return ["everywhere"] if field.kind == "scope" else BAD_NUMBERS.get(field.range, [])
+    return ["everywhere"] if field.kind == "word" else BAD_NUMBERS.get(field.range, [])
 
 
 def wrong_kinds(field):
     if field.kind == "pair":
         return [(0.5,), (0.5, 0.5, 0.5), (), 0.5, "ab", None]
-    special = {"int": ["3", 1.5, None], "bool": ["yes", 0.5, None], "scope": [3, None]}
+    special = {"int": ["3", 1.5, None], "bool": ["yes", 0.5, None], "word": [3, None]}
     return special.get(field.kind, ["0.1", (0.1, 0.2), None, 1j])
 
 

@@ -121,6 +121,7 @@ NUMBERS = {
     "beta_difference": (0.92, 0.5), "beta_slow": (0.9999, 0.95), "weight": (2.0, 5.0), "warmup": (0.0, 3.0),
     "prox": (True, False), "initial": (1e-6, 0.1), "power": (0.0, 1.0), "bounds": ((-1.0, 1.0), (0.1, 0.3)),
     "coefficient": (1.0, 0.01), "largest": (0.0, 0.5), "least": (1e-3, 0.6), "correction": (0.025, 0.1),
+    "d0": (1e-6, 1e-3), "bias_correction": (False, True), "safeguard": (False, True),
 }  # fmt: skip
 
 

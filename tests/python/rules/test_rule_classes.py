@@ -76,7 +76,7 @@ def test_rules_are_immutable(cls):
 
 @EVERY_RULE
 def test_values_are_plain_python_ones(cls):
-    kinds = {"double": float, "pair": tuple, "int": int, "bool": bool, "scope": str}
+    kinds = {"double": float, "pair": tuple, "int": int, "bool": bool, "word": str}
     for f in cls.fields:
         assert type(getattr(made(cls), f.name)) is kinds[f.kind]
 
@@ -101,7 +101,7 @@ def test_class_describes_itself(cls):
 
 
 def test_the_registry_is_what_the_package_exports():
-    assert len({cls.__name__ for cls in opt.RULES}) == len(opt.RULES) == 42
+    assert len({cls.__name__ for cls in opt.RULES}) == len(opt.RULES) == 44
     assert set(opt.__all__) >= {cls.__name__ for cls in opt.RULES}
     assert all(hasattr(opt, name) for name in opt.__all__)
 

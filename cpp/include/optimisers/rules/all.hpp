@@ -27,12 +27,14 @@
 #include "optimisers/rules/lookahead.hpp"
 #include "optimisers/rules/mars.hpp"
 #include "optimisers/rules/momentum.hpp"
+#include "optimisers/rules/muon.hpp"
 #include "optimisers/rules/nadam.hpp"
 #include "optimisers/rules/nadamw.hpp"
 #include "optimisers/rules/nesterov.hpp"
 #include "optimisers/rules/non_negative.hpp"
 #include "optimisers/rules/novograd.hpp"
 #include "optimisers/rules/oadam.hpp"
+#include "optimisers/rules/prodigy.hpp"
 #include "optimisers/rules/radam.hpp"
 #include "optimisers/rules/rmsprop.hpp"
 #include "optimisers/rules/rprop.hpp"
@@ -52,12 +54,16 @@ using AllRules = std::tuple<OPTIMISERS_RULES>;
 #else
 // clang-format off
 using AllRules = std::tuple<
-    Descent, Momentum, Nesterov, Rprop, RMSProp,
-    Adam, AdamW, RAdam, NAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
-    Yogi, NAdamW, LaProp, Adan, AdEMAMix, ADOPT, StableAdamW, MARS, NovoGrad,
-    AdaGrad, AdaDelta, Lion, Signum,
-    WeightDecay, SignDecay, CautiousDecay, Grams, Cautious, TrustRatio, ClipGrad, ClipNorm, ClipRMS, ZeroNonFinite, AccumGrad,
-    Ema, Lookahead, ScheduleFree, Box, NonNegative>;
+    Descent, Momentum, Nesterov, Lion, Signum, Rprop,
+    Adam, AdamW, NAdam, NAdamW, RAdam, AdaMax, AMSGrad, OAdam, AdaBelief,
+    Yogi, LaProp, Adan, AdEMAMix, ADOPT, StableAdamW, MARS,
+    AdaGrad, AdaDelta, RMSProp, NovoGrad,
+    Prodigy, Muon,
+    WeightDecay, SignDecay, CautiousDecay,
+    ClipGrad, ClipNorm, ClipRMS, ZeroNonFinite, AccumGrad,
+    TrustRatio, Cautious, Grams,
+    Ema, Lookahead, ScheduleFree,
+    Box, NonNegative>;
 // clang-format on
 #endif
 inline constexpr int rule_count = int(std::tuple_size_v<AllRules>);
