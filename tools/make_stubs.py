@@ -69,12 +69,16 @@ def torch_class(spec: Any) -> str:
     hidden = spec.keywords if spec.name == "AdamW" else {}
     keywords = {k: v for k, v in spec.keywords.items() if k not in hidden}
     lines = [f"class {spec.name}(Named):", "    def __init__(", "        self,", "        params: Params,"]
-    lines += [f"        {k}: {entry_type(v)} = {v!r}," for k, v in spec.entries.items()]
+    lines += [f"        {k}: {entry_type(v)} = {written(v)}," for k, v in spec.entries.items()]
     lines += ["        *,", "        clip_grad_norm: float | None = None,", "        maximize: bool = False,"]
-    lines += [f"        {k}: {entry_type(v)} = {v!r}," for k, v in keywords.items()]
+    lines += [f"        {k}: {entry_type(v)} = {written(v)}," for k, v in keywords.items()]
     lines += ["        foreach: bool | None = None,", "        fused: bool | None = None,"]
     lines += ["        capturable: bool = False,", "        differentiable: bool = False,"]
     return "\n".join([*lines, "    ) -> None: ...", ""])
+
+
+def written(default: Any) -> str:
+    return f'"{default}"' if isinstance(default, str) else repr(default)
 
 
 def entry_type(default: Any) -> str:
