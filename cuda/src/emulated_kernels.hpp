@@ -106,7 +106,7 @@ void run_on_threads(const typename K::Table& t, unsigned blocks, int number) {
 template <class K>
 void run_kernel(const typename K::Table& t, unsigned blocks) {
   if (const char* threads = std::getenv("OPTIMISERS_EMULATED_THREADS"))
-    return run_on_threads<K>(t, blocks, std::atoi(threads));
+    return run_on_threads<K>(t, blocks, int(std::strtol(threads, nullptr, 10)));
   if (const char* order = std::getenv("OPTIMISERS_EMULATED_ORDER"))
     return run_in_any_order<K>(t, blocks, unsigned(std::strtoul(order, nullptr, 10)));
   for (unsigned b = 0; b < blocks; ++b)

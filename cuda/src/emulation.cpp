@@ -82,8 +82,12 @@ bool idle() {
 }
 
 // OPTIMISERS_EMULATED_CAPTURE: a graph is being captured. What is enqueued runs all the same, unless it is "record".
-bool capturing() { return std::getenv("OPTIMISERS_EMULATED_CAPTURE") != nullptr; }
-bool recording() { return capturing() && std::string_view(std::getenv("OPTIMISERS_EMULATED_CAPTURE")) == "record"; }
+std::string_view capture() {
+  const char* text = std::getenv("OPTIMISERS_EMULATED_CAPTURE");
+  return text == nullptr ? std::string_view() : text;
+}
+bool capturing() { return !capture().empty(); }
+bool recording() { return capture() == "record"; }
 
 void enqueue(int device, void* stream, Work work) {
   if (recording()) return streams::capture(device, stream, std::move(work));
