@@ -7,16 +7,21 @@ import support
 import optimisers as opt
 
 COUNTING = [
-    cls for cls in opt.RULES if "t" in dict(opt.setup(cls(*[2] * (cls.__name__ == "AccumGrad")), np.ones(1)).clock)
+    cls for cls in opt.RULES if "t" in dict(opt.setup(cls(*[2] * (cls.__name__ == "AccumGrad")), np.ones((1, 1))).clock)
 ]
 
 
 def after(rule, steps):
-    x = np.ones(3)
+    x = np.ones((3, 1))
     state = opt.setup(rule, x)
     for _ in range(steps):
-        opt.update_(state, x, np.full(3, 0.5))
+        opt.update_(state, x, np.full((3, 1), 0.5))
     return state
+
+
+def follows(clock, cls):
+    """What t says; what a rule has measured (NovoGrad's v, Prodigy's d), no count of steps does."""
+    return {name: value for name, value in dict(clock).items() if not cls._sums or name == "t" or "beta" in name}
 
 
 @pytest.mark.parametrize("cls", COUNTING, ids=lambda cls: cls.__name__)
@@ -24,16 +29,16 @@ def test_t_counts_steps_and_sets_what_follows_from_it(cls):
     state, fresh = after(cls(), 5), after(cls(), 0)
     assert state.clock.t == 5
     fresh.clock = {"t": 5}
-    assert fresh.clock == state.clock
+    assert follows(fresh.clock, cls) == follows(state.clock, cls)
     fresh.clock = {"t": 0}
-    assert fresh.clock == after(cls(), 0).clock
+    assert follows(fresh.clock, cls) == follows(after(cls(), 0).clock, cls)
     fresh.clock = state.clock
     assert fresh.clock == state.clock
 
 
 def test_every_rule_with_products_of_beta_counts():
     for cls in opt.RULES:
-        names = dict(opt.setup(support.build((cls.__name__, support.needed(cls.__name__))), np.ones(1)).clock)
+        names = dict(opt.setup(support.build((cls.__name__, support.needed(cls.__name__))), np.ones((1, 1))).clock)
         assert "t" in names or not any(name.startswith("beta") for name in names), cls.__name__
     assert len(COUNTING) >= 8
 
@@ -42,7 +47,7 @@ def test_steps_beyond_the_end_of_the_products_are_kept():
     state = after(opt.Adam(), 0)
     state.clock = {"t": 10**9}
     assert state.clock.t == 1e9 and state.clock.beta1_t < 1e-300
-    opt.update_(state, np.ones(3), np.ones(3))
+    opt.update_(state, np.ones((3, 1)), np.ones((3, 1)))
     assert state.clock.t == 1e9 + 1
 
 
