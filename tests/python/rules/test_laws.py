@@ -6,9 +6,9 @@ import pickle
 import numpy as np
 import pytest
 from support import (
+    GLOBAL,
     MEASURES,
     REFUSES_COMPLEX,
-    RULES,
     SEES_GRADIENT,
     all_variants,
     arrays,
@@ -28,6 +28,7 @@ from support import (
     to_numpy,
     to_torch,
     trained,
+    variants,
 )
 
 import optimisers as opt
@@ -205,7 +206,7 @@ def test_copied_and_pickled_states_continue_alike(spec):
 
 
 def adjustable(spec):
-    return [f.name for f in RULES[spec[0]].fields if not f.structural]
+    return [f.name for f in getattr(opt, spec[0]).fields if not f.structural]
 
 
 ADJUSTED = {
@@ -217,11 +218,14 @@ ADJUSTED = {
 
 
 def adjusted(spec, name):
-    field = next(f for f in RULES[spec[0]].fields if f.name == name)
-    return ADJUSTED[name] if name in ADJUSTED else 0.5 * field.default or 0.1
+    field = next(f for f in getattr(opt, spec[0]).fields if f.name == name)
+    if name in ADJUSTED:
+        return ADJUSTED[name]
+    return not field.default if field.kind == "bool" else 0.5 * field.default or 0.1
 
 
-ADJUSTMENTS = [(spec, name) for spec in plain_rules() for name in adjustable(spec)]
+SHARING = [spec for name in sorted(GLOBAL) for spec in variants(name)]  # adjusted as any other
+ADJUSTMENTS = [(spec, name) for spec in plain_rules() + SHARING[:1] for name in adjustable(spec)]
 
 
 @pytest.mark.parametrize("spec, name", ADJUSTMENTS, ids=lambda v: v if isinstance(v, str) else spec_id(v))
@@ -239,7 +243,7 @@ def test_adjust_midway_follows_the_reference(spec, name):
         follow(spec, sized((33,), dtype, 1), grads, between)
 
 
-@EVERY_VARIANT
+@pytest.mark.parametrize("spec", SPECS + SHARING, ids=spec_id)
 def test_adjust_keeps_state(spec):
     for name in adjustable(spec):
         model = layers()
