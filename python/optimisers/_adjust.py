@@ -225,7 +225,7 @@ def _adjust(core: _core.State, node: int, changes: list[Change]) -> None:
         native = [(None if c.of is None else c.of.__name__, c.name, c.value, c.scales) for c in changes]
         try:
             rates = core.adjust(node, native, False)
-        except InvalidValueError:
+        except (InvalidTypeError, InvalidValueError):  # a value that does not fit a name that nobody here has
             check_changes(_reached_below(core, node), changes, _where(core, node))
             raise
         if rates:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar, NamedTuple
 
@@ -32,9 +31,13 @@ TYPES = {
 }
 
 
+def quoted(word: str) -> str:
+    return f'"{word}"'
+
+
 def type_of(field: Field) -> str:
     """The annotation of a hyperparameter."""
-    return f"Literal[{', '.join(map(json.dumps, field.words))}]" if field.words else TYPES[field.kind]
+    return f"Literal[{', '.join(map(quoted, field.words))}]" if field.words else TYPES[field.kind]
 
 
 class Slot(NamedTuple):

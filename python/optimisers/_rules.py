@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Literal
 
 from . import _core
 from ._fields import python_name
-from ._rule import BuiltinRule, Field, Slot, type_of
+from ._rule import BuiltinRule, Field, Slot, quoted, type_of
 
 
 def _field_line(field: Field) -> str:
     default = "required" if field.default is None else f"default {field.default!r}"
     bounds = f" in {field.bounds}" if field.bounds.startswith(("[", "(")) else ""
     bounds = bounds or (f", {field.bounds}" if field.bounds else "")
-    *others, last = map(json.dumps, field.words or ("",))
+    *others, last = map(quoted, field.words or ("",))
     kind = (f"{', '.join(others)} or {last}") if field.words else type_of(field)
     return f"    {field.name}: {field.doc}; {kind}{bounds}, {default}."
 
