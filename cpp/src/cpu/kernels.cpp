@@ -292,7 +292,8 @@ OPTIMISERS_FUSED void multiply_tile(std::int64_t n, const void* a_, const void* 
 }
 template <class T>
 constexpr Tile tile_of() {
-  return {tile_rows, tile_vectors * doubles_in_vector * int(sizeof(double) / sizeof(T)), multiply_tile<T>};
+  constexpr int bytes = tile_vectors * doubles_in_vector * int(sizeof(double));
+  return {tile_rows, bytes / int(sizeof(T)), multiply_tile<T>};
 }
 #else
 template <class T>
