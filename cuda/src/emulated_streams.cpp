@@ -88,7 +88,7 @@ void drain(int device, const void* stream) {
 
 void drain() {
   const std::lock_guard lock(mutex);
-  for (const auto& [name, queue] : queues) drain_until([&] { return queue.empty(); });
+  for (const auto& entry : queues) drain_until([&] { return entry.second.empty(); });
 }
 
 void go_on() {
