@@ -46,8 +46,10 @@ void expect_sums_in_order(const cpu::KernelTable& table) {
       apart &= out[std::size_t(i * tile.cols + j)] == twice;
     }
   EXPECT_TRUE(fused || apart) << table.level;
+#ifdef NDEBUG  // compilers do not contract where they are to debug, nor beside some sanitizers
   const std::string level = table.level;
   if (level == "v3" || level == "v4") EXPECT_TRUE(fused) << level;
+#endif
 }
 
 TEST(Matrices, TilesSumInOrder) {
