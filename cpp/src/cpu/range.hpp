@@ -59,13 +59,13 @@ class Range {
 
   // What has come to a stage, into the lanes.
   void measure(std::int64_t begin, std::int64_t end, const Measurement& m, double* lanes) {
-    const Stage& stage = group_.stages[std::size_t(m.stage)];
     const bool sums = m.sums > 0;
+    const Stage* stage = sums ? &group_.stages[std::size_t(m.stage)] : nullptr;  // arrays alone have none
     const bool as_it_lies = job_.flags.dx_direct && m.stage == job_.course.first && !job_.course.no_gradient &&
                             (!sums || (job_.flags.x_direct && !group_.master && !group_.sees));
     arrive(begin, end, m.stage, sums, as_it_lies ? end - begin : block,
            [&](std::int64_t b, std::int64_t n, const std::byte* x, const std::byte* dx) {
-             if (sums) add_terms(stage, b, n, x, dx, lanes);
+             if (sums) add_terms(*stage, b, n, x, dx, lanes);
              else kernels().measure[compute_index(group_.compute)][int(m.measure)](lanes, dx, m.args, n);
            });
   }
