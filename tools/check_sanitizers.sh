@@ -91,7 +91,7 @@ else
   # pytest must not catch what a sanitizer writes before it ends the process.
   with="LD_PRELOAD='$preload' ASAN_OPTIONS=$ASAN_OPTIONS:detect_leaks=0 PYTHONMALLOC=malloc \
 PYTHONPATH='$root/address/package' PYTHONDONTWRITEBYTECODE=1 \
-OPTIMISERS_CUDA_LIBRARY='$root/address/cuda/liboptimisers_cuda_emulation.so' OPTIMISERS_EMULATED_DEFERRED=11 '$python'"
+OPTIMISERS_CUDA_LIBRARY='$root/address/cuda/liboptimisers_cuda_emulation.so' '$python'"
   sh -c "$with -c 'import sys, optimisers._core as m; sys.exit(not m.__file__.startswith(sys.argv[1]))' '$package'"
   even=
   odd=
