@@ -21,9 +21,7 @@ class DefaultFloats {
   DefaultFloats() noexcept : callers_(read()) {
     if (!is_default(callers_)) set_default();
   }
-  ~DefaultFloats() {
-    if (read() != callers_) write(callers_);
-  }
+  ~DefaultFloats() { give_back(callers_); }
   DefaultFloats(const DefaultFloats&) = delete;
   DefaultFloats& operator=(const DefaultFloats&) = delete;
 
@@ -33,6 +31,8 @@ class DefaultFloats {
   static constexpr Control start = 0x1f80, flags = 0x3f;
   static Control read() noexcept { return _mm_getcsr(); }
   static void write(Control control) noexcept { _mm_setcsr(control); }
+  // Without a look whether it changed: reading waits for all arithmetic under way, which writing does not.
+  static void give_back(Control control) noexcept { write(control); }
   static void set_default() noexcept { write(start); }
   static bool is_default(Control control) noexcept { return (control & ~flags) == start; }
 #elif defined(__aarch64__) && defined(__GNUC__)
@@ -48,19 +48,21 @@ class DefaultFloats {
   static void write(Control c) noexcept {
     asm volatile("msr fpcr, %0\n\tmsr fpsr, %1" : : "r"(c.control), "r"(c.status) : "memory");
   }
+  static void give_back(Control c) noexcept {
+    if (read() != c) write(c);
+  }
   static void set_default() noexcept { write({0, 0}); }
   static bool is_default(Control c) noexcept { return c.control == 0; }
 #else
   struct Control {
     std::fenv_t environment;
-    bool operator==(const Control&) const { return false; }
   };
   static Control read() noexcept {
     Control c;
     std::fegetenv(&c.environment);
     return c;
   }
-  static void write(const Control& c) noexcept { std::fesetenv(&c.environment); }
+  static void give_back(const Control& c) noexcept { std::fesetenv(&c.environment); }
   static void set_default() noexcept { std::fesetenv(FE_DFL_ENV); }  // not everywhere the address of one
   static bool is_default(const Control&) noexcept { return false; }
 #endif

@@ -79,11 +79,11 @@ struct Arguments {
   PyObject* state() const { return given[0]; }
   PyObject* model() const { return given[1]; }
   PyObject* grads() const { return given[2]; }
+  PyObject* stream() const { return given[5]; }
   ZeroGrad zero() const { return given[3] == nullptr ? ZeroGrad::no : zero_grad_from(given[3]); }
   NonFinite non_finite() const {
     return given[4] == nullptr ? NonFinite::propagate : non_finite_from(given[4], "update_");
   }
-  std::optional<void*> stream() const { return given[5] == nullptr ? std::nullopt : stream_from(given[5]); }
 };
 
 // Positional and keyword arguments into their places; false with a Python error set.
@@ -118,8 +118,8 @@ GradientSource source_of(const Arguments& arguments, PyObject*& model) {
                         .once = arguments.grads() == nullptr,
                         .zero = arguments.zero(),
                         .non_finite = arguments.non_finite(),
-                        .higher = arguments.higher,
-                        .stream = arguments.stream()};
+                        .higher = arguments.higher};
+  if (arguments.stream() != nullptr) source.stream = stream_from(arguments.stream());
   Duplicated* pair = nullptr;
   if (nb::try_cast<Duplicated*>(nb::handle(model), pair) && pair != nullptr) {
     if (source.tree != nullptr)

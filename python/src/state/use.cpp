@@ -12,7 +12,10 @@ namespace optimisers::python {
 
 namespace {
 
-// Which thread waits for which state; read and written with the interpreter's lock.
+// Who uses a state, and since which fork, is read and written with the interpreter's lock: nothing has to be ordered.
+constexpr auto as_it_is = std::memory_order_relaxed;
+
+// Which thread waits for which state; likewise.
 std::map<std::thread::id, const State*>& waits() {
   static auto& all = *new std::map<std::thread::id, const State*>;
   return all;
@@ -24,7 +27,7 @@ std::map<std::thread::id, const State*>& waits() {
 bool Use::would_wait_for_itself() const {
   const State* state = &state_;
   for (std::size_t steps = 0; steps <= waits().size(); ++steps) {
-    const std::thread::id user = state->user_.load();
+    const std::thread::id user = state->user_.load(as_it_is);
     if (user == std::this_thread::get_id()) return true;
     const auto found = waits().find(user);
     if (found == waits().end()) return false;
@@ -55,16 +58,16 @@ void Use::wait() {
 
 Use::Use(State& state, std::optional<void*> stream) : state_(state) {
   if (!state_.mutex_.try_lock()) {
-    if (state_.forks_.load() != fork_count())
+    if (state_.forks_.load(as_it_is) != fork_count())
       throw Error(ErrorKind::busy,
                   "this state was in use by another thread when the process was forked, and may be half updated; "
                   "set up a new one here");
-    if (state_.user_.load() == std::this_thread::get_id())
+    if (state_.user_.load(as_it_is) == std::this_thread::get_id())
       throw Error(ErrorKind::busy, "this state is busy: it was used again from inside its own update");
     wait();
   }
-  state_.forks_.store(fork_count());
-  state_.user_.store(std::this_thread::get_id());
+  state_.forks_.store(fork_count(), as_it_is);
+  state_.user_.store(std::this_thread::get_id(), as_it_is);
   if (state_.plain_) [[likely]]
     return;
   try {
@@ -94,7 +97,7 @@ void Use::release() {
   if (state_.used_ != 0 && !state_.update_of_leaf_.empty())
     std::fill(state_.update_of_leaf_.begin(), state_.update_of_leaf_.end(), -1);
   state_.used_ = 0;
-  state_.user_.store({});
+  state_.user_.store({}, as_it_is);
   state_.mutex_.unlock();
 }
 

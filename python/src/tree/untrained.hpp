@@ -27,6 +27,11 @@ enum class Entries : std::uint8_t {
   any,        // none
 };
 
+// Whether all that a model has, at a node and below it, is trained or marked: then there is nothing to look through.
+inline bool all_is_trained(const TreeSpec& spec, std::uint32_t root) {
+  return spec.untrained.empty() && spec.idle.empty() && !spec.nodes[root].watched;
+}
+
 // Whether a tree has anything at all where the model has nothing trained.
 bool has_entries(const TreeSpec& spec, std::uint32_t root, const Objects& tree);
 // Throws for the first entry below the root that is refused. `model`, where there is one, has the model's objects.

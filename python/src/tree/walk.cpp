@@ -108,7 +108,7 @@ class ModelWalk : Walk {
     out_.begin(root);
     out_.put(root, model);
     each_container(root, [this](std::uint32_t n) { expand(n); });
-    check_still_untrained(spec_, root, out_, call_, false);
+    if (!all_is_trained(spec_, root)) check_still_untrained(spec_, root, out_, call_, false);
   }
 
  private:
@@ -237,7 +237,7 @@ class GradientWalk : Walk {
     out_.begin(root);
     receive(root, gradients);
     if (out_[root] != nullptr) each_container(root, [this](std::uint32_t n) { expand(n); });
-    if (!has_entries(spec_, root, out_)) return;
+    if (all_is_trained(spec_, root) || !has_entries(spec_, root, out_)) return;
     own();
     check_entries(spec_, root, out_, model_, refused, call_, what_);
   }
