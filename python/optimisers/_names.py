@@ -99,6 +99,7 @@ NAMES = {
     "multitransform": _BY_PART,
     "partition": _BY_PART,
     "paramgroups": _BY_PART,
+    "addparamgroup": "extend_(state, model, rule)",
     "injecthyperparams": "adjust_(state, ...), which changes hyperparameters at any time",
     "scheduler": "the functions in optimisers.schedules",
     "lrscheduler": "the functions in optimisers.schedules",
@@ -195,6 +196,15 @@ def attribute_message(module: str, name: str, table: dict[str, str], ours: Itera
 
     close = [plain[found] for found in difflib.get_close_matches(_plain(name), plain, n=3, cutoff=0.7)]
     return f"{message}; did you mean {' or '.join(close)}?" if close else message
+
+
+_OF_STATES = {"step", "zerograd", "statedict", "loadstatedict", "paramgroups", "addparamgroup"}
+
+
+def on_a_state(name: Any) -> str:
+    """What a method that optimisers of torch have is here; empty for other names."""
+    plain = _plain(name) if isinstance(name, str) else ""
+    return f"; {name}: use {NAMES[plain]}" if plain in _OF_STATES else ""
 
 
 def foreign_rule(rule: Any) -> str:

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, ParamSpec
 
-from ._core import InvalidValueError
+from ._core import InvalidTypeError, InvalidValueError
 
 P = ParamSpec("P")
 
@@ -70,11 +70,28 @@ def schedule(make: Callable[P, Callable[[float], float]]) -> Callable[P, Schedul
         given = {**dict(zip(names, args, strict=False)), **kwargs}
         if len(given) != len(args) + len(kwargs) or not {*names} - {*optional} <= {*given} <= {*names}:
             make(*args, **kwargs)  # which says what is wrong
+        _check_kinds(make, given)
         arguments = {name: _kept(given.get(name, optional.get(name))) for name in names}
         return Schedule(made, arguments, make(**arguments))  # type: ignore[call-arg]
 
     made.__module__ = "optimisers.schedules"
     return made
+
+
+# By how annotations begin: what an argument must be, and whether it is.
+_KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "float": ("a number", lambda value: hasattr(value, "__float__") or hasattr(value, "__index__")),
+    "Callable": ("a schedule, or another function of a number of steps", callable),
+    "Mapping": ("a dict from steps to numbers", lambda value: isinstance(value, Mapping)),
+    "Sequence": ("a list", lambda value: isinstance(value, Sequence) and not isinstance(value, str)),
+}
+
+
+def _check_kinds(make: Callable[..., Any], given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        expected, holds = _KINDS.get(make.__annotations__[name].partition("[")[0], ("", lambda _: True))
+        if not holds(value):
+            raise InvalidTypeError(f"{make.__name__}: {name} must be {expected}, got {value!r}")
 
 
 def _kept(value: Any) -> Any:

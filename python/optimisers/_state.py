@@ -12,6 +12,7 @@ from ._chains import MixedPrecision, OptimiserChain
 from ._clock import set_clock
 from ._core import InvalidValueError
 from ._markers import Marker
+from ._names import on_a_state
 from ._paths import KeyPath, listed
 from ._rule import BuiltinRule, Rule
 from ._saved import part_checksum, reduced
@@ -57,7 +58,7 @@ class State(_core.Handle):
         raise InvalidValueError(f"{type(self).__name__} has no children")
 
     def __getattr__(self, name: str) -> Any:
-        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}")
+        raise AttributeError(f"{type(self).__name__} has no attribute {name!r}{on_a_state(name)}")
 
 
 class MissingKeyError(KeyError):
@@ -91,7 +92,7 @@ class StateTree(State):
     def __getattr__(self, name: str) -> Any:
         child = self._core.child(self._node, name)
         if child == 0:
-            raise AttributeError(self._has_no(name))
+            raise AttributeError(self._has_no(name) + on_a_state(name))
         return handle(self._core, child)
 
     def _nodes(self) -> range:

@@ -230,8 +230,20 @@ def _computed(value_and_grad: Callable[..., Any], state: State, model: Any, batc
     if not math.isfinite(loss):
         raise LossError("train_", f"loss is {loss}")
     if not has_grads:
+        _check_kept(state)
         backward_if_needed(result, before)
     return loss, result[1] if has_grads else _KEPT
+
+
+def _check_kept(state: State) -> None:
+    """Whether the gradients can be with the arrays, where nothing but a loss was returned."""
+    core = state._core
+    leaves = core.leaves(state._node)
+    if not core.has_layout() and leaves and core.leaf_info(leaves[0])[2] != "torch":
+        raise InvalidTypeError(
+            "train_: value_and_grad returned a loss without gradients, which only arrays of torch keep themselves; "
+            "return (loss, grads)"
+        )
 
 
 def _number(loss: Any) -> float:

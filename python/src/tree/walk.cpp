@@ -250,8 +250,11 @@ class GradientWalk : Walk {
     value_error(std::string(call_) + ": " + what_ + " at " + quoted(n) + " " + what + "; " + remedy);
   }
   [[noreturn]] void extra_key(std::uint32_t n, PyObject* key) const {
-    differs(n, "has the key " + key_text(key) + ", which the model lacks",
-            "its keys there are " + spec_.listed_children(n));
+    const std::string text = key_text(key);
+    const bool dotted = node(n).kind == Kind::module && text.find('.') != std::string::npos;
+    differs(n, "has the key " + text + ", which the model lacks",
+            "its keys there are " + spec_.listed_children(n) +
+                (dotted ? "; for gradients by dotted names use setup(rule, dict(module.named_parameters()))" : ""));
   }
   void check_key(std::uint32_t n, std::uint32_t child, PyObject* key) const {
     if (child == 0 && !spec_.is_buffer(n, key)) extra_key(n, key);

@@ -247,6 +247,26 @@ WRONG: list[Callable[[], Any]] = [
 ]
 
 
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: s.piecewise(0.1), "piecewise: points must be a dict from steps to numbers, got 0.1"),  # type: ignore[arg-type]
+        (lambda: s.stepwise(0.1, [30, 60]), r"stepwise: values must be a dict .*got \[30, 60\]"),  # type: ignore[arg-type]
+        (lambda: s.warmup(10, s.constant(1.0)), "warmup: schedule must be a schedule.*got 10"),  # type: ignore[arg-type]
+        (lambda: s.join(s.constant(1.0), [5]), "join: schedules must be a list, got constant"),  # type: ignore[arg-type]
+        (lambda: s.cosine("0.1", 0.0, 10), "cosine: start must be a number, got '0.1'"),  # type: ignore[arg-type]
+        (lambda: s.linear(1.0, 0.0, None), "linear: steps must be a number, got None"),  # type: ignore[arg-type]
+    ],
+)
+def test_arguments_of_another_kind_are_refused_by_name(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    assert s.linear(np.float32(1), 0, np.int64(4))(2) == s.linear(torch.tensor(1.0), 0, 4)(2) == 0.5
+
+
 @pytest.mark.parametrize("wrong", range(len(WRONG)))
 def test_arguments_out_of_range_are_refused(wrong: int) -> None:
     with pytest.raises(ValueError, match=r"must|need|point"):

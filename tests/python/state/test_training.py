@@ -55,6 +55,15 @@ def test_a_loss_alone_means_gradients_kept_by_the_arrays() -> None:
     assert net.weight.grad is None
 
 
+def test_a_loss_alone_is_refused_where_arrays_keep_no_gradients() -> None:
+    state, model = new_model()
+    with pytest.raises(TypeError, match=r"returned a loss without gradients.*return \(loss, grads\)"):
+        opt.train_(lambda model, x, y: value_and_grad(model, x, y)[0], state, model, DATA, progress=False)
+    with pytest.raises(TypeError, match="a loss without gradients"):
+        opt.train_step_(lambda model: 1.0, state, model)
+    assert model["w"] == 0 and state["w"].clock == opt.setup(opt.Descent(), np.ones(1)).clock
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_non_finite_loss_is_not_applied(bad: float) -> None:
     state, model = new_model()

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import torch
 
 import optimisers as opt
 
@@ -63,3 +64,28 @@ def test_a_numpy_scalar_is_the_gradient_of_a_bare_array_of_no_axes():
     opt.update_(state, flat, np.array(1.0))
     opt.update_(state, flat, np.ones(1))
     assert flat.tolist() == [-0.5]
+
+
+@pytest.mark.parametrize("names", [["step"], ["zero_grad", "zero_grad=True"], ["state_dict", "save"], ["param_groups"]])
+def test_methods_of_torch_optimisers_are_answered_on_states(names):
+    name, ours = names[0], names[-1] if len(names) > 1 else {"step": "update_"}.get(names[0], "setup")
+    for model in ({"w": np.ones(2)}, np.ones(2), [np.ones(1)]):
+        with pytest.raises(AttributeError, match=f"{name}.*; {name}: use .*{ours}"):
+            getattr(opt.setup(opt.Adam(), model), name)
+    state = opt.setup(opt.Adam(), {"step": np.ones(2), "w": np.ones(1)})
+    assert state.step.shape == (2,)
+    with pytest.raises(AttributeError, match=r"no 'clip' at its root; there are 'step', 'w'$"):
+        _ = state.clip
+
+
+def test_gradients_by_dotted_names_are_told_what_takes_them():
+    """What torch.func.grad gives for named_parameters()."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 1))
+    gradients = {name: torch.ones_like(p) for name, p in net.named_parameters()}
+    with pytest.raises(ValueError, match=r"the key '0.weight', which.*there are '0'; .*setup\(rule, dict\(module.named"):
+        opt.update_(opt.setup(opt.Descent(0.5), net), net, gradients)
+    with pytest.raises(ValueError, match="the key 'x.y', which the model lacks; its keys there are 'w'$"):
+        opt.update_(opt.setup(opt.Descent(0.5), {"w": np.ones(1)}), {"w": np.ones(1)}, {"x.y": np.ones(1)})
+    before, parameters = net[0].weight.detach().clone(), dict(net.named_parameters())
+    opt.update_(opt.setup(opt.Descent(0.5), parameters), parameters, gradients)
+    assert torch.equal(net[0].weight, before - 0.5)
