@@ -41,7 +41,8 @@ def extend_(state: S, model: Any, rule: Any = None) -> S:
 
     Raises:
         ValueError: an array has another shape, dtype, device or order of axes than its state was made for; no rule
-            is found for a new one; `state` is a part, or of a flat vector.
+            is found for a new one; `state` is a part, or of a flat vector (whose state goes on in that of a longer
+            one by `save` and `load(..., partial=True)`).
         TypeError: `rule` is no rule.
         A call that raises has changed nothing.
 
@@ -101,15 +102,16 @@ def _check_whole(state: State) -> None:
         )
     if core.has_layout():
         raise InvalidValueError(
-            "extend_: the state is of a flat vector, which has no room for more; destructure the new model, and set up "
-            "the state of its vector with layout="
+            "extend_: the state is of a flat vector, which has no room for more; save it, destructure the new model, "
+            "set up the state of its vector with layout=, and load(path, state, partial=True) gives that what was saved"
         )
 
 
 def _check_root(old: _core.State, new: _core.State) -> None:
     if old.kind(0) != new.kind(0):
+        kinds = ["an array" if core.kind(0) == "array" else f"a {core.kind(0)}" for core in (new, old)]
         raise InvalidValueError(
-            f"extend_: the model is a {new.kind(0)}, was a {old.kind(0)} at setup; call setup for another model"
+            f"extend_: the model is {kinds[0]}, was {kinds[1]} at setup; call setup for another model"
         )
 
 

@@ -319,7 +319,7 @@ def test_a_call_that_raises_has_changed_nothing():
         ({**model, "b": ones(4)}, r'"b" has shape \(4,\), its state was made for \(3,\).*call setup'),
         ({**model, "b": np.ones(3)}, '"b" has dtype float64, its state was made for float32'),
         ({**model, "c": model["w"][:1]}, "overlap|share"),
-        (ones(), "the model is a array, was a dict"),
+        (ones(), "the model is an array, was a dict"),
     ]
     for changed, message in bad:
         with pytest.raises(ValueError, match=message):
@@ -329,9 +329,25 @@ def test_a_call_that_raises_has_changed_nothing():
         opt.extend_(model, model)
     with pytest.raises(ValueError, match='extend_: "w" is a part'):
         opt.extend_(leaf, model)
+
+
+def test_a_state_of_a_vector_is_refused_and_what_is_said_instead_keeps_it_all(tmp_path):
+    model = {"w": np.ones(2), "c": np.ones(1)}
     flat, re = opt.destructure(model)
-    with pytest.raises(ValueError, match="extend_: the state is of a flat vector"):
-        opt.extend_(opt.setup(RULE, flat, layout=re), flat)
+    state = opt.setup(RULE, flat, layout=re)
+    opt.update_(state, flat, np.arange(3.0))
+    opt.freeze_(opt.adjust_(state["w"], 0.25))
+    with pytest.raises(ValueError, match=r"extend_: the state is of a flat vector.*load\(path, state, partial=True\)"):
+        opt.extend_(state, flat)
+    opt.save(tmp_path / "state", state)
+    model = {"new": np.zeros(2), **re(flat)}
+    longer, re = opt.destructure(model)
+    other = opt.setup(RULE, longer, layout=re)
+    assert opt.load(tmp_path / "state", other, partial=True).fresh == ["new"]
+    assert [seen(other[key]) for key in "wc"] == [seen(state[key]) for key in "wc"] and other["w"].frozen
+    opt.update_(state, flat, np.ones(3))
+    opt.update_(other, longer, np.ones(5))
+    assert longer[2:].tolist() == flat.tolist() and longer[:2].any()
 
 
 def test_other_libraries_and_a_bare_array():
