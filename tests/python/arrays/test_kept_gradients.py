@@ -122,6 +122,17 @@ def test_with_a_layout_the_gradients_of_a_leaf_are_summed_alike(rule: Any) -> No
     assert not first.any() and not second.any()
 
 
+@pytest.mark.parametrize("zero", [False, True])
+def test_with_a_layout_one_array_at_two_places_counts_once(zero: bool) -> None:
+    w, g = np.zeros(3), np.arange(3.0)
+    flat, re = opt.destructure({"a": w, "b": {"c": w}, "d": np.zeros(1)})
+    state = opt.setup(opt.Descent(1.0), flat, layout=re)
+    opt.update_(state, opt.Duplicated(flat, {"a": g, "b": {"c": g}}), zero_grad=zero)
+    assert flat.tolist() == [0, -1, -2, 0] and g.any() == (not zero)
+    opt.update_(state, flat, {"a": np.ones(3), "b": {"c": np.ones(3)}})
+    assert flat.tolist() == [-2, -3, -4, 0], "in a tree that is given, each place is a part of the sum"
+
+
 # ---------------------------------------------------------------------------- marks that cannot be asked about
 
 

@@ -33,7 +33,7 @@ def both(rules, missing, dtype="float32", steps=8, scale=None):
         g = {name: a for name, a in g.items() if name not in missing.get(step, "")}
         opt.update_(states[0], here, g)
         opt.update_(states[1], there, on_device(g))
-        assert bits(here) == bits(host(there)), step
+        assert bits(here) == bits(host(there)) and states[0].norm == states[1].norm, step
         slots = [[list(arrays(host(state[name].state))) for name in SHAPES] for state in states]
         assert bits(slots[0]) == bits(slots[1]), step
 
