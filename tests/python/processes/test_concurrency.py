@@ -21,7 +21,7 @@ import optimisers as opt
 
 # One power an element: a long update of few elements, so that there is time for things to happen meanwhile.
 SLOW = opt.OptimiserChain(opt.ClipNorm(1.0, p=3.5), opt.Adam(0.1))
-LONG = 1_500_000  # elements: 50 ms and more
+LONG = 6_000_000  # elements: some 30 ms on two threads
 USUAL = opt.OptimiserChain(opt.ClipNorm(1.0), opt.AdamW(0.01, lambda_=0.01))
 
 
